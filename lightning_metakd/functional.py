@@ -1,0 +1,166 @@
+"""Pure building blocks of every inner loop.
+
+A network becomes a function of explicit parameters (`bind`), one gradient step of a lesson becomes
+a function from parameters to parameters (`lesson_gradient`, `descend`), and everything that is
+learned travels in flat dictionaries. Nothing here mutates a module or an argument.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vjp
+from torch.utils._pytree import tree_map
+
+from lightning_metakd.models.norm import EpisodicNorm
+from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+
+Rates = float | Tensor | Params
+T = TypeVar("T")
+
+
+class Bound:
+    """A network as a pure function of its parameters: the `Forward` of a module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        refuse_mutation(module)
+        self.module = module
+        self.norms = [
+            (name, layer)
+            for name, layer in module.named_modules()
+            if isinstance(layer, EpisodicNorm) and layer.form == "support"
+        ]
+
+    def __call__(self, params: Params, x: Tensor) -> Output:
+        """The network's answer for `x` with these parameters."""
+        return functional_call(self.module, dict(params), (x,))
+
+    def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
+        """The answer for `x` and the statistics of `x` at every norm of the form `support`."""
+        found: dict[str, Tensor] = {}
+
+        def record(name: str) -> Callable[[EpisodicNorm, tuple[Tensor]], None]:
+            def hook(layer: EpisodicNorm, args: tuple[Tensor]) -> None:
+                found[f"{name}.var"], found[f"{name}.mean"] = layer.statistics(*args)
+
+            return hook
+
+        with ExitStack() as hooks:
+            for name, layer in self.norms:
+                hooks.callback(layer.register_forward_pre_hook(record(name)).remove)
+            output = self(params, x)
+        return output, found
+
+
+def bind(module: nn.Module) -> Forward:
+    """The module as a pure function of its parameters.
+
+    Raises:
+        ValueError: if a batch norm of the module would write its running statistics.
+    """
+    return Bound(module)
+
+
+def bind_loss(module: nn.Module) -> Callable[..., Tensor]:
+    """(params, *args) -> module(*args) with these parameters."""
+    return lambda params, *args: functional_call(module, dict(params), args)
+
+
+def refuse_mutation(module: nn.Module) -> None:
+    """Raise where a forward pass would mutate a buffer."""
+    for name, layer in module.named_modules():
+        if (
+            isinstance(layer, nn.modules.batchnorm._BatchNorm)
+            and layer.training
+            and layer.track_running_stats
+        ):
+            raise ValueError(
+                f"{name!r} is a batch norm in training mode and would write its running statistics inside an "
+                "inner loop; convert the network with models.norm.make_episodic, or call .eval() on it."
+            )
+
+
+def detach(params: Params) -> dict[str, Tensor]:
+    """The same values without their graph."""
+    return {name: p.detach() for name, p in params.items()}
+
+
+def stop(tree: T) -> T:
+    """The same values without their graph, for any nested tuple of tensors."""
+    return tree_map(lambda leaf: leaf.detach(), tree)
+
+
+def split(params: Params, prefixes: Iterable[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(those whose name starts with one of the prefixes, the others)."""
+    inside = tuple(prefixes)
+    chosen = {name: p for name, p in params.items() if name.startswith(inside)}
+    return chosen, {name: p for name, p in params.items() if name not in chosen}
+
+
+def rows(batch: Batch, part: slice | Tensor) -> Batch:
+    """Some rows of a batch, their teachers' answers included."""
+    return tree_map(lambda leaf: leaf[part], batch)
+
+
+def is_class(y: Int[Tensor, " n"], n_way: int) -> Bool[Tensor, "n c"]:
+    """One-hot labels, without the value check of `F.one_hot`, which fails under `vmap(grad)`."""
+    return y[:, None] == torch.arange(n_way, device=y.device)
+
+
+def class_means(
+    embedding: Float[Tensor, "n d"], y: Int[Tensor, " n"], n_way: int
+) -> Float[Tensor, "c d"]:
+    """Mean embedding of each class."""
+    member = is_class(y, n_way).to(embedding.dtype)
+    return (member.T @ embedding) / member.sum(0)[:, None]
+
+
+def lesson_mean(lesson: Lesson, output: Output) -> Tensor:
+    """The lesson at the end of a task: coefficients see the student, and are not differentiated through it."""
+    return lesson(output, stop(output), output.logits.new_ones(())).mean()
+
+
+def lesson_gradient(
+    forward: Callable[[Params], Output], params: Params, lesson: Lesson, progress: Tensor
+) -> dict[str, Tensor]:
+    """Gradient of the mean lesson in `params`.
+
+    g = J(params)^T d/do mean lesson(o, seen, progress) at o = seen = forward(params). The slope is taken
+    at the output, with `seen` beside it, so that coefficients which look at the student are not
+    differentiated in the step, and the hyper-gradient through them is exact all the same.
+    """
+    seen, pull_back = vjp(forward, dict(params))
+    slope = grad(lambda output: lesson(output, seen, progress).mean())(seen)
+    return pull_back(slope)[0]
+
+
+def step(params: Params, grads: Params, lr: Rates) -> dict[str, Tensor]:
+    """params - lr * grads, with one rate for all or one per name."""
+    if isinstance(lr, float | Tensor):
+        return {name: p - lr * grads[name] for name, p in params.items()}
+    return {name: p - lr[name] * grads[name] for name, p in params.items()}
+
+
+def descend(
+    forward: Callable[[Params], Output],
+    params: Params,
+    lesson: Lesson,
+    lr: Rates,
+    steps: int,
+    first_order: bool = False,
+) -> list[dict[str, Tensor]]:
+    """The trajectory of gradient descent on a lesson, `params` first; progress is k / steps.
+
+    Args:
+        first_order: take each gradient at stop(params); the graph from it to the strategy stays.
+    """
+    trajectory = [dict(params)]
+    some: Any = next(iter(params.values()))
+    for k in range(steps):
+        at = detach(trajectory[-1]) if first_order else trajectory[-1]
+        grads = lesson_gradient(forward, at, lesson, some.new_tensor(k / steps))
+        trajectory.append(step(trajectory[-1], grads, lr))
+    return trajectory

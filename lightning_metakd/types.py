@@ -1,0 +1,98 @@
+"""The nouns that travel between the rooms, as named tuples of tensors.
+
+`torch.func`, `DataLoader` and Lightning all walk a named tuple; an absent field is the empty tuple
+`()`, because `None` and `int` leaves break `torch.func.vmap`.
+
+Dimension letters, the same everywhere: `n` rows, `s` support rows = n_way * k_shot, `q` query rows
+= n_way * n_query, `c` classes, `d` embedding, `t` tasks (episodes of a meta-batch), `ch h w` an
+image, `k` teachers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Params = Mapping[str, Tensor]
+"""Parameters by name, never mutated."""
+
+
+class Output(NamedTuple):
+    """What a network says of `n` inputs.
+
+    Attributes:
+        logits: unnormalised class scores.
+        embedding: the pooled vector in front of the head.
+        features: intermediate maps, in the order in which the model taps them.
+        hints: features projected to a teacher's widths by the student's adapters.
+    """
+
+    logits: Float[Tensor, "n c"]
+    embedding: Float[Tensor, "n d"]
+    features: tuple[Tensor, ...] = ()
+    hints: tuple[Tensor, ...] = ()
+
+
+class Batch(NamedTuple):
+    """Labelled rows.
+
+    Attributes:
+        x: inputs, normalised and on the device once they reach a recipe.
+        y: label inside the episode (or inside the training classes), 0 .. c-1.
+        index: row over all splits of the source; the key under which answers are stored.
+        view: seed of the augmentation that made `x`; -1 is the image as it is.
+        teachers: the teachers' answers for these rows, `()` before they were asked.
+    """
+
+    x: Tensor
+    y: Int[Tensor, " n"]
+    index: Int[Tensor, " n"]
+    view: Int[Tensor, " n"]
+    teachers: tuple[Output, ...] = ()
+
+
+class Episode(NamedTuple):
+    """One sampled task instance; inside a meta-batch every tensor has a leading `t`.
+
+    Rows are interleaved by class (0 1 2 .. 0 1 2 ..), so that any multiple of `n_way` rows is balanced.
+
+    Attributes:
+        support: what the student adapts on, n_way * k_shot rows.
+        query: what it is judged on, n_way * n_query rows.
+        classes: dataset class of each label.
+        id: the episode's index; with split and seed it determines everything else.
+    """
+
+    support: Batch
+    query: Batch
+    classes: Int[Tensor, " c"]
+    id: Int[Tensor, ""]
+
+
+class Context(NamedTuple):
+    """What a coefficient may know of a row beside the batch.
+
+    Attributes:
+        class_id: dataset class of each row.
+        progress: how far the student is in this task, in [0, 1].
+        seen: the student's own answer, through which no gradient of the loss passes.
+    """
+
+    class_id: Int[Tensor, " n"]
+    progress: Float[Tensor, ""]
+    seen: Output
+
+
+Lesson = Callable[[Output, Output, Tensor], Tensor]
+"""(student, seen, progress) -> [n]: a Loss closed over one batch, its labels and its teachers."""
+
+
+class Forward(Protocol):
+    """A network as a pure function of its parameters."""
+
+    def __call__(self, params: Params, x: Tensor) -> Output:
+        """The network's answer for `x` with these parameters."""
+
+    def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
+        """The answer for `x`, and the norm statistics of `x`; joined to `params` they make the network answer row by row."""
