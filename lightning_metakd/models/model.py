@@ -12,9 +12,13 @@ from lightning_metakd.types import Output
 
 
 class Model(nn.Module, ABC):
-    """A network as body and head; the parameters of the head are named `head.*`."""
+    """A network as body and head; the parameters of the head are named `head.*`.
+
+    `embedding_width` is the `d` of its embeddings `[n, d]`.
+    """
 
     head: nn.Module
+    embedding_width: int
 
     @abstractmethod
     def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -28,6 +32,7 @@ class Model(nn.Module, ABC):
 def linear_head(width: int, n_classes: int) -> nn.Module:
     """A linear classifier, or nothing where the learner brings its own (n_classes = 0).
 
-    A head that no loss reaches would be a parameter without gradient, an error on several processes.
+    A head that no loss reaches would be a parameter without gradient, an error on several
+    processes.
     """
     return nn.Linear(width, n_classes) if n_classes else nn.Identity()

@@ -32,6 +32,8 @@ class EpisodicNorm(nn.Module):
 
     mean: Tensor
     var: Tensor
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm, form: NormForm) -> None:
         super().__init__()
@@ -57,7 +59,9 @@ class EpisodicNorm(nn.Module):
 
 
 def make_episodic(module: nn.Module, form: NormForm) -> nn.Module:
-    """Replace every batch norm of `module`, in place, by one fit for inner loops; parameter names stay.
+    """Replace every batch norm of `module`, in place, by one fit for inner loops.
+
+    The names of parameters and buffers stay, so either form loads a checkpoint of the other.
 
     Raises:
         ValueError: if the form is unknown, or `running` meets a norm that tracked no statistics.
@@ -70,8 +74,9 @@ def make_episodic(module: nn.Module, form: NormForm) -> nn.Module:
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             if form == "running" and child.running_mean is None:
                 raise ValueError(
-                    f"norm='running' needs the statistics of a pretrained start, but {name!r} tracks none; "
-                    "build it with track_running_stats=True or choose norm='support'."
+                    "norm='running' needs the statistics of a pretrained start, but "
+                    f"{name!r} tracks none; build it with track_running_stats=True or choose "
+                    "norm='support'."
                 )
             setattr(module, name, EpisodicNorm(child, form))
         elif isinstance(child, EpisodicNorm):
