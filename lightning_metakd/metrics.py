@@ -1,0 +1,287 @@
+"""Numbers with their uncertainty, the same to the last digit whatever the number of processes.
+
+Every evaluated episode leaves one row (`EpisodeRows`). Rows are gathered, sorted by episode id and
+only then reduced, on the CPU with exactly rounded sums; calibration is counted in integers. So one
+process and seven agree, and two runs over the same episodes can be paired.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics import Metric
+
+Table = Mapping[str, Tensor]
+"""Columns by name, one entry per episode, sorted by `id`."""
+
+FIXED_POINT = 2**40
+"""Confidences are summed as integers of this resolution: an exact sum, in any order."""
+
+
+def exact(x: Tensor) -> Tensor:
+    """The values in float64, on the same device where the device has float64."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
+def accuracy(logits: Float[Tensor, "n c"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Fraction of rows whose largest logit is the label."""
+    return exact(logits.argmax(-1) == y).mean()
+
+
+def agreement(a: Float[Tensor, "n c"], b: Float[Tensor, "n c"]) -> Float[Tensor, ""]:
+    """Fraction of rows on which two networks name the same class."""
+    return exact(a.argmax(-1) == b.argmax(-1)).mean()
+
+
+def nll(logits: Float[Tensor, "n c"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Mean negative log-likelihood of the labels, in nats."""
+    return cross_entropy(exact(logits), y.to(exact(logits[:0]).device))
+
+
+def interval(values: Tensor) -> tuple[float, float]:
+    """Mean and half-width of its 95% interval, 1.96 * std / sqrt(n) with n - 1 in std.
+
+    Args:
+        values: one number per episode.
+
+    Returns:
+        (mean, half-width). The half-width of a single value is nan: one episode says nothing about
+        the spread. JSON and tables show it as missing.
+
+    Raises:
+        ValueError: if there are no values.
+    """
+    found = [float(v) for v in values.detach().double().cpu().flatten()]
+    n = len(found)
+    if n == 0:
+        raise ValueError("an interval over 0 episodes does not exist; evaluate at least 1 episode.")
+    mean = math.fsum(found) / n
+    if n == 1:
+        return mean, math.nan
+    variance = math.fsum((v - mean) ** 2 for v in found) / (n - 1)
+    return mean, 1.96 * math.sqrt(variance / n)
+
+
+def paired_difference(
+    a: Float[Tensor, " n"],
+    b: Float[Tensor, " m"],
+    *,
+    ids: tuple[Tensor, Tensor] | None = None,
+) -> tuple[float, float]:
+    """Mean of a - b over the same episodes and the half-width of its 95% interval.
+
+    Args:
+        a: one number per episode.
+        b: the same of the rival.
+        ids: episode ids of `a` and of `b`, in any order; without them both come from one table.
+
+    Raises:
+        ValueError: if the two were not evaluated on the same episodes.
+    """
+    if ids is not None:
+        a, b = in_order_of(ids[0], a), in_order_of(ids[1], b)
+        same = torch.equal(ids[0].sort().values, ids[1].sort().values)
+    else:
+        same = len(a) == len(b)
+    if not same:
+        raise ValueError(
+            f"a paired difference needs the same episodes on both sides: a has {len(a)}, "
+            f"b has {len(b)}{overlap(ids)}; evaluate both with the same data.n_episodes, split and "
+            "data.eval_seed."
+        )
+    return interval(a.double() - b.double())
+
+
+def in_order_of(ids: Tensor, values: Tensor) -> Tensor:
+    """The values sorted by their id."""
+    if len(ids) != len(values):
+        raise ValueError(f"{len(ids)} ids for {len(values)} values; give one id per value.")
+    return values[ids.argsort()]
+
+
+def overlap(ids: tuple[Tensor, Tensor] | None) -> str:
+    """How many ids two sides share, for a message."""
+    if ids is None:
+        return ""
+    shared = len(set(ids[0].tolist()) & set(ids[1].tolist()))
+    return f", {shared} ids are in both"
+
+
+def calibration_counts(
+    probs: Float[Tensor, "n c"], y: Int[Tensor, " n"], bins: int = 15
+) -> Int[Tensor, "b 3"]:
+    """Rows, correct rows and summed confidence (times 2^40) of each bin of confidence.
+
+    Args:
+        probs: class probabilities, not logits.
+        y: labels.
+        bins: of equal width over (0, 1], each closed on the right.
+
+    Raises:
+        ValueError: if bins < 1, or a confidence lies outside [0, 1].
+    """
+    if bins < 1:
+        raise ValueError(f"bins={bins} leaves nothing to count in; choose bins >= 1 (usually 15).")
+    confidence, answer = exact(probs).max(-1)
+    if len(probs) and not (confidence.min() >= 0 and confidence.max() <= 1 + 1e-6):
+        raise ValueError(
+            f"confidences lie in [{confidence.min():.3g}, {confidence.max():.3g}], not in [0, 1]; "
+            "probs takes probabilities, apply softmax to logits first."
+        )
+    place = (torch.ceil(confidence * bins).long() - 1).clamp(0, bins - 1)
+    correct = (answer == y.to(answer.device)).long()
+    each = torch.stack([torch.ones_like(correct), correct, (confidence * FIXED_POINT).long()], -1)
+    return torch.zeros(bins, 3, dtype=torch.long, device=each.device).index_add_(0, place, each)
+
+
+def calibration_gap(counts: Int[Tensor, "b 3"]) -> float:
+    """Sum over bins of (share of rows) * |accuracy - mean confidence|.
+
+    Raises:
+        ValueError: if nothing was counted.
+    """
+    rows = counts.tolist()
+    n = sum(row[0] for row in rows)
+    if n == 0:
+        raise ValueError("calibration of 0 rows does not exist; evaluate at least 1 episode.")
+    return math.fsum(abs(correct - summed / FIXED_POINT) / n for _, correct, summed in rows)
+
+
+def expected_calibration_error(
+    probs: Float[Tensor, "n c"], y: Int[Tensor, " n"], bins: int = 15
+) -> float:
+    """How far confidence is from accuracy, in [0, 1]; 0 is calibrated.
+
+    Guo, Pleiss, Sun, Weinberger (2017), "On Calibration of Modern Neural Networks",
+    arXiv:1706.04599, equation 3. Over a few rows it is biased upwards: pool all episodes
+    (`Calibration`) rather than averaging over them.
+
+    Args:
+        probs: class probabilities, not logits.
+        y: labels.
+        bins: of equal width over (0, 1].
+    """
+    return calibration_gap(calibration_counts(probs, y, bins))
+
+
+def forgetting(after: Float[Tensor, "t t"]) -> float:
+    """Mean over tasks of the best accuracy a task ever had, minus what is left of it at the end.
+
+    Chaudhry et al. (2018), "Riemannian Walk for Incremental Learning", arXiv:1801.10112, section 3.
+
+    Args:
+        after: accuracy on task j (column) after learning task i (row).
+
+    Raises:
+        ValueError: if there is only one task.
+    """
+    if len(after) < 2:
+        raise ValueError(f"forgetting over {len(after)} tasks does not exist; use at least 2.")
+    past = after[:-1, :-1].double()
+    best = past.masked_fill(torch.ones_like(past).triu(1).bool(), -math.inf).max(0).values
+    return float((best - after[-1, :-1].double()).mean())
+
+
+class EpisodeRows(Metric):
+    """One float64 row per episode, gathered over processes and sorted by episode id.
+
+    Args:
+        columns: names of the numbers of a row; the id comes on its own.
+    """
+
+    full_state_update = False
+    rows: list[Tensor] | Tensor
+
+    def __init__(self, columns: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if "id" in columns or len(set(columns)) != len(columns):
+            raise ValueError(
+                f"columns={list(columns)} must be distinct and must not hold 'id', which is always "
+                "the first column; drop it or rename."
+            )
+        self.columns = tuple(columns)
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    @property
+    def update_called(self) -> bool:
+        """A process without rows (more processes than episodes) is not a mistake."""
+        return True
+
+    def update(self, id: Tensor | int, **values: Tensor | float) -> None:
+        """Add one row, or one per entry where all of them are vectors over episodes."""
+        if set(values) != set(self.columns):
+            raise ValueError(
+                f"a row has the columns {sorted(values)}, expected {sorted(self.columns)}; "
+                "name the same columns in EpisodeRows(columns)."
+            )
+        found = [torch.as_tensor(v).detach() for v in (id, *(values[c] for c in self.columns))]
+        assert isinstance(self.rows, list)
+        self.rows.append(torch.stack([self.place(v).flatten() for v in found], -1))  # [t, 1 + k]
+
+    def place(self, value: Tensor) -> Tensor:
+        """In float64 where the metric lives, so that the process group can send it."""
+        return exact(value if self.device.type == "mps" else value.to(self.device))
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """Undo what torchmetrics does to a table of one row: it makes each column a scalar."""
+        wrapped = super()._wrap_compute(compute)
+        return lambda: {name: column.reshape(-1) for name, column in wrapped().items()}
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Gather; a process without rows sends an empty table of the right width."""
+        if isinstance(self.rows, list) and not self.rows:
+            self.rows.append(self.place(torch.empty(0, 1 + len(self.columns))))
+        super().sync(*args, **kwargs)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The table `{"id": ..., column: ...}` over all processes, on the CPU.
+
+        Raises:
+            ValueError: if there is no row, or an episode was evaluated twice.
+        """
+        rows = torch.cat(self.rows) if isinstance(self.rows, list) and self.rows else self.rows
+        if not isinstance(rows, Tensor) or len(rows) == 0:
+            raise ValueError("no episode was evaluated; set data.n_episodes to at least 1.")
+        rows = rows.cpu()
+        rows = rows[rows[:, 0].argsort()]
+        ids = rows[:, 0].long()
+        if twice := ids[1:][ids[1:] == ids[:-1]].tolist():
+            raise ValueError(
+                f"episode {twice[0]} was evaluated twice ({len(twice)} such episodes), which "
+                "changes the mean; set trainer.use_distributed_sampler=false, and reset() between epochs."
+            )
+        return {"id": ids, **dict(zip(self.columns, rows.T[1:].contiguous(), strict=True))}
+
+
+class Calibration(Metric):
+    """Expected calibration error over the rows of all episodes and processes.
+
+    Args:
+        bins: of equal width over (0, 1].
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, bins: int = 15, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bins = bins
+        zero = torch.zeros(bins, 3, dtype=torch.long)
+        self.add_state("counts", default=zero, dist_reduce_fx="sum")
+
+    @property
+    def update_called(self) -> bool:
+        """A process without rows is not a mistake."""
+        return True
+
+    def update(self, probs: Tensor, y: Tensor) -> None:
+        """Count the rows of one episode."""
+        self.counts += calibration_counts(probs.detach(), y, self.bins).to(self.counts.device)
+
+    def compute(self) -> float:
+        """The error over everything counted."""
+        return calibration_gap(self.counts)
