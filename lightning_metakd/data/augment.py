@@ -1,0 +1,57 @@
+"""Augmentation and normalisation of whole batches, on the device they are on.
+
+A view of an image is a pure function of (seed, index, view): its crop and flip come from an integer
+hash of the three, not from a random state. The same view therefore has the same pixels whenever and
+wherever it is made, so that a teacher's answer for it can be stored and looked up.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int, Shaped, UInt8
+from torch import Tensor
+
+PADDING = 4
+
+
+def mix(z: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+    """The finaliser of splitmix64: a bijection of 64-bit integers whose bits look random.
+
+    Steele, Lea, Flood (2014), "Fast splittable pseudorandom number generators". Integer arithmetic wraps
+    alike on every device; masks make the shifts logical.
+    """
+    z = z + -0x61C8864680B583EB  # the golden ratio, as a signed number
+    z = (z ^ ((z >> 30) & (2**34 - 1))) * -0x40A7B892E31B1A47
+    z = (z ^ ((z >> 27) & (2**37 - 1))) * -0x6B2FB644ECCEEE15
+    return z ^ ((z >> 31) & (2**33 - 1))
+
+
+def augment(
+    x: Shaped[Tensor, "n ch h w"], index: Int[Tensor, " n"], view: Int[Tensor, " n"], seed: int = 0
+) -> Shaped[Tensor, "n ch h w"]:
+    """Each image shifted by up to 4 pixels (black enters at the border) and mirrored half of the time.
+
+    Args:
+        index: number of the image.
+        view: which of its views; -1 is the image as it is.
+        seed: another set of views for the same numbers.
+    """
+    if (view < 0).all():
+        return x
+    bits = mix(mix(index + mix(torch.full_like(index, seed))) ^ view)
+    as_is = view < 0
+    size = 2 * PADDING + 1
+    down = torch.where(as_is, PADDING, (bits & 0xFFFFF) % size)
+    right = torch.where(as_is, PADDING, ((bits >> 20) & 0xFFFFF) % size)
+    mirrored = ~as_is & ((bits >> 40) & 1).bool()
+    windows = F.pad(x, [PADDING] * 4).unfold(2, x.shape[2], 1).unfold(3, x.shape[3], 1)
+    crop = windows[torch.arange(len(x), device=x.device), :, down, right]  # [n ch h w]
+    return torch.where(mirrored[:, None, None, None], crop.flip(-1), crop)
+
+
+def normalise(
+    x: UInt8[Tensor, "*n ch h w"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Tensor, "*n ch h w"]:
+    """(x / 255 - mean) / std of each channel, as float32."""
+    shift = torch.tensor(mean, device=x.device)[:, None, None]
+    scale = torch.tensor(std, device=x.device)[:, None, None]
+    return x.to(torch.float32).mul_(1 / (255 * scale)).sub_(shift / scale)

@@ -1,0 +1,300 @@
+"""Lightning shells over any source: episodes for meta-learning, batches for ordinary training."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from lightning_metakd.data import augment as views_of
+from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partition
+from lightning_metakd.data.episodes import EpisodeSet, Shots, Together, stack
+from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
+from lightning_metakd.data.source import Labelled, Source
+from lightning_metakd.types import Batch
+
+
+class SourceData(LightningDataModule):
+    """What every data module over a source has: its images, its classes, and how pixels reach a network."""
+
+    def __init__(self, source: Source, num_workers: int) -> None:
+        super().__init__()
+        self.source, self.num_workers = source, num_workers
+
+    def prepare_data(self) -> None:
+        self.source.everything()
+
+    def classes_of(self, split: str) -> Int[Tensor, " c"]:
+        """Dataset classes of a split, ascending."""
+        return self.source.everything().y[self.source.rows(split)].unique()
+
+    def images(self, split: str = "all") -> Labelled:
+        """Examples by row number; `all` is every row of the source, and not a copy."""
+        return self.source.load(split)
+
+    def normalise(
+        self,
+        x: Shaped[Tensor, "*n ch h w"],
+        index: Int[Tensor, "*n"],
+        view: Int[Tensor, "*n"],
+    ) -> Float[Tensor, "*n ch h w"]:
+        """The pixels that a network sees of these views of these images; view -1 is the image as it is."""
+        flat = views_of.augment(x.flatten(0, -4), index.flatten(), view.flatten())
+        return views_of.normalise(flat.view_as(x), *self.source.normalisation())
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        def finish(part: Any) -> Any:
+            if not isinstance(part, Batch):
+                return part
+            return part._replace(x=self.normalise(part.x, part.index, part.view))
+
+        return tree_map(finish, batch, is_leaf=lambda part: isinstance(part, Batch))
+
+
+class EpisodicData(SourceData):
+    """Episodes of any source. Training draws from base classes, evaluation is a fixed set of novel episodes.
+
+    Args:
+        source: where the examples come from.
+        n_way: classes of an episode.
+        k_shot: support images per class; a range such as [1, 5] draws one number for each meta-step.
+        n_query: query images per class.
+        meta_batch_size: episodes per rank and meta-step.
+        steps_per_epoch: meta-steps of an epoch.
+        n_episodes: episodes of an evaluation, over all ranks.
+        train_split: split whose classes the student learns from.
+        strategy_split: split for the episodes that train the strategy; with it each training batch is a pair.
+        train_n_way: classes of a training episode, if other than n_way.
+        train_n_query: query images per class of a training episode, if other than n_query.
+        seed: of training episodes.
+        eval_seed: of evaluation episodes; keep it, so that runs can be compared episode by episode.
+        views: fixed augmented views per image, as stored by a bank; null draws a new view each time.
+        augment: shift and mirror training images.
+        num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        n_way: int = 5,
+        k_shot: int | tuple[int, int] = 5,
+        n_query: int = 15,
+        meta_batch_size: int = 4,
+        steps_per_epoch: int = 100,
+        n_episodes: int = 600,
+        train_split: str = "train",
+        strategy_split: str | None = None,
+        train_n_way: int | None = None,
+        train_n_query: int | None = None,
+        seed: int = 0,
+        eval_seed: int = 1234,
+        views: int | None = None,
+        augment: bool = True,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(source, num_workers)
+        self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
+        self.train_n_way, self.train_n_query = train_n_way or n_way, train_n_query or n_query
+        self.meta_batch_size, self.steps_per_epoch = meta_batch_size, steps_per_epoch
+        self.n_episodes, self.seed, self.eval_seed = n_episodes, seed, eval_seed
+        self.train_split, self.strategy_split = train_split, strategy_split
+        self.views = views if augment else 0
+
+    def classes(self, split: str) -> Int[Tensor, " c"]:
+        """Dataset classes of a split, ascending."""
+        return self.classes_of(split)
+
+    def training_episodes(self, split: str, n_way: int, n_query: int) -> EpisodeSet:
+        """Augmented episodes under the training seed."""
+        return EpisodeSet(
+            self.source,
+            split,
+            n_way=n_way,
+            k_shot=self.k_shot,
+            n_query=n_query,
+            seed=self.seed,
+            views=self.views,
+            episodes_per_step=self.meta_batch_size * place(self.trainer)[1],
+        )
+
+    def evaluation_episodes(self, split: str) -> EpisodeSet:
+        """Episodes of images as they are, under the evaluation seed."""
+        return EpisodeSet(
+            self.source,
+            split,
+            n_way=self.n_way,
+            k_shot=self.k_shot,
+            n_query=self.n_query,
+            seed=self.eval_seed,
+        )
+
+    def train_dataloader(self) -> Loader:
+        episodes: Any = self.training_episodes(
+            self.train_split, self.train_n_way, self.train_n_query
+        )
+        if self.strategy_split is not None:
+            taught = self.training_episodes(self.strategy_split, self.n_way, self.n_query)
+            episodes = Together(episodes, taught)
+        return Loader(
+            episodes,
+            batch_size=self.meta_batch_size,
+            sampler=Slots(self.trainer, self.meta_batch_size, self.steps_per_epoch),
+            collate_fn=stack,
+            num_workers=self.num_workers,
+        )
+
+    def evaluation(self, split: str) -> Loader:
+        """The fixed evaluation episodes of a split, one at a time."""
+        return Loader(
+            self.evaluation_episodes(split),
+            batch_size=None,
+            sampler=mine(self.trainer, self.n_episodes),
+            collate_fn=unchanged,
+            num_workers=self.num_workers,
+        )
+
+    def val_dataloader(self) -> Loader:
+        return self.evaluation("val")
+
+    def test_dataloader(self) -> Loader:
+        return self.evaluation("test")
+
+    def predict_dataloader(self) -> Loader:
+        return self.evaluation("test")
+
+
+class SupervisedData(SourceData):
+    """Batches of a source for ordinary training: pretraining a teacher, fine-tuning, single-task distillation.
+
+    The rows of the split are divided, class by class, into those to train on, a quiz (which trains a
+    strategy) and validation.
+
+    Args:
+        source: where the examples come from.
+        split: split whose rows and classes are used.
+        batch_size: rows of a batch on each rank.
+        quiz_fraction: share of each class kept for the quiz; above 0, each training batch is (batch, quiz batch).
+        val_fraction: share of each class kept for validation; 0 for no validation.
+        seed: of the order and the views.
+        split_seed: of the division into train, quiz and val; keep it, so that runs train on the same images.
+        augment: shift and mirror training images.
+        views: fixed augmented views per image, as stored by a bank; null draws a new view each time.
+        num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: str = "train",
+        batch_size: int = 128,
+        quiz_fraction: float = 0.0,
+        val_fraction: float = 0.0,
+        seed: int = 0,
+        split_seed: int = 0,
+        augment: bool = True,
+        views: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(source, num_workers)
+        for name, share in (("quiz_fraction", quiz_fraction), ("val_fraction", val_fraction)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name}={share} must be at least 0 and less than 1.")
+        self.split, self.batch_size, self.seed, self.split_seed = (
+            split,
+            batch_size,
+            seed,
+            split_seed,
+        )
+        self.fractions = {"quiz": quiz_fraction, "val": val_fraction}
+        self.views = views if augment else 0
+
+    @cached_property
+    def classes(self) -> Int[Tensor, " c"]:
+        """Dataset class of each label."""
+        return self.classes_of(self.split)
+
+    @cached_property
+    def parts(self) -> dict[str, Int[Tensor, " n"]]:
+        """Rows of `train`, `quiz` and `val`."""
+        rows = self.source.rows(self.split)
+        return partition(self.source.everything().y[rows], rows, self.fractions, self.split_seed)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and (folder := self.trainer and self.trainer.log_dir):
+            if place(self.trainer)[0] == 0:
+                write_manifest(self.manifest(), folder)
+
+    def manifest(self) -> dict[str, Any]:
+        """Which classes and which rows this data trains on, to be kept beside what was trained."""
+        names = self.source.everything().class_names
+        return {
+            "source": self.source.name,
+            "split": self.split,
+            "seed": self.seed,
+            "split_seed": self.split_seed,
+            "class_ids": self.classes.tolist(),
+            "class_names": [names[c] for c in self.classes.tolist()],
+            "rows": {part: len(rows) for part, rows in self.parts.items()},
+            "rows_sha256": {part: fingerprint(rows) for part, rows in self.parts.items()},
+        }
+
+    def train_dataloader(self) -> Loader:
+        batches: Any = self._shuffled("train", self.batch_size, self.views)
+        world = place(self.trainer)[1]
+        steps = len(batches) // world
+        if steps == 0:
+            raise ValueError(
+                f"batch_size={self.batch_size} on {world} rank(s) exceeds the {len(self.parts['train'])} rows to "
+                f"train on of split {self.split!r} in {self.source.name}; lower data.batch_size."
+            )
+        if len(quiz := self.parts["quiz"]):
+            batches = Paired(batches, self._shuffled("quiz", min(self.batch_size, len(quiz)), 0))
+        return self._loader(batches, Slots(self.trainer, 1, steps))
+
+    def val_dataloader(self) -> Any:
+        return self._in_order(self.parts["val"]) if len(self.parts["val"]) else []
+
+    def test_dataloader(self) -> Loader:
+        """The source's test rows where they are of the same classes, the validation rows otherwise."""
+        if "test" in self.source.splits and self.classes.equal(self.classes_of("test")):
+            return self._in_order(self.source.rows("test"))
+        if not len(self.parts["val"]):
+            raise ValueError(
+                f"val_fraction=0 leaves nothing to test on: the test classes of {self.source.name} are not those of "
+                f"split {self.split!r}; give data.val_fraction."
+            )
+        return self._in_order(self.parts["val"])
+
+    def _shuffled(self, part: str, batch_size: int, views: int | None) -> BatchSet:
+        return BatchSet(
+            self.images(),
+            self.parts[part],
+            self.classes,
+            batch_size=batch_size,
+            key=(part, self.seed),
+            views=views,
+        )
+
+    def _in_order(self, rows: Int[Tensor, " n"]) -> Loader:
+        batches = BatchSet(self.images(), rows, self.classes, batch_size=self.batch_size)
+        return self._loader(batches, mine(self.trainer, len(batches)))
+
+    def _loader(self, batches: Any, sampler: Any) -> Loader:
+        return Loader(
+            batches,
+            batch_size=None,
+            sampler=sampler,
+            collate_fn=unchanged,
+            num_workers=self.num_workers,
+        )
+
+
+def write_manifest(manifest: dict[str, Any], folder: str) -> None:
+    """`manifest.json` in a run's directory."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -1,0 +1,173 @@
+"""Episodes from labelled examples: pure functions of (split, seed, index).
+
+Nothing here keeps a random state: episode i is the same whoever asks for it, in whatever order, in
+whatever process. That is what makes a run resumable from its step number alone, and its evaluation
+the same on one device and on seven.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils._pytree import tree_map
+from torch.utils.data import Dataset
+
+from lightning_metakd.data.source import Source
+from lightning_metakd.types import Batch, Episode
+
+FRESH = 2**62
+"""Views are drawn below this number where they are not limited."""
+
+Shots = int | tuple[int, int]
+
+
+def generator(*key: object) -> torch.Generator:
+    """A random generator seeded by a key, the same on every machine.
+
+    >>> torch.rand((), generator=generator("val", 0, 3)) == torch.rand((), generator=generator("val", 0, 3))
+    tensor(True)
+    """
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
+def members(y: Int[Tensor, " n"]) -> tuple[Int[Tensor, " c"], list[Int[Tensor, " m"]]]:
+    """(classes that occur, positions of each of them)."""
+    classes, counts = y.unique(return_counts=True)
+    return classes, list(torch.argsort(y, stable=True).split(counts.tolist()))
+
+
+def draw_shots(k_shot: Shots, split: str, seed: int, step: int) -> int:
+    """Shots of a meta-step: fixed, or uniform over a range whose both ends belong to it."""
+    if isinstance(k_shot, int):
+        return k_shot
+    low, high = k_shot
+    return int(torch.randint(low, high + 1, (), generator=generator("shots", split, seed, step)))
+
+
+def draw_episode(
+    positions: Sequence[Int[Tensor, " m"]],
+    n_way: int,
+    n_rows: int,
+    split: str,
+    seed: int,
+    index: int,
+    views: int | None = 0,
+) -> tuple[Int[Tensor, " c"], Int[Tensor, "k c"], Int[Tensor, "k c"]]:
+    """(which classes, which of their rows, which views) make up episode `index`.
+
+    Args:
+        positions: row numbers of each class of the split.
+        n_rows: rows of each class, support and query together.
+        views: how many views of an image there are; None for unlimited, 0 for none but the image as it is.
+
+    Returns:
+        Classes as places in `positions`; rows and views with the class changing fastest, so that flattening
+        them interleaves the classes and any multiple of `n_way` rows is balanced.
+    """
+    draw = generator(split, seed, index)
+    classes = torch.randperm(len(positions), generator=draw)[:n_way]
+    chosen = [positions[c] for c in classes.tolist()]
+    rows = torch.stack([of[torch.randperm(len(of), generator=draw)[:n_rows]] for of in chosen], 1)
+    if views == 0:
+        return classes, rows, torch.full_like(rows, -1)
+    return classes, rows, torch.randint(views or FRESH, rows.shape, generator=draw)
+
+
+def stack(items: Sequence[Any]) -> Any:
+    """Equal nests of tensors as one nest with a leading dimension, structure kept."""
+    return tree_map(lambda *leaves: torch.stack(leaves), *items)
+
+
+class EpisodeSet(Dataset[Episode]):
+    """Episode i of a split, for every i.
+
+    Args:
+        source: the examples.
+        split: the split of the source whose classes and rows are drawn.
+        n_way: classes of an episode.
+        k_shot: support rows per class, or the range they are drawn from.
+        n_query: query rows per class.
+        seed: a number of its own for training and for evaluation.
+        views: views per image; None draws a new one each time, 0 keeps the image as it is.
+        episodes_per_step: consecutive episodes that share the shots drawn from a range.
+
+    Raises:
+        ValueError: if the split has too few classes, or a class too few rows.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: str,
+        *,
+        n_way: int,
+        k_shot: Shots,
+        n_query: int,
+        seed: int,
+        views: int | None = 0,
+        episodes_per_step: int = 1,
+    ) -> None:
+        self.split, self.seed, self.views = split, seed, views
+        self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
+        self.episodes_per_step = episodes_per_step
+        everything, rows = source.everything(), source.rows(split)
+        self.x = everything.x
+        self.classes, positions = members(everything.y[rows])
+        self.positions = [rows[at] for at in positions]
+        names = [everything.class_names[c] for c in self.classes.tolist()]
+        self._check(source.name, dict(zip(names, map(len, self.positions), strict=True)))
+
+    def _check(self, source: str, counts: dict[str, int]) -> None:
+        shots = (self.k_shot,) * 2 if isinstance(self.k_shot, int) else tuple(self.k_shot)
+        where = f"of split {self.split!r} in {source}"
+        if self.n_way < 2:
+            raise ValueError(f"n_way={self.n_way} leaves nothing to tell apart; choose 2 or more.")
+        if self.n_way > len(counts):
+            raise ValueError(
+                f"n_way={self.n_way} exceeds the {len(counts)} classes {where}; "
+                "lower data.n_way or choose another split."
+            )
+        if not 1 <= shots[0] <= shots[1]:
+            raise ValueError(
+                f"k_shot={self.k_shot} must be 1 or more, or a range such as [1, 5]; correct data.k_shot."
+            )
+        if self.n_query < 1:
+            raise ValueError(f"n_query={self.n_query} must be 1 or more; correct data.n_query.")
+        smallest = min(counts, key=lambda name: counts[name])
+        if (needed := shots[1] + self.n_query) > counts[smallest]:
+            raise ValueError(
+                f"k_shot + n_query = {needed} exceeds the {counts[smallest]} images of class {smallest!r} {where}; "
+                "lower data.k_shot or data.n_query, or add images."
+            )
+
+    def __getitem__(self, i: int) -> Episode:
+        k_shot = draw_shots(self.k_shot, self.split, self.seed, i // self.episodes_per_step)
+        places, rows, views = draw_episode(
+            self.positions, self.n_way, k_shot + self.n_query, self.split, self.seed, i, self.views
+        )
+        support = self._batch(rows[:k_shot], views[:k_shot])
+        query = self._batch(rows[k_shot:], views[k_shot:])
+        return Episode(support, query, self.classes[places], torch.tensor(i))
+
+    def _batch(self, rows: Int[Tensor, "k c"], views: Int[Tensor, "k c"]) -> Batch:
+        index = rows.flatten()
+        return Batch(
+            self.x.index_select(0, index),
+            torch.arange(self.n_way).repeat(len(rows)),
+            index,
+            views.flatten(),
+        )
+
+
+class Together(Dataset[tuple[Episode, Episode]]):
+    """Episode i of two sets at once."""
+
+    def __init__(self, first: EpisodeSet, second: EpisodeSet) -> None:
+        self.first, self.second = first, second
+
+    def __getitem__(self, i: int) -> tuple[Episode, Episode]:
+        return self.first[i], self.second[i]

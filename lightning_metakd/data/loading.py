@@ -1,0 +1,70 @@
+"""How training and evaluation walk over their items, whatever the number of processes and workers."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lightning import Trainer
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class Slots(Sampler[int]):
+    """Training items of one rank: step t, rank r, slot k takes item t*W*K + r*K + k of W ranks with K slots.
+
+    It starts at the step where the trainer stands, so that a run resumes exactly, inside an epoch too,
+    without any state of the loader.
+    """
+
+    def __init__(self, trainer: Trainer | None, slots: int, steps: int) -> None:
+        self.trainer, self.slots, self.steps = trainer, slots, steps
+
+    def __len__(self) -> int:
+        return self.steps * self.slots
+
+    def __iter__(self) -> Iterator[int]:
+        rank, world = place(self.trainer)
+        first = self.trainer.global_step if self.trainer else 0
+        start = (first * world + rank) * self.slots
+        return (
+            start + step * world * self.slots + k
+            for step in range(self.steps)
+            for k in range(self.slots)
+        )
+
+
+def place(trainer: Trainer | None) -> tuple[int, int]:
+    """(rank, number of ranks) of this process."""
+    return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+
+
+def mine(trainer: Trainer | None, n: int) -> range:
+    """Evaluation items of one rank: every W-th of n, none twice, none added."""
+    rank, world = place(trainer)
+    return range(rank, n, world)
+
+
+class Loader:
+    """A `DataLoader` that Lightning leaves as it is.
+
+    Lightning would give a bare one a distributed sampler, which repeats items until they divide evenly and
+    so changes the result of an evaluation. The position is the trainer's step: there is no state to save.
+    """
+
+    def __init__(self, dataset: Dataset, **settings: Any) -> None:
+        self.loader = DataLoader(dataset, **settings)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+def unchanged(item: Any) -> Any:
+    """For datasets whose items are whole batches."""
+    return item

@@ -1,0 +1,136 @@
+"""Where labelled examples come from: named classes, divided by class or by row.
+
+A few-shot source divides its classes: `train` (base classes), `val` and `test` (novel classes), and
+`train` once more into `teacher` and `strategy`, so that a strategy can be learned on classes which
+the teacher has never seen. An ordinary source divides its rows: `train` and `test` over the same
+classes. `all` is every row of either.
+
+All rows of a source lie in one tensor, usually a memory-mapped file; a split is a set of row numbers
+into it. A row has the same number whatever split it is reached through, which is what lets answers
+be stored once and looked up by number.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+FEW_SHOT_SPLITS = ("train", "val", "test", "teacher", "strategy")
+
+
+class Labelled(NamedTuple):
+    """Examples with their classes.
+
+    Attributes:
+        x: images, uint8.
+        y: dataset class of each row, global over splits.
+        index: number of each row, over all splits of the source.
+        class_names: names of all dataset classes, by id.
+    """
+
+    x: UInt8[Tensor, "n ch h w"]
+    y: Int[Tensor, " n"]
+    index: Int[Tensor, " n"]
+    class_names: tuple[str, ...]
+
+
+class Source(ABC):
+    """Labelled examples in splits. A member says what all rows are, and which of them a split has."""
+
+    splits: tuple[str, ...] = FEW_SHOT_SPLITS
+
+    @property
+    def name(self) -> str:
+        """What the source is called in messages, manifests and results."""
+        return type(self).__name__
+
+    @abstractmethod
+    def everything(self) -> Labelled:
+        """All rows, in the order of their numbers; repeated calls return the same tensors."""
+
+    @abstractmethod
+    def select(self, split: str) -> Int[Tensor, " n"]:
+        """Row numbers of one of `splits`, ascending."""
+
+    def rows(self, split: str) -> Int[Tensor, " n"]:
+        """Row numbers of a split, ascending; `all` is every row.
+
+        Raises:
+            ValueError: if the source has no such split.
+        """
+        if split == "all":
+            return self.everything().index
+        if split not in self.splits:
+            raise ValueError(
+                f"split={split!r} is not a split of {self.name}; choose one of {', '.join(self.splits)} or all."
+            )
+        return self.select(split)
+
+    def load(self, split: str) -> Labelled:
+        """The examples of a split. A copy, except for `all`; `rows` selects without copying."""
+        everything = self.everything()
+        if split == "all":
+            return everything
+        rows = self.rows(split)
+        return everything._replace(x=everything.x[rows], y=everything.y[rows], index=rows)
+
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(mean, standard deviation) of each channel over the rows of `train`, in units of [0, 1]."""
+        return self._moments
+
+    @cached_property
+    def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return channel_moments(self.everything().x, self.rows("train"))
+
+
+def channel_moments(
+    x: UInt8[Tensor, "n ch h w"], rows: Int[Tensor, " m"], chunk: int = 4096
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, standard deviation) of each channel over some rows, in units of [0, 1]; exact, in chunks."""
+    total = squares = torch.zeros(x.shape[1], dtype=torch.int64)
+    pixels = 0
+    for part in rows.split(chunk):
+        values = x[part].to(torch.int32)
+        total = total + values.sum((0, 2, 3))
+        squares = squares + values.square().sum((0, 2, 3))
+        pixels += values[:, 0].numel()
+    mean = total.double() / pixels
+    std = (squares.double() / pixels - mean.square()).clamp(min=1e-6).sqrt()
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+
+
+def rows_of(y: Int[Tensor, " n"], classes: Iterable[int]) -> Int[Tensor, " m"]:
+    """Row numbers of the given dataset classes, ascending."""
+    return torch.isin(y, torch.tensor(sorted(classes), dtype=y.dtype)).nonzero()[:, 0]
+
+
+def divide_train(groups: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """(teacher, strategy) classes: every fourth group goes to the strategy.
+
+    Args:
+        groups: the classes of `train` in their official order, singly or by superclass.
+    """
+    teacher = [name for i, group in enumerate(groups) if i % 4 != 3 for name in group]
+    strategy = [name for group in groups[3::4] for name in group]
+    return teacher, strategy
+
+
+def class_ids(
+    split: str, splits: Mapping[str, Sequence[str]], class_names: Sequence[str]
+) -> list[int]:
+    """Dataset classes of a split given by names.
+
+    Raises:
+        ValueError: if a name is not a class of the source.
+    """
+    known = {name: i for i, name in enumerate(class_names)}
+    if missing := [name for name in splits[split] if name not in known]:
+        raise ValueError(
+            f"split {split!r} names the classes {', '.join(missing[:5])}, which are not among the "
+            f"{len(known)} classes that were found; correct the list or add their images."
+        )
+    return [known[name] for name in splits[split]]
