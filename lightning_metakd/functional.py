@@ -5,7 +5,7 @@ a function from parameters to parameters (`lesson_gradient`, `descend`), and eve
 learned travels in flat dictionaries. Nothing here mutates a module or an argument.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp
 from torch.utils._pytree import tree_map
 
+from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import EpisodicNorm
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
@@ -25,7 +26,7 @@ T = TypeVar("T")
 class Bound:
     """A network as a pure function of its parameters: the `Forward` of a module."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Model) -> None:
         refuse_mutation(module)
         self.module = module
         self.norms = [
@@ -37,6 +38,10 @@ class Bound:
     def __call__(self, params: Params, x: Tensor) -> Output:
         """The network's answer for `x` with these parameters."""
         return functional_call(self.module, dict(params), (x,))
+
+    def classify(self, params: Params, embedding: Tensor) -> Tensor:
+        """The logits of the network's own head for an embedding."""
+        return functional_call(self.module.head, part(params, "head"), (embedding,))
 
     def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
         """The answer for `x` and the statistics of `x` at every norm of the form `support`."""
@@ -55,7 +60,7 @@ class Bound:
         return output, found
 
 
-def bind(module: nn.Module) -> Forward:
+def bind(module: Model) -> Forward:
     """The module as a pure function of its parameters.
 
     Raises:
@@ -93,11 +98,15 @@ def stop(tree: T) -> T:
     return tree_map(lambda leaf: leaf.detach(), tree)
 
 
-def split(params: Params, prefixes: Iterable[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(those whose name starts with one of the prefixes, the others)."""
-    inside = tuple(prefixes)
-    chosen = {name: p for name, p in params.items() if name.startswith(inside)}
-    return chosen, {name: p for name, p in params.items() if name not in chosen}
+def part(params: Params, prefix: str) -> dict[str, Tensor]:
+    """The parameters under one prefix of a flat dictionary, named without it."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): p for name, p in params.items() if name.startswith(start)}
+
+
+def under(prefix: str, params: Params) -> dict[str, Tensor]:
+    """The inverse of `part`."""
+    return {f"{prefix}.{name}": p for name, p in params.items()}
 
 
 def rows(batch: Batch, part: slice | Tensor) -> Batch:
@@ -118,9 +127,14 @@ def class_means(
     return (member.T @ embedding) / member.sum(0)[:, None]
 
 
-def lesson_mean(lesson: Lesson, output: Output) -> Tensor:
-    """The lesson at the end of a task: coefficients see the student, and are not differentiated through it."""
-    return lesson(output, stop(output), output.logits.new_ones(())).mean()
+def lesson_mean(lesson: Lesson, output: Output, progress: Tensor | None = None) -> Tensor:
+    """The mean lesson; coefficients see the student undifferentiated.
+
+    Args:
+        progress: how far the student is, by default at the end of its task.
+    """
+    end = output.logits.new_ones(()) if progress is None else progress
+    return lesson(output, stop(output), end).mean()
 
 
 def lesson_gradient(
@@ -138,7 +152,7 @@ def lesson_gradient(
 
 
 def step(params: Params, grads: Params, lr: Rates) -> dict[str, Tensor]:
-    """params - lr * grads, with one rate for all or one per name."""
+    """Params - lr * grads, with one rate for all or one per name."""
     if isinstance(lr, float | Tensor):
         return {name: p - lr * grads[name] for name, p in params.items()}
     return {name: p - lr[name] * grads[name] for name, p in params.items()}

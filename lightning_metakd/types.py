@@ -55,7 +55,7 @@ class Batch(NamedTuple):
 class Episode(NamedTuple):
     """One sampled task instance; inside a meta-batch every tensor has a leading `t`.
 
-    Rows are interleaved by class (0 1 2 .. 0 1 2 ..), so that any multiple of `n_way` rows is balanced.
+    Rows are interleaved by class (0 1 2 .. 0 1 2 ..): any multiple of `n_way` rows is balanced.
 
     Attributes:
         support: what the student adapts on, n_way * k_shot rows.
@@ -95,4 +95,10 @@ class Forward(Protocol):
         """The network's answer for `x` with these parameters."""
 
     def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
-        """The answer for `x`, and the norm statistics of `x`; joined to `params` they make the network answer row by row."""
+        """The answer for `x`, and the norm statistics of `x`.
+
+        Joined to `params`, the statistics make the network answer row by row.
+        """
+
+    def classify(self, params: Params, embedding: Tensor) -> Tensor:
+        """The logits of the network's own head for an embedding [n, d]."""

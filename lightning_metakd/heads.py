@@ -1,0 +1,184 @@
+"""From a support set's embeddings to a classifier.
+
+A head is fitted on a few embedded rows and then answers for others. The same heads serve teachers
+(which cannot name an episode's new classes by themselves), metric learners and export.
+
+A row that sits inside its own class mean is answered with near-certainty, and there is nothing
+left to distil. So on the rows it was fitted on, every head answers leave-one-out.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lightning_metakd.functional import class_means, is_class
+from lightning_metakd.types import Output
+
+Metric = Literal["euclidean", "cosine"]
+Classifier = Callable[[Output], Tensor]
+
+
+def unit(x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+    """Rows of length one; differentiable twice even at a dead (all-zero) row, unlike F.normalize."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-12)
+
+
+def metric_logits(
+    embedding: Float[Tensor, "n d"], prototypes: Float[Tensor, "#n c d"], metric: Metric
+) -> Float[Tensor, "n c"]:
+    """Similarity of each row to each prototype.
+
+    Args:
+        prototypes: shared by all rows (first axis 1), or each row's own.
+        metric: `euclidean`: minus the squared distance (Snell 2017, eq. 1); `cosine`: in [-1, 1].
+    """
+    rows = embedding[:, None]  # [n 1 d]
+    if metric == "cosine":
+        return (unit(rows) * unit(prototypes)).sum(-1)
+    return -(rows - prototypes).square().sum(-1)
+
+
+def leave_one_out_means(
+    embedding: Float[Tensor, "s d"], y: Int[Tensor, " s"], n_way: int
+) -> Float[Tensor, "s c d"]:
+    """Each row's view of the class means: its own class without itself, (k c - e) / (k - 1)."""
+    member = is_class(y, n_way).to(embedding.dtype)  # [s c]
+    total, count = member.T @ embedding, member.sum(0)
+    without = total[None] - member[..., None] * embedding[:, None]
+    return without / (count[None] - member)[..., None]
+
+
+class Head(nn.Module, ABC):
+    """Answers for an episode's classes with logits times a scale, which `calibrate` sets.
+
+    Args:
+        scale: factor on the logits, > 0; None leaves it to calibration on held-out episodes.
+    """
+
+    scale: Tensor
+    needs_support: bool = True
+
+    def __init__(self, scale: float | None = None) -> None:
+        super().__init__()
+        if scale is not None and scale <= 0:
+            raise ValueError(f"scale={scale} must be positive; leave it out to have it calibrated.")
+        self.register_buffer("scale", torch.tensor(math.nan if scale is None else scale))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the scale is known, from the configuration, a checkpoint or `calibrate`."""
+        return not bool(self.scale.isnan())
+
+    def calibrate(self, logits: Float[Tensor, "n c"], y: Int[Tensor, " n"]) -> None:
+        """Set the scale to the likeliest for unscaled logits of held-out rows."""
+        self.scale.copy_(likelihood_scale(logits, y))
+
+    def knows(self, classes: Tensor) -> None:
+        """Told once which dataset classes the network's own logits stand for; most heads do not ask."""
+
+    @abstractmethod
+    def fit(self, support: Output, y: Tensor, classes: Tensor) -> Classifier:
+        """A function from outputs to unscaled logits over `classes`."""
+
+    @abstractmethod
+    def held_out(
+        self, support: Output, y: Tensor, classes: Tensor, other: Output
+    ) -> Float[Tensor, "s c"]:
+        """Unscaled logits of the support rows themselves, without what was fitted on them.
+
+        Args:
+            other: the teacher's answer for an augmented view of the same rows, for one shot.
+        """
+
+
+class PrototypeHead(Head):
+    """Similarity to the class means of the support embeddings (Snell 2017, arXiv:1703.05175).
+
+    Args:
+        metric: `cosine` of the angle, or minus the squared `euclidean` distance.
+        scale: factor on the logits, > 0; None leaves it to calibration.
+    """
+
+    def __init__(self, metric: Metric = "cosine", scale: float | None = None) -> None:
+        super().__init__(scale)
+        self.metric = metric
+
+    def fit(self, support: Output, y: Tensor, classes: Tensor) -> Classifier:
+        prototypes = class_means(support.embedding, y, len(classes))
+        return lambda output: metric_logits(output.embedding, prototypes[None], self.metric)
+
+    def held_out(
+        self, support: Output, y: Tensor, classes: Tensor, other: Output
+    ) -> Float[Tensor, "s c"]:
+        if len(y) == len(
+            classes
+        ):  # one shot: nothing is left without the row, so another view of it
+            return self.fit(other, y, classes)(support)
+        means = leave_one_out_means(support.embedding, y, len(classes))
+        return metric_logits(support.embedding, means, self.metric)
+
+
+class SlicedHead(Head):
+    """The network's own logits, restricted and re-ordered to the episode's classes.
+
+    Only for classes that the network was trained on.
+
+    Args:
+        scale: factor on the logits, > 0; None leaves it to calibration.
+    """
+
+    needs_support = False
+    known: Tensor
+
+    def __init__(self, scale: float | None = 1.0) -> None:
+        super().__init__(scale)
+        self.register_buffer("known", torch.empty(0, dtype=torch.long))
+
+    def knows(self, classes: Tensor) -> None:
+        self.known = classes
+
+    def position(self, classes: Tensor) -> Int[Tensor, " c"]:
+        """Column of each class among the network's logits.
+
+        Raises:
+            ValueError: if the network was not trained on one of them.
+        """
+        found = classes[:, None] == self.known.to(classes.device)
+        if not found.any(-1).all():
+            missing = classes[~found.any(-1)].tolist()
+            raise ValueError(
+                f"head=SlicedHead cannot answer for dataset classes {missing[:5]}: the teacher was "
+                f"trained on {len(self.known)} others; use PrototypeHead, or episodes of its classes."
+            )
+        return found.int().argmax(-1)
+
+    def fit(self, support: Output, y: Tensor, classes: Tensor) -> Classifier:
+        columns = self.position(classes)
+        return lambda output: output.logits[:, columns]
+
+    def held_out(
+        self, support: Output, y: Tensor, classes: Tensor, other: Output
+    ) -> Float[Tensor, "s c"]:
+        return self.fit(support, y, classes)(support)  # it was fitted on none of these rows
+
+
+def likelihood_scale(logits: Float[Tensor, "n c"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """The scale s > 0 that maximises the likelihood of s * logits, by bisection on log s.
+
+    The mean loss is convex in s; its derivative is E[expected logit] - E[logit of the truth].
+    """
+    truth = logits.gather(1, y[:, None]).mean()
+    low, high = truth.new_tensor(-9.0), truth.new_tensor(9.0)  # e^-9 .. e^9
+    for _ in range(50):
+        middle = (low + high) / 2
+        expected = ((middle.exp() * logits).softmax(-1) * logits).sum(-1).mean()
+        low, high = (
+            torch.where(expected < truth, middle, low),
+            torch.where(expected < truth, high, middle),
+        )
+    return middle.exp()

@@ -1,0 +1,112 @@
+"""Model-agnostic meta-learning.
+
+Finn, Abbeel, Levine (2017), "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+arXiv:1703.03400. The student takes a few gradient steps on the support set; the outer loop
+differentiates the query loss through these steps, so that the start becomes one from which a few
+steps suffice. `first_order` leaves out the second derivatives. With `adapts="head"` it is ANIL (Raghu
+2020, arXiv:1909.09157), with `adapts="body"` BOIL (Oh 2021, arXiv:2008.08882).
+"""
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from lightning_metakd.functional import descend, lesson_mean, part
+from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+
+Adapts = Literal["all", "head", "body"]
+
+
+def adapt_by_descent(
+    forward: Forward,
+    student: Params,
+    lesson: Lesson,
+    x: Tensor,
+    adapts: Adapts,
+    lr: float,
+    steps: int,
+    first_order: bool,
+) -> list[Params]:
+    """Trajectory of gradient descent on the lesson over the part of the student that adapts.
+
+    Where only the head adapts, the embedding is computed once.
+    """
+    moving = {name: p for name, p in student.items() if moves(name, adapts)}
+    if adapts == "head":
+        fixed = forward(student, x)
+
+        def answer(params: Params) -> Output:
+            return fixed._replace(logits=forward.classify({**student, **params}, fixed.embedding))
+    else:
+
+        def answer(params: Params) -> Output:
+            return forward({**student, **params}, x)
+
+    trajectory = descend(answer, moving, lesson, lr, steps, first_order)
+    return [{**student, **params} for params in trajectory]
+
+
+def moves(name: str, adapts: Adapts) -> bool:
+    """Whether a parameter takes part in the inner loop."""
+    return adapts == "all" or (adapts == "head") == name.startswith("head.")
+
+
+class MAML(Learner):
+    """A few steps of gradient descent from a learned start.
+
+    Args:
+        inner_lr: step size of the inner loop, > 0.
+        inner_steps: inner steps in training, >= 1.
+        test_steps: inner steps in evaluation; None takes as many as in training.
+        first_order: leave out second derivatives: less memory and time, nearly as good.
+        adapts: what the inner loop moves: `all`, only the `head` (ANIL), only the `body` (BOIL).
+    """
+
+    adapts_by_loss = True
+    needs_head = True
+
+    def __init__(
+        self,
+        inner_lr: float = 0.01,
+        inner_steps: int = 5,
+        test_steps: int | None = None,
+        first_order: bool = False,
+        adapts: Adapts = "all",
+    ) -> None:
+        super().__init__()
+        test_steps = inner_steps if test_steps is None else test_steps
+        if inner_lr <= 0:
+            raise ValueError(f"inner_lr={inner_lr} must be positive, for instance 0.01.")
+        if inner_steps < 1 or test_steps < 1:
+            raise ValueError(
+                f"inner_steps={inner_steps} and test_steps={test_steps} must be at least 1; "
+                "a student that takes no step does not adapt."
+            )
+        if adapts not in get_args(Adapts):
+            raise ValueError(
+                f"adapts={adapts!r} is unknown; choose all, head (ANIL) or body (BOIL)."
+            )
+        self.inner_lr, self.inner_steps, self.test_steps = inner_lr, inner_steps, test_steps
+        self.first_order, self.adapts = first_order, adapts
+
+    def adapt(
+        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+    ) -> Adapted:
+        steps = self.inner_steps if self.training else self.test_steps
+        trajectory = adapt_by_descent(
+            forward,
+            part(meta, "student"),
+            lesson,
+            support.x,
+            self.adapts,
+            self.inner_lr,
+            steps,
+            self.first_order,
+        )
+        _, statistics = forward.observe(trajectory[-1], support.x)
+        params = {**trajectory[-1], **statistics}
+        return Adapted(params, lambda x: forward(params, x), tuple(trajectory))
+
+    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
+        return lesson_mean(lesson, adapted.predict(query.x))

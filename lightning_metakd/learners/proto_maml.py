@@ -1,0 +1,84 @@
+"""Gradient steps from a nearest-class-mean classifier.
+
+Triantafillou et al. (2020), "Meta-Dataset", arXiv:1903.03096, section 3.2. The head of an episode starts
+at the class means of the support embeddings, so at step 0 the student is a prototypical network; then
+head and body descend the lesson together, as in MAML. In training the start is learned; with a student
+that was trained in any other way it is fine-tuning on the support set.
+"""
+
+from torch import Tensor
+
+from lightning_metakd.functional import class_means, descend, lesson_mean, part
+from lightning_metakd.heads import Metric, metric_logits
+from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+
+PROTOTYPES = "prototypes"
+
+
+class ProtoMAML(Learner):
+    """A few steps of gradient descent on body and class means.
+
+    Args:
+        inner_lr: step size of the inner loop, > 0.
+        inner_steps: inner steps in training, >= 1.
+        test_steps: inner steps in evaluation; None takes as many as in training.
+        first_order: leave out second derivatives.
+        metric: `euclidean` (squared distance) or `cosine`.
+        scale: factor on the logits, > 0; 10 suits the cosine.
+    """
+
+    adapts_by_loss = True
+    needs_head = False
+
+    def __init__(
+        self,
+        inner_lr: float = 0.01,
+        inner_steps: int = 5,
+        test_steps: int | None = None,
+        first_order: bool = True,
+        metric: Metric = "cosine",
+        scale: float = 10.0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("inner_lr", inner_lr), ("scale", scale)):
+            if value <= 0:
+                raise ValueError(f"{name}={value} must be positive.")
+        test_steps = inner_steps if test_steps is None else test_steps
+        if inner_steps < 1 or test_steps < 1:
+            raise ValueError(
+                f"inner_steps={inner_steps} and test_steps={test_steps} must be at least 1; "
+                "ProtoNet is the learner that takes no step."
+            )
+        self.inner_lr, self.inner_steps, self.test_steps = inner_lr, inner_steps, test_steps
+        self.first_order, self.metric, self.scale = first_order, metric, scale
+
+    def adapt(
+        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+    ) -> Adapted:
+        student = part(meta, "student")
+        prototypes = class_means(forward(student, support.x).embedding, support.y, n_way)
+
+        def classified(params: Params, answer: Output) -> Output:
+            logits = metric_logits(answer.embedding, params[PROTOTYPES][None], self.metric)
+            return answer._replace(logits=self.scale * logits)
+
+        def answer(params: Params) -> Output:
+            body = {name: p for name, p in params.items() if name != PROTOTYPES}
+            return classified(params, forward(body, support.x))
+
+        steps = self.inner_steps if self.training else self.test_steps
+        start = {**student, PROTOTYPES: prototypes}
+        trajectory = descend(answer, start, lesson, self.inner_lr, steps, self.first_order)
+        adapted = dict(trajectory[-1])
+        means = {PROTOTYPES: adapted.pop(PROTOTYPES)}
+        _, statistics = forward.observe(adapted, support.x)
+        body = {**adapted, **statistics}
+
+        def predict(x: Tensor) -> Output:
+            return classified(means, forward(body, x))
+
+        return Adapted(body, predict, tuple(trajectory))
+
+    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
+        return lesson_mean(lesson, adapted.predict(query.x))

@@ -1,0 +1,66 @@
+"""Prototypical networks.
+
+Snell, Swersky, Zemel (2017), "Prototypical Networks for Few-shot Learning", arXiv:1703.05175. A class
+is the mean of its embedded support rows, and a query row belongs to the nearest one: minus the squared
+Euclidean distance is the logit (eq. 1, 2). With `metric="cosine"` the logit is the cosine times a scale
+that may be learned (Chen 2021, "Meta-Baseline", arXiv:2003.04390). Nothing adapts by a loss, so a
+teacher acts on the query rows, and training may have more ways than testing.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lightning_metakd.functional import class_means, lesson_mean, part
+from lightning_metakd.heads import Metric, metric_logits
+from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+
+
+class ProtoNet(Learner):
+    """Nearest class mean.
+
+    Args:
+        metric: `euclidean` (squared distance) or `cosine`.
+        scale: factor on the logits, > 0; 10 suits the cosine.
+        learn_scale: whether the outer loop learns the scale.
+    """
+
+    adapts_by_loss = False
+    needs_head = False
+
+    def __init__(
+        self, metric: Metric = "euclidean", scale: float = 1.0, learn_scale: bool = False
+    ) -> None:
+        super().__init__()
+        if scale <= 0:
+            raise ValueError(
+                f"scale={scale} must be positive; 1 for euclidean, about 10 for cosine."
+            )
+        self.metric = metric
+        log_scale = torch.tensor(math.log(scale))
+        if learn_scale:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
+
+    def adapt(
+        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+    ) -> Adapted:
+        student = part(meta, "student")
+        output, statistics = forward.observe(student, support.x)
+        prototypes = class_means(output.embedding, support.y, n_way)[None]
+        params = {**student, **statistics}
+        scale = part(meta, "learner").get("log_scale", self.log_scale).exp()
+
+        def predict(x: Tensor) -> Output:
+            answer = forward(params, x)
+            return answer._replace(
+                logits=scale * metric_logits(answer.embedding, prototypes, self.metric)
+            )
+
+        return Adapted(params, predict, (student,))
+
+    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
+        return lesson_mean(lesson, adapted.predict(query.x))

@@ -1,0 +1,54 @@
+"""Soft-target distillation.
+
+Hinton, Vinyals, Dean (2015), "Distilling the Knowledge in a Neural Network", arXiv:1503.02531.
+The student matches the teacher's class distribution softened by a temperature. The T^2 factor keeps
+gradient size independent of T (section 2 of the paper); where the temperature is learned, T^2 and its
+derivative are part of the objective.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.loss import Loss
+from lightning_metakd.types import Batch, Context, Output
+
+
+def kd_loss(
+    student_logits: Float[Tensor, "n c"],
+    teacher_logits: Float[Tensor, "n c"],
+    temperature: Float[Tensor, ""] | Float[Tensor, " n"],
+) -> Float[Tensor, " n"]:
+    """Divergence KL(teacher || student) of softened distributions, times T^2, per row.
+
+    Args:
+        temperature: softening, > 0; 1 compares the plain distributions.
+
+    Raises:
+        ValueError: if the two do not answer for the same rows and classes.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"student_logits {tuple(student_logits.shape)} and teacher_logits "
+            f"{tuple(teacher_logits.shape)} must answer for the same rows and classes; "
+            "give the teacher a head that answers for this episode's classes."
+        )
+    t = temperature[..., None]  # [] -> [1], [n] -> [n 1]
+    log_student, log_teacher = ((z / t).log_softmax(-1) for z in (student_logits, teacher_logits))
+    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
+    return temperature**2 * divergence
+
+
+class Hinton(Loss):
+    """Match the first teacher's softened class distribution.
+
+    Args:
+        temperature: softening, > 0; a number or a coefficient.
+    """
+
+    def __init__(self, temperature: float | Coefficient = 4.0) -> None:
+        super().__init__()
+        self.temperature = coefficient(temperature, "temperature", 4.0, low=0.0)
+
+    def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
+        return kd_loss(student.logits, batch.teachers[0].logits, self.temperature(batch, context))

@@ -1,0 +1,139 @@
+"""What a student is taught, per row.
+
+A Loss reads the student's answer, the labels and the teachers' answers in the batch, and returns
+one number a row, never reduced. Targets is the plain loss of the labels; Hinton adds a teacher;
+MatchGate weighs the two; WeightedSum adds any of them up. The submodules of a Loss are Coefficients
+(or further losses), and its parameters are the strategy, so nothing but a coefficient may be
+learned here: projections of features belong to the student (`WithAdapters`).
+
+A relational loss (one that compares rows) returns each row's share, so that the mean over rows is
+the paper's loss.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.types import Batch, Context, Lesson, Output, Params
+
+
+class Loss(nn.Module, ABC):
+    """A per-row teaching objective."""
+
+    needs_teacher: bool = True
+
+    @abstractmethod
+    def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
+        """The loss of each row."""
+
+
+def lesson(
+    teach: Callable[..., Tensor], strategy: Params, batch: Batch, classes: Int[Tensor, " c"]
+) -> Lesson:
+    """A loss with these coefficients, closed over one batch, its labels and its teachers.
+
+    Args:
+        teach: a loss as a function of its parameters, from `functional.bind_loss`.
+        classes: dataset class of each label.
+    """
+    class_id = classes[batch.y]
+    return lambda student, seen, progress: teach(
+        strategy, student, batch, Context(class_id, progress, seen)
+    )
+
+
+class Targets(Loss):
+    """Cross-entropy with the labels: learning without a teacher.
+
+    Args:
+        label_smoothing: part of the target that is spread over all classes, in [0, 1).
+    """
+
+    needs_teacher = False
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"label_smoothing={label_smoothing} is outside of [0, 1); 0 switches it off."
+            )
+        self.label_smoothing = label_smoothing
+
+    def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
+        return F.cross_entropy(
+            student.logits, batch.y, reduction="none", label_smoothing=self.label_smoothing
+        )
+
+
+class WeightedSum(Loss):
+    """Sum of named losses, each times its weight.
+
+    Args:
+        terms: name -> loss.
+        weights: name -> weight, >= 0; 1 where not given.
+    """
+
+    def __init__(
+        self, terms: dict[str, Loss], weights: Mapping[str, float | Coefficient] | None = None
+    ) -> None:
+        super().__init__()
+        weights = weights or {}
+        if unknown := sorted(set(weights) - set(terms)):
+            raise ValueError(
+                f"weights name {', '.join(unknown)}, but terms has {', '.join(terms)}; rename or drop them."
+            )
+        self.terms = nn.ModuleDict(terms)
+        self.weights = nn.ModuleDict(
+            {
+                name: coefficient(
+                    weights.get(name, 1.0), f"weights.{name}", 1.0, low=0.0, closed=True
+                )
+                for name in terms
+            }
+        )
+        self.needs_teacher = any(term.needs_teacher for term in terms.values())
+
+    def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
+        weighted = [
+            self.weights[name](batch, context) * term(student, batch, context)
+            for name, term in self.terms.items()
+        ]
+        return torch.stack(weighted).sum(0)
+
+
+class CalibratedTargets(Loss):
+    """Cross-entropy of the logits at the scale that suits them best: min over s of CE(s * logits).
+
+    As a quiz it does not pay for lower confidence, only for better order. The scale is found by
+    bisection on (0, max_scale); by the envelope theorem the gradient is the one at that fixed scale.
+
+    Args:
+        max_scale: upper end of the search; separable rows would go to infinity.
+    """
+
+    needs_teacher = False
+
+    def __init__(self, max_scale: float = 8.0) -> None:
+        super().__init__()
+        self.max_scale = max_scale
+
+    def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
+        scale = best_scale(student.logits.detach(), batch.y, self.max_scale)
+        return F.cross_entropy(scale * student.logits, batch.y, reduction="none")
+
+
+def best_scale(logits: Float[Tensor, "n c"], y: Tensor, max_scale: float) -> Float[Tensor, ""]:
+    """The argmin over s in (0, max_scale) of the mean cross-entropy of s * logits, which is convex in s."""
+    truth = logits.gather(1, y[:, None]).mean()
+    low, high = torch.zeros_like(truth), torch.full_like(truth, max_scale)
+    for _ in range(40):
+        s = (low + high) / 2
+        expected = ((s * logits).softmax(-1) * logits).sum(-1).mean()
+        too_small = expected < truth  # d CE / ds = expected - truth
+        low, high = torch.where(too_small, s, low), torch.where(too_small, high, s)
+    return low

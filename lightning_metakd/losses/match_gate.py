@@ -1,0 +1,56 @@
+"""Match-Gate: how much to learn alone and how much to follow the teacher.
+
+With S the student, F the teacher and a gate g in (0, 1):
+
+- `match` (default): L = g CE(y, S) + (1 - g) match(S, F), match any loss of a teacher. Here the gate
+  decides between two directions of learning.
+- `literal`: L = -g log S(y|x) - (1 - g) log F(y|x), as first written. Its second term has no gradient
+  for the student, so the gate can do nothing but rescale the step of each row; it is there to be
+  compared with.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.loss import Loss, Targets
+from lightning_metakd.types import Batch, Context, Output
+
+
+class MatchGate(Loss):
+    """g * cross-entropy with the labels + (1 - g) * following the teacher.
+
+    Args:
+        gate: in [0, 1]; 1 learns alone, 0 follows the teacher; a number or a coefficient.
+        match: how the teacher is followed, by default Hinton's loss.
+    """
+
+    def __init__(self, gate: float | Coefficient = 0.5, match: Loss | None = None) -> None:
+        super().__init__()
+        self.gate = coefficient(gate, "gate", 0.5, low=0.0, high=1.0, closed=True)
+        self.match = Hinton() if match is None else match
+        self.alone = Targets()
+
+    def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
+        g = self.gate(batch, context)
+        alone, follow = (part(student, batch, context) for part in (self.alone, self.match))
+        return g * alone + (1 - g) * follow
+
+
+class LiteralMatchGate(Loss):
+    """-g log S(y|x) - (1 - g) log F(y|x): the gate only rescales each row's step.
+
+    Args:
+        gate: in [0, 1]; a number or a coefficient.
+    """
+
+    def __init__(self, gate: float | Coefficient = 0.5) -> None:
+        super().__init__()
+        self.gate = coefficient(gate, "gate", 0.5, low=0.0, high=1.0, closed=True)
+        self.alone = Targets()
+
+    def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
+        g = self.gate(batch, context)
+        teacher_loss = self.alone(batch.teachers[0], batch, context)
+        return g * self.alone(student, batch, context) + (1 - g) * teacher_loss

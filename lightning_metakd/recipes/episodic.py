@@ -1,0 +1,253 @@
+"""What recipes share that judge a student on episodes: it adapts to each, teachers answer beside it.
+
+Every evaluated episode leaves one row: the student's accuracy on the query rows after adapting to the
+support rows, and the teacher's on the same rows. Rows are gathered and sorted before they are reduced, so
+that one process and seven give the same number.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning import Trainer
+from lightning.fabric.utilities.apply_func import move_data_to_device
+from torch import Tensor, nn
+
+from lightning_metakd.functional import bind, bind_loss, detach, under
+from lightning_metakd.learners.learner import Learner
+from lightning_metakd.losses.loss import Loss, Targets, lesson
+from lightning_metakd.metrics import (
+    Calibration,
+    EpisodeRows,
+    accuracy,
+    agreement,
+    interval,
+    nll,
+    paired_difference,
+)
+from lightning_metakd.models.norm import NormForm
+from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.teachers import Teacher
+from lightning_metakd.types import Episode, Output, Params
+
+CALIBRATION_EPISODES = 50
+
+
+class Episodic(Recipe):
+    """A student that adapts to episodes.
+
+    Args:
+        learner: how it adapts.
+        teacher_at_test: whether the teachers help it adapt in evaluation too.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        learner: Learner,
+        loss: Loss | None,
+        teachers: list[Teacher] | None,
+        optimisation: Optimisation | None,
+        init: str | None,
+        strategy: str | None,
+        strategy_lr: float,
+        norm: NormForm,
+        teacher_at_test: bool,
+    ) -> None:
+        super().__init__(student, loss, teachers, optimisation, init, strategy, strategy_lr, norm)
+        self.learner, self.teacher_at_test = learner, teacher_at_test
+        has_head = any(True for _ in self.student.head.parameters())
+        if has_head != learner.needs_head:
+            way_out = (
+                "set its n_classes to data.n_way" if learner.needs_head else "set n_classes to 0"
+            )
+            raise ValueError(
+                f"learner={type(learner).__name__} {'needs' if learner.needs_head else 'does not use'} the "
+                f"student's logits head, and the student has {'one' if has_head else 'none'}; {way_out}."
+            )
+        columns = ["accuracy", "nll"]
+        if self.teachers:
+            columns += ["teacher_accuracy", "teacher_nll", "agreement"]
+        self.rows_of_episodes, self.calibration = EpisodeRows(columns), Calibration()
+        self.rows: dict[str, Tensor] = {}
+        self.latest: Episode | None = None
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Student and learner."""
+        return {
+            **super().trained_parameters(),
+            **dict(self.learner.named_parameters(prefix="learner")),
+        }
+
+    def meta(self) -> Params:
+        """Everything the outer loop trains but the strategy, as one flat dictionary."""
+        return {
+            **under("student", dict(self.student.named_parameters())),
+            **under("learner", dict(self.learner.named_parameters())),
+        }
+
+    def asked(self, episode: Episode) -> Episode:
+        """The episode with the teachers' answers for its rows."""
+        if not self.teachers:
+            return episode
+        answers = [t.answer(episode.support, episode.query, episode.classes) for t in self.teachers]
+        support, query = zip(*answers, strict=True)
+        return episode._replace(
+            support=episode.support._replace(teachers=support),
+            query=episode.query._replace(teachers=query),
+        )
+
+    # --- evaluation ----------------------------------------------------------------------------
+
+    def adapted_answer(self, episode: Episode) -> Output:
+        """The judged student's answer for the query rows, after the support rows."""
+        student = self.judged
+        loss = self.loss if self.teacher_at_test else Targets()
+        support, classes = episode.support, episode.classes
+        strategy = detach(dict(loss.named_parameters()))
+        told = lesson(bind_loss(loss), strategy, support, classes)
+        meta = {
+            **under("student", dict(student.named_parameters())),
+            **under("learner", dict(self.learner.named_parameters())),
+        }
+        adapted = self.learner.adapt(bind(student), detach(meta), told, support, len(classes))
+        return adapted.predict(episode.query.x)
+
+    def evaluate(self, episode: Episode) -> dict[str, Tensor]:
+        """One row of numbers; torch.func differentiates under no_grad and inference_mode alike."""
+        episode = self.latest = self.asked(episode)
+        y = episode.query.y
+        answer = self.adapted_answer(episode)
+        self.calibration.update(answer.logits.softmax(-1), y)
+        row = {"accuracy": accuracy(answer.logits, y), "nll": nll(answer.logits, y)}
+        if self.teachers:
+            teacher = episode.query.teachers[0].logits
+            row |= {
+                "teacher_accuracy": accuracy(teacher, y),
+                "teacher_nll": nll(teacher, y),
+                "agreement": agreement(answer.logits, teacher),
+            }
+        return row
+
+    def evaluation_step(self, episode: Episode, batch_idx: int) -> None:
+        """Adapt and judge."""
+        self.rows_of_episodes.update(episode.id, **self.evaluate(episode))
+
+    def evaluation_end(self) -> None:
+        """Reduce, log, and say what the result row will say."""
+        stage = "test" if self.trainer.testing else "val"
+        self.rows, ece = self.rows_of_episodes.compute(), self.calibration.compute()
+        self.rows_of_episodes.reset()
+        self.calibration.reset()
+        found = summary(self.rows) | {"ece": ece}
+        self.record.update(found, stage=stage, episodes=len(self.rows["id"]), **self.described())
+        log = {
+            f"{stage}/student_accuracy": found["accuracy"],
+            f"{stage}/accuracy_ci95": found["ci95"],
+        }
+        if self.teachers:
+            log[f"{stage}/teacher_accuracy"] = found["teacher_accuracy"]
+        self.log_dict(log, prog_bar=True, rank_zero_only=False, sync_dist=False)
+
+    validation_step = test_step = evaluation_step
+    on_validation_epoch_end = on_test_epoch_end = evaluation_end
+
+    def predict_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
+        """Episode id, and the student's class probabilities for its query rows [q, c]."""
+        probs = self.adapted_answer(self.asked(episode)).logits.softmax(-1)
+        return {"id": episode.id, "classes": episode.classes, "probs": probs}
+
+    def adaptation(self) -> Callable[[], object] | None:
+        """One adaptation to an episode like the latest, for counting its cost."""
+        if self.latest is None:
+            return None
+        episode = self.latest
+        return lambda: self.adapted_answer(episode)
+
+    def described(self) -> dict[str, object]:
+        """What the result row says of the procedure."""
+        norms = {getattr(m, "form", None) for m in self.student.modules()}
+        return {
+            "recipe": type(self).__name__,
+            "learner": type(self.learner).__name__,
+            "loss": type(self.loss).__name__,
+            "transductive": "batch" in norms,
+            "teacher_at_test": self.teacher_at_test,
+            "teacher_head": [type(t.head).__name__ for t in self.teachers] or None,
+            "teacher_sha256": [t.sha256 for t in self.teachers] or None,
+        }
+
+    # --- teachers' confidence ------------------------------------------------------------------
+
+    def prepare_teachers(self) -> None:
+        """Store the teachers' answers where they keep a bank, and set the scale of their logits."""
+        data, needed = self.trainer.datamodule, self.images_needed()
+        with first_process_first(self.trainer):
+            for teacher in self.teachers:
+                for split, views in needed:
+                    teacher.store(data, data.source.rows(split), views)
+        self.calibrate_teachers()
+
+    on_fit_start = on_validation_start = on_test_start = on_predict_start = prepare_teachers
+
+    def images_needed(self) -> list[tuple[str, range]]:
+        """The splits and views of which the teachers will be asked."""
+        data, stage, as_is = self.trainer.datamodule, self.trainer.state.fn, range(-1, 0)
+        needed = [("val", as_is)]
+        if stage in ("test", "predict"):
+            needed.append(("test", as_is))
+        if stage == "fit":
+            if data.views is None and any(t.keeps_bank for t in self.teachers):
+                raise ValueError(
+                    "data.views=null draws a new view each time, and a teacher's bank keeps a fixed number; "
+                    "set data.views, for instance to 4, or the teacher's bank to false."
+                )
+            splits = {data.train_split, data.strategy_split or data.train_split}
+            needed += [
+                (split, range(data.views) if data.views else as_is) for split in sorted(splits)
+            ]
+        return needed
+
+    def calibrate_teachers(self) -> None:
+        """Set each teacher's logit scale by leave-one-out likelihood on episodes of the val split."""
+        for teacher in self.teachers:
+            if teacher.head.calibrated:
+                continue
+            teacher.head.scale.fill_(1.0)
+            episodes = [self.val_episode(i) for i in range(CALIBRATION_EPISODES)]
+            answers = [teacher.answer(e.support, e.query, e.classes)[0].logits for e in episodes]
+            teacher.head.calibrate(torch.cat(answers), torch.cat([e.support.y for e in episodes]))
+
+    def val_episode(self, i: int) -> Episode:
+        """Episode i of the val split, as the networks see it."""
+        data = self.trainer.datamodule
+        episode = move_data_to_device(data.evaluation_episodes("val")[i], self.device)
+        return data.on_after_batch_transfer(episode, 0)
+
+
+@contextmanager
+def first_process_first(trainer: Trainer) -> Iterator[None]:
+    """The first process does it alone; the others then find it done."""
+    if not trainer.is_global_zero:
+        trainer.strategy.barrier()
+    yield
+    if trainer.is_global_zero:
+        trainer.strategy.barrier()
+
+
+def summary(rows: dict[str, Tensor]) -> dict[str, float]:
+    """Means and 95 % half-widths over episodes, student and teacher, and their paired difference."""
+    mean, ci95 = interval(rows["accuracy"])
+    found = {"accuracy": mean, "ci95": ci95, "nll": interval(rows["nll"])[0]}
+    if "teacher_accuracy" in rows:
+        teacher, teacher_ci95 = interval(rows["teacher_accuracy"])
+        difference, paired_ci95 = paired_difference(rows["accuracy"], rows["teacher_accuracy"])
+        found |= {
+            "teacher_accuracy": teacher,
+            "teacher_ci95": teacher_ci95,
+            "paired_difference": difference,
+            "paired_ci95": paired_ci95,
+            "agreement": interval(rows["agreement"])[0],
+        }
+    return found

@@ -1,0 +1,245 @@
+"""Meta-learning a student, and how it is taught.
+
+The pure part, `Objective`, says what two things are minimised: the student's loss, in everything but the
+strategy, and the quiz, in the strategy alone. `MetaKD` is the shell that fetches episodes, asks the
+teachers, makes one outer update of the sum and evaluates.
+
+A strategy trained on the loss that it parametrises would make that loss small rather than the student
+good (a weight goes to the teacher that is easiest to match). So it sees the quiz only: rows on which the
+student is judged after it was taught, of classes that the teacher has not seen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from lightning_metakd.functional import bind, bind_loss, detach, rows
+from lightning_metakd.hypergradient import PILOTS, Pilot
+from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets, lesson
+from lightning_metakd.models.norm import NormForm
+from lightning_metakd.recipes.episodic import Episodic
+from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.teachers import Teacher
+from lightning_metakd.types import Batch, Episode, Forward, Lesson, Output, Params
+
+Teach = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a meta-step minimises for one episode.
+
+    Attributes:
+        learner: how the student adapts.
+        forward: the student as a pure function.
+        teach: the teaching loss as a function of the strategy.
+        quiz: what judges the strategy.
+        pilot: how the quiz is differentiated where no lesson acts inside `adapt`.
+        pilot_lr: step of that pilot.
+    """
+
+    learner: Learner
+    forward: Forward
+    teach: Teach
+    quiz: Loss
+    pilot: Callable[..., Pilot]
+    pilot_lr: float
+
+    def taught(self, strategy: Params, batch: Batch, episode: Episode) -> Lesson:
+        """What the teachers make of a batch."""
+        return lesson(self.teach, strategy, batch, episode.classes)
+
+    def plain(self, loss: Loss, batch: Batch, episode: Episode) -> Lesson:
+        """A loss without a strategy."""
+        return lesson(bind_loss(loss), {}, batch, episode.classes)
+
+    def adapt(self, theta: Params, told: Lesson, episode: Episode) -> Adapted:
+        """The student after the support set."""
+        return self.learner.adapt(self.forward, theta, told, episode.support, len(episode.classes))
+
+    def student_loss(self, theta: Params, strategy: Params, episode: Episode) -> Tensor:
+        """What trains theta: the learner's outer loss.
+
+        Where the lesson acts inside `adapt`, the query rows are asked plainly; otherwise they are taught.
+        """
+        adapted = self.adapt(theta, self.taught(strategy, episode.support, episode), episode)
+        if self.learner.adapts_by_loss:
+            asked = self.plain(Targets(), episode.query, episode)
+        else:
+            asked = self.taught(strategy, episode.query, episode)
+        return self.learner.outer_loss(theta, adapted, asked, episode.query)
+
+    def quiz_of_adaptation(self, theta: Params, strategy: Params, episode: Episode) -> Tensor:
+        """What trains the strategy of a learner that adapts by loss: the quiz, through its inner steps."""
+        adapted = self.adapt(theta, self.taught(strategy, episode.support, episode), episode)
+        asked = self.plain(self.quiz, episode.query, episode)
+        return self.learner.outer_loss(theta, adapted, asked, episode.query)
+
+    def quiz_of_pilot(self, theta: Params, strategy: Params, episode: Episode) -> Pilot:
+        """What trains the strategy of other learners: half of the query rows teach, the rest is the quiz."""
+        teaching, asking = (rows(episode.query, half) for half in halves(episode))
+
+        def answer(at: Params) -> Output:
+            told = self.taught(strategy, episode.support, episode)
+            return self.adapt(at, told, episode).predict(teaching.x)
+
+        def quiz(at: Params) -> Tensor:
+            asked = self.plain(self.quiz, asking, episode)
+            return self.learner.outer_loss(at, self.adapt(at, asked, episode), asked, asking)
+
+        return self.pilot(
+            answer, self.taught(strategy, teaching, episode), quiz, theta, self.pilot_lr
+        )
+
+    def strategy_loss(
+        self, theta: Params, strategy: Params, episode: Episode
+    ) -> tuple[Tensor, Tensor]:
+        """(the quiz, whose gradient reaches the strategy alone; gain of the pilot or 0)."""
+        if self.learner.adapts_by_loss:
+            loss = self.quiz_of_adaptation(detach(theta), strategy, episode)
+            return loss, loss.new_zeros(())
+        return self.quiz_of_pilot(theta, strategy, episode)
+
+
+def halves(episode: Episode) -> tuple[slice, slice]:
+    """The query rows in two balanced parts."""
+    n_way, n = len(episode.classes), len(episode.query.y)
+    cut = n // n_way // 2 * n_way
+    return slice(0, cut), slice(cut, None)
+
+
+class MetaKD(Episodic):
+    """Learns a student's initialisation and how to teach it.
+
+    Args:
+        student: the small network.
+        learner: how it adapts to an episode.
+        loss: what it is taught; the parameters of its coefficients are the strategy. Targets by default.
+        teachers: the networks that help it.
+        optimisation: how the outer loop descends.
+        init: checkpoint whose weights the student starts from; a head of another width is dropped.
+        strategy: file of a learned strategy to start from.
+        strategy_lr: learning rate of the strategy; 0 keeps it as it is.
+        norm: whose statistics normalise in an episode: `support`, `running` or `batch` (transductive).
+        quiz: what judges the strategy on held-out rows; by default cross-entropy where the lesson acts
+            inside the adaptation, and otherwise cross-entropy at the best scale of the logits.
+        hypergradient: `tangent` or `unrolled`, for learners which do not adapt by a loss.
+        pilot_lr: step of the pilot by which those learners judge a strategy.
+        teacher_at_test: whether the teachers help the student adapt in evaluation too.
+        strategy_on_seen_classes: allow a strategy to be learned on classes that a teacher was trained on.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        learner: Learner,
+        loss: Loss | None = None,
+        teachers: list[Teacher] | None = None,
+        optimisation: Optimisation | None = None,
+        init: str | None = None,
+        strategy: str | None = None,
+        strategy_lr: float = 0.0,
+        norm: NormForm = "support",
+        quiz: Loss | None = None,
+        hypergradient: Literal["tangent", "unrolled"] = "tangent",
+        pilot_lr: float = 0.01,
+        teacher_at_test: bool = False,
+        strategy_on_seen_classes: bool = False,
+    ) -> None:
+        super().__init__(
+            student,
+            learner,
+            loss,
+            teachers,
+            optimisation,
+            init,
+            strategy,
+            strategy_lr,
+            norm,
+            teacher_at_test,
+        )
+        if pilot_lr <= 0:
+            raise ValueError(
+                f"pilot_lr={pilot_lr} must be positive; about the outer learning rate."
+            )
+        self.strategy_on_seen_classes = strategy_on_seen_classes
+        self.one_pass = learner.adapts_by_loss and quiz is None
+        default = Targets() if learner.adapts_by_loss else CalibratedTargets()
+        self.quiz, self.hypergradient, self.pilot_lr = quiz or default, hypergradient, pilot_lr
+        self.check_strategy()
+        self.save_hyperparameters(
+            ignore=["student", "learner", "loss", "teachers", "quiz", "optimisation"]
+        )
+
+    def check_strategy(self) -> None:
+        """A strategy that nothing can teach is refused."""
+        learned = sum(p.numel() for p in self.loss.parameters())
+        if self.strategy_lr > 0 and not learned:
+            raise ValueError(
+                f"strategy_lr={self.strategy_lr} trains a strategy, but no coefficient of the loss is learned; "
+                "name a Learned class in model.loss, or set strategy_lr to 0."
+            )
+
+    def on_fit_start(self) -> None:
+        """Refuse a strategy that would be learned where a teacher answers too well."""
+        super().prepare_teachers()
+        if self.strategy_lr > 0:
+            data = self.trainer.datamodule
+            self.check_classes(data.classes(data.strategy_split or data.train_split))
+
+    def check_classes(self, judged_on: Tensor) -> None:
+        """No class on which the strategy is judged was seen by a teacher in training."""
+        for i, teacher in enumerate(self.teachers):
+            seen = sorted(set(judged_on.tolist()) & set(teacher.trained_on.tolist()))
+            if seen and not self.strategy_on_seen_classes:
+                raise ValueError(
+                    f"teachers[{i}] was trained on {len(seen)} of the {len(judged_on)} classes on which the "
+                    f"strategy would be learned (dataset classes {seen[:5]}), and a gate learned there trusts "
+                    "it too much; set data.strategy_split to classes it has not seen, or "
+                    "model.strategy_on_seen_classes to true."
+                )
+
+    def objective(self) -> Objective:
+        """The pure part, bound to the modules as they are now."""
+        return Objective(
+            self.learner,
+            bind(self.student),
+            bind_loss(self.loss),
+            self.quiz,
+            PILOTS[self.hypergradient],
+            self.pilot_lr,
+        )
+
+    def training_step(self, batch: Episode | tuple[Episode, Episode], batch_idx: int) -> None:
+        """One outer update on a meta-batch."""
+        shared = isinstance(batch, Episode)
+        episodes, judges = (batch, batch) if shared else batch
+        objective, theta = self.objective(), self.meta()
+        strategy = dict(self.loss.named_parameters())
+        learns = self.strategy_lr > 0
+        one_pass = learns and shared and self.one_pass
+        told = strategy if one_pass else detach(strategy)
+        losses = [objective.student_loss(theta, told, self.asked(e)) for e in each(episodes)]
+        scalar = student_loss = torch.stack(losses).mean()
+        if learns and not one_pass:
+            quizzes = [
+                objective.strategy_loss(theta, strategy, self.asked(e)) for e in each(judges)
+            ]
+            quiz_loss = torch.stack([loss for loss, _ in quizzes]).mean()
+            gain = torch.stack([gain for _, gain in quizzes]).mean()
+            scalar = student_loss + quiz_loss
+            self.log("train/quiz_loss", quiz_loss.detach(), batch_size=len(quizzes))
+            self.log("strategy/pilot_gain", gain, batch_size=len(quizzes))
+        self.outer_update(scalar)
+        self.latest = self.asked(each(judges)[0])
+        self.log("train/outer_loss", student_loss.detach(), batch_size=len(losses), prog_bar=True)
+
+
+def each(episodes: Episode) -> list[Episode]:
+    """The episodes of a meta-batch, one by one."""
+    return [tree_map(lambda leaf, k=k: leaf[k], episodes) for k in range(len(episodes.id))]

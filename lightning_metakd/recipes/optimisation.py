@@ -1,0 +1,94 @@
+"""How the outer loop descends: optimiser, schedule, clipping, averaging.
+
+Under manual optimisation the Trainer's own clipping, schedules and averaging do not act, so they are
+here, once for all recipes.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+Schedule = Literal["constant", "cosine", "one_cycle"]
+
+
+@dataclass
+class Optimisation:
+    """One outer update.
+
+    Args:
+        lr: peak learning rate of student and learner, per step.
+        optimiser: `sgd` (Nesterov), `adam` or `adamw`.
+        momentum: of sgd; the first beta of adam.
+        weight_decay: on weights of two or more dimensions; norms and biases have none.
+        schedule: `constant`, `cosine` to zero, or `one_cycle` (linear up to the peak at 30 %, cosine down).
+        warmup: part of the training, in [0, 1), in which the rate rises linearly to its peak.
+        grad_clip: largest norm of the gradient; null does not clip.
+        ema_decay: of the averaged student that is evaluated and saved; null keeps no average.
+    """
+
+    lr: float = 1e-3
+    optimiser: Literal["sgd", "adam", "adamw"] = "adam"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+    warmup: float = 0.0
+    grad_clip: float | None = None
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, low, high, ends in (
+            ("lr", self.lr, 0, math.inf, "(0, inf)"),
+            ("warmup", self.warmup, -1e-12, 1, "[0, 1)"),
+            ("grad_clip", self.grad_clip, 0, math.inf, "(0, inf), or null"),
+            ("ema_decay", self.ema_decay, 0, 1, "(0, 1), or null"),
+        ):
+            if value is not None and not low < value < high:
+                raise ValueError(
+                    f"optimisation.{name}={value} is outside of {ends}; choose a value inside."
+                )
+
+    def factor(self, progress: float) -> float:
+        """Part of the peak rate at `progress` in [0, 1] through the training."""
+        rising = min(1.0, progress / self.warmup) if self.warmup else 1.0
+        return rising * SCHEDULES[self.schedule](progress)
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser over groups of parameters; each group remembers its own peak rate."""
+        built = OPTIMISERS[self.optimiser](groups, self)
+        for group in built.param_groups:
+            group["peak_lr"] = group["lr"]
+        return built
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda p: 1.0,
+    "cosine": lambda p: 0.5 * (1 + math.cos(math.pi * p)),
+    "one_cycle": lambda p: (
+        max(p / 0.3, 0.04) if p < 0.3 else 0.5 * (1 + math.cos(math.pi * (p - 0.3) / 0.7))
+    ),
+}
+
+OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], Optimisation], torch.optim.Optimizer]] = {
+    "sgd": lambda groups, o: torch.optim.SGD(
+        groups, o.lr, momentum=o.momentum, nesterov=o.momentum > 0
+    ),
+    "adam": lambda groups, o: torch.optim.Adam(groups, o.lr, betas=(o.momentum, 0.999)),
+    "adamw": lambda groups, o: torch.optim.AdamW(groups, o.lr, betas=(o.momentum, 0.999)),
+}
+
+
+def decay_groups(
+    named: dict[str, nn.Parameter], lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Two groups: weights, which decay, and norms and biases, which do not."""
+    weights = [p for p in named.values() if p.dim() > 1]
+    others = [p for p in named.values() if p.dim() <= 1]
+    groups = [
+        {"params": weights, "lr": lr, "weight_decay": weight_decay},
+        {"params": others, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

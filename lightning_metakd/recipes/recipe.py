@@ -1,0 +1,194 @@
+"""What every training procedure shares: one outer update, and what surrounds it.
+
+One scalar, one `manual_backward` to the leaf parameters (several processes then average it), clip, step
+through Lightning's optimiser, schedule, average. No gradient is ever assigned by hand: replicas would
+drift apart silently. A recipe fetches, calls and logs; the mathematics lies in the pure functions.
+"""
+
+from abc import ABC
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lightning_metakd.checkpoint import read_checkpoint, student_weights
+from lightning_metakd.losses.loss import Loss, Targets
+from lightning_metakd.models.model import Model
+from lightning_metakd.models.norm import NormForm, make_episodic
+from lightning_metakd.models.weights import load_weights
+from lightning_metakd.models.wrapped import as_model
+from lightning_metakd.recipes.optimisation import Optimisation, decay_groups
+from lightning_metakd.strategy import describe, load_strategy, save_strategy
+from lightning_metakd.teachers import Teacher
+
+
+class Recipe(LightningModule, ABC):
+    """One training procedure around a student, a loss and its teachers.
+
+    Args:
+        student: the network that is trained.
+        loss: what it is taught; the parameters of its coefficients are the strategy.
+        teachers: the networks that help it.
+        optimisation: how the outer loop descends.
+        init: checkpoint whose weights the student starts from; a head of another width is dropped.
+        strategy: file of a learned strategy to start from.
+        strategy_lr: learning rate of the strategy; 0 keeps it as it is.
+        norm: null leaves the student's batch norms as they are; see models/norm.py for the others.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        loss: Loss | None,
+        teachers: list[Teacher] | None,
+        optimisation: Optimisation | None,
+        init: str | None,
+        strategy: str | None,
+        strategy_lr: float,
+        norm: NormForm | None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.student: Model = as_model(student)
+        if norm is not None:
+            make_episodic(self.student, norm)
+        self.loss = Targets() if loss is None else loss
+        self.teachers = nn.ModuleList(teachers or [])
+        if self.loss.needs_teacher and not self.teachers:
+            raise ValueError(
+                f"loss={type(self.loss).__name__} follows a teacher, but teachers is empty; name one in "
+                "model.teachers, or use Targets."
+            )
+        self.optimisation = optimisation or Optimisation()
+        self.init, self.strategy, self.strategy_lr = init, strategy, strategy_lr
+        if strategy_lr < 0:
+            raise ValueError(f"strategy_lr={strategy_lr} must be 0 (frozen) or positive.")
+        self.loss.requires_grad_(strategy_lr > 0)
+        decay = self.optimisation.ema_decay
+        self.ema = None if decay is None else averaged(self.student, decay)
+        self.record: dict[str, Any] = {}
+
+    # --- files are opened late -----------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Open the files that the configuration names."""
+        for teacher in self.teachers:
+            teacher.open()
+        resumed = self.trainer.ckpt_path is not None
+        if self.init is not None and not resumed:
+            found = read_checkpoint(Path(self.init))
+            load_weights(self.student, student_weights(found), f"init {self.init}")
+            if self.ema is not None:
+                self.ema.module.load_state_dict(self.student.state_dict())
+        if self.strategy is not None and not resumed:
+            load_strategy(self.loss, Path(self.strategy))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the teachers' networks out; write down the classes that were trained on."""
+        state = checkpoint["state_dict"]
+        for name in [name for name in state if name.startswith("teachers.") and ".model." in name]:
+            del state[name]
+        checkpoint["classes"] = self.trained_classes()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The teachers' networks come from their own files."""
+        own = self.state_dict()
+        left_out = [name for name in own if name.startswith("teachers.") and ".model." in name]
+        checkpoint["state_dict"].update({name: own[name] for name in left_out})
+
+    def trained_classes(self) -> list[int]:
+        """Dataset classes on which the student was trained."""
+        return []
+
+    # --- the one outer update ------------------------------------------------------------------
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One optimiser: student and learner at the outer rate, the strategy at its own."""
+        told = self.optimisation
+        trained = {name: p for name, p in self.trained_parameters().items() if p.requires_grad}
+        groups = decay_groups(trained, told.lr, told.weight_decay)
+        strategy = [p for p in self.loss.parameters() if p.requires_grad]
+        if strategy:
+            groups.append({"params": strategy, "lr": self.strategy_lr, "weight_decay": 0.0})
+        return told.build(groups)
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """What the outer loop trains beside the strategy, by name."""
+        return dict(self.student.named_parameters(prefix="student"))
+
+    def progress(self) -> float:
+        """Part of the training that is done, in [0, 1]: by steps or by time, whichever is further."""
+        trainer = self.trainer
+        steps = trainer.max_steps
+        if steps < 0 and trainer.max_epochs is not None and trainer.max_epochs > 0:
+            steps = trainer.max_epochs * int(trainer.num_training_batches)
+        parts = [trainer.global_step / steps] if steps > 0 else []
+        for timer in trainer.callbacks:
+            if isinstance(timer, Timer) and timer._duration is not None:
+                parts.append(timer.time_elapsed() / timer._duration)
+        furthest = min(1.0, max(parts, default=0.0))
+        # clocks differ between processes, and rates must not
+        return float(trainer.strategy.broadcast(furthest)) if trainer.world_size > 1 else furthest
+
+    def outer_update(self, scalar: Tensor) -> None:
+        """Backward, clip, step, average.
+
+        Raises:
+            FloatingPointError: if the gradient is not finite; nothing was changed then.
+        """
+        optimiser = self.optimizers()
+        factor = self.optimisation.factor(self.progress())
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        optimiser.zero_grad()
+        self.manual_backward(scalar)
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        limit = self.optimisation.grad_clip
+        norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        if not torch.isfinite(norm):  # the averaged gradient: every process sees the same
+            raise FloatingPointError(
+                f"the gradient is {norm.item()} at step {self.trainer.global_step} (loss {scalar.item():.4g}); "
+                f"nothing was changed. Lower model.optimisation.lr={self.optimisation.lr}, or set "
+                "model.optimisation.grad_clip, and resume from the last checkpoint."
+            )
+        optimiser.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.student)
+        self.log("train/lr", self.optimisation.lr * factor)
+
+    def train(self, mode: bool = True) -> "Recipe":
+        """Teachers and the averaged student stay in evaluation mode."""
+        super().train(mode)
+        self.teachers.eval()
+        if self.ema is not None:
+            self.ema.eval()
+        return self
+
+    @property
+    def judged(self) -> Model:
+        """The student that is evaluated: its average where one is kept."""
+        return self.student if self.ema is None else self.ema.module
+
+    # --- strategy ------------------------------------------------------------------------------
+
+    def describe_strategy(self) -> dict[str, float]:
+        """The last values of the coefficients, for logging."""
+        return describe(self.loss)
+
+    def save_strategy(self, path: Path) -> None:
+        """Write the strategy with a readable head."""
+        heads = [type(t.head).__name__ for t in self.teachers]
+        scales = [float(t.head.scale) for t in self.teachers]
+        save_strategy(self.loss, path, teacher_heads=heads, teacher_scales=scales)
+
+
+def averaged(student: Model, decay: float) -> AveragedModel:
+    """A running average of the student's weights; norm statistics are those of the student."""
+    copy = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    copy.requires_grad_(False)
+    copy.eval()
+    return copy

@@ -1,0 +1,174 @@
+"""Ordinary training on one task: pretrain a teacher, fine-tune a student, distil with a strategy.
+
+Which of the three it is lies in the configuration: `Targets` and no teachers pretrain; `init` fine-tunes;
+a loss with teachers distils. With `strategy_lr > 0` the strategy is learned too: each batch makes one
+virtual step, which is judged on a batch of the quiz rows, on which the student never trains.
+"""
+
+import copy
+import math
+from typing import Literal
+
+from torch import Tensor, nn
+from torchmetrics import SumMetric
+
+from lightning_metakd.functional import bind, bind_loss, detach, lesson_mean
+from lightning_metakd.hypergradient import PILOTS, Pilot
+from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
+from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.teachers import Teacher
+from lightning_metakd.types import Batch, Params
+
+
+class SingleTask(Recipe):
+    """Trains a student on the rows of one task.
+
+    Args:
+        student: the network that is trained; its head has one logit for each class of the data.
+        loss: what it is taught; the parameters of its coefficients are the strategy. Targets by default.
+        teachers: the networks that help it, with a SlicedHead.
+        optimisation: how the training descends.
+        init: checkpoint whose weights the student starts from; a head of another width is dropped.
+        strategy: file of a learned strategy to start from.
+        strategy_lr: learning rate of the strategy; above 0 the data need a quiz_fraction.
+        quiz: what judges the strategy; by default cross-entropy at the best scale of the logits.
+        hypergradient: `tangent` or `unrolled`.
+        pilot_lr: step of the virtual update by which a strategy is judged.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        loss: Loss | None = None,
+        teachers: list[Teacher] | None = None,
+        optimisation: Optimisation | None = None,
+        init: str | None = None,
+        strategy: str | None = None,
+        strategy_lr: float = 0.0,
+        quiz: Loss | None = None,
+        hypergradient: Literal["tangent", "unrolled"] = "tangent",
+        pilot_lr: float = 0.01,
+    ) -> None:
+        super().__init__(
+            student, loss, teachers, optimisation, init, strategy, strategy_lr, norm=None
+        )
+        self.quiz, self.hypergradient, self.pilot_lr = (
+            quiz or CalibratedTargets(),
+            hypergradient,
+            pilot_lr,
+        )
+        for teacher in self.teachers:
+            if teacher.head.needs_support:
+                raise ValueError(
+                    f"head={type(teacher.head).__name__} is fitted on the support set of an episode, and "
+                    "SingleTask has none; give the teacher a SlicedHead."
+                )
+        # for virtual steps, called with the student's parameters and never with its own; in a list
+        # because it is no part of what is trained, saved or moved
+        self.virtual = [make_episodic(copy.deepcopy(self.student), "batch")]
+        self.sums = nn.ModuleDict({name: SumMetric() for name in ("rows", "correct", "nll")})
+        self.save_hyperparameters(ignore=["student", "loss", "teachers", "quiz", "optimisation"])
+
+    def trained_classes(self) -> list[int]:
+        return self.trainer.datamodule.classes.tolist()
+
+    def asked(self, batch: Batch) -> Batch:
+        """The batch with the teachers' answers."""
+        classes = self.trainer.datamodule.classes.to(batch.y.device)
+        return batch._replace(teachers=tuple(t.answer_rows(batch, classes) for t in self.teachers))
+
+    def training_step(self, batch: Batch | tuple[Batch, Batch], batch_idx: int) -> None:
+        """One outer update on a batch."""
+        taught, judge = (batch, None) if isinstance(batch, Batch) else batch
+        taught = self.asked(taught)
+        classes = self.trainer.datamodule.classes.to(taught.y.device)
+        strategy = dict(self.loss.named_parameters())
+        told = lesson(bind_loss(self.loss), detach(strategy), taught, classes)
+        answer = self.student(taught.x)
+        self.check_width(answer.logits, classes)
+        scalar = student_loss = lesson_mean(told, answer, answer.logits.new_tensor(self.progress()))
+        if self.strategy_lr > 0:
+            pilot = self.strategy_pilot(strategy, taught, self.quiz_batch(judge), classes)
+            scalar = student_loss + pilot.loss
+            self.log("train/quiz_loss", pilot.loss.detach(), batch_size=len(taught.y))
+            self.log("strategy/pilot_gain", pilot.gain, batch_size=len(taught.y))
+        self.outer_update(scalar)
+        accuracy = (answer.logits.argmax(-1) == taught.y).float().mean()
+        log = {"train/outer_loss": student_loss.detach(), "train/student_accuracy": accuracy}
+        self.log_dict(log, batch_size=len(taught.y), prog_bar=True)
+
+    def strategy_pilot(
+        self, strategy: Params, taught: Batch, judge: Batch, classes: Tensor
+    ) -> Pilot:
+        """A virtual step on the batch, judged on quiz rows; batch statistics, nothing remembered."""
+        forward = bind(self.virtual[0].to(self.device))
+
+        def quiz(at: Params) -> Tensor:
+            asked = lesson(bind_loss(self.quiz), {}, judge, classes)
+            return lesson_mean(asked, forward(at, judge.x))
+
+        told = lesson(bind_loss(self.loss), strategy, taught, classes)
+        theta = dict(self.student.named_parameters())
+        pilot = PILOTS[self.hypergradient]
+        return pilot(lambda at: forward(at, taught.x), told, quiz, theta, self.pilot_lr)
+
+    def quiz_batch(self, judge: Batch | None) -> Batch:
+        """The quiz rows that came with the batch."""
+        if judge is None:
+            raise ValueError(
+                f"strategy_lr={self.strategy_lr} needs rows to judge the strategy on, and the data keep none; "
+                "set data.quiz_fraction, for instance to 0.1, or strategy_lr to 0."
+            )
+        return judge
+
+    def check_width(self, logits: Tensor, classes: Tensor) -> None:
+        """One logit for each class of the data."""
+        if logits.shape[-1] != len(classes):
+            raise ValueError(
+                f"the student has {logits.shape[-1]} logits for the {len(classes)} classes of the data; "
+                f"set the n_classes of model.student to {len(classes)}."
+            )
+
+    # --- evaluation ----------------------------------------------------------------------------
+
+    def evaluation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count."""
+        logits = self.judged(batch.x).logits
+        nll = nn.functional.cross_entropy(logits.double(), batch.y, reduction="sum")
+        for name, value in (
+            ("rows", len(batch.y)),
+            ("correct", (logits.argmax(-1) == batch.y).sum()),
+            ("nll", nll),
+        ):
+            self.sums[name].update(value)
+
+    def evaluation_end(self) -> None:
+        """Log, and say what the result row will say; the interval is that of a proportion."""
+        stage = "test" if self.trainer.testing else "val"
+        rows, correct, nll = (
+            float(self.sums[name].compute()) for name in ("rows", "correct", "nll")
+        )
+        for metric in self.sums.values():
+            metric.reset()
+        accuracy = correct / rows
+        ci95 = 1.96 * math.sqrt(accuracy * (1 - accuracy) / rows)
+        self.record.update(
+            recipe=type(self).__name__,
+            loss=type(self.loss).__name__,
+            stage=stage,
+            accuracy=accuracy,
+            ci95=ci95,
+            nll=nll / rows,
+        )
+        self.log_dict(
+            {f"{stage}/student_accuracy": accuracy, f"{stage}/accuracy_ci95": ci95}, prog_bar=True
+        )
+
+    validation_step = test_step = evaluation_step
+    on_validation_epoch_end = on_test_epoch_end = evaluation_end
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Row numbers and class probabilities [n, c]."""
+        return {"index": batch.index, "probs": self.judged(batch.x).logits.softmax(-1)}

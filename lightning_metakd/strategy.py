@@ -1,0 +1,77 @@
+"""The strategy as a file: the learned coefficients of a loss, a few kB that can be carried elsewhere.
+
+A safetensors file. Its head says in JSON which coefficients there are and what they expect of the
+teachers, so that a strategy is not applied to a loss or a head it was not learned with.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lightning_metakd.files import written_whole
+from lightning_metakd.losses.coefficient import Coefficient
+from lightning_metakd.losses.loss import Loss
+
+
+def coefficients(loss: nn.Module) -> dict[str, Coefficient]:
+    """The coefficients of a loss by name."""
+    return {name: c for name, c in loss.named_modules() if isinstance(c, Coefficient)}
+
+
+def describe(loss: nn.Module) -> dict[str, float]:
+    """Mean of each coefficient that is one learned number or one per class; others need rows."""
+    found = {}
+    for name, coefficient in coefficients(loss).items():
+        raw = getattr(coefficient, "raw", None)
+        if isinstance(raw, Tensor):
+            found[f"{name}_mean"] = float(coefficient.interval.squash(raw.detach()).mean())
+    return found
+
+
+def save_strategy(
+    loss: Loss, path: Path, teacher_heads: list[str], teacher_scales: list[float]
+) -> None:
+    """Write the strategy of a loss."""
+    head = {
+        "loss": type(loss).__name__,
+        "coefficients": {name: type(c).__name__ for name, c in coefficients(loss).items()},
+        "teacher_heads": teacher_heads,
+        "teacher_scales": teacher_scales,
+    }
+    tensors = {name: p.detach().cpu().contiguous() for name, p in loss.state_dict().items()}
+    with written_whole(path) as part:
+        save_file(tensors, part, metadata={"strategy": json.dumps(head)})
+
+
+def load_strategy(loss: Loss, path: Path) -> None:
+    """Read a strategy into a loss of the same build.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or was learned for another loss.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"strategy={str(path)!r} does not exist; name a strategy.safetensors that a MetaKD run wrote."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            head = json.loads(file.metadata()["strategy"])
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"strategy={str(path)!r} is truncated or no strategy ({error}); take another copy of it."
+        ) from error
+    own = {name: tuple(p.shape) for name, p in loss.state_dict().items()}
+    theirs = {name: tuple(p.shape) for name, p in tensors.items()}
+    if own != theirs:
+        raise ValueError(
+            f"strategy={str(path)!r} was learned for {head['loss']} with {theirs}, but this loss has {own}; "
+            "configure the loss as the head of the file says."
+        )
+    with torch.no_grad():
+        loss.load_state_dict(tensors)
