@@ -1,4 +1,4 @@
-"""Batch normalisation for episodes.
+"""Normalisation for episodes.
 
 Ioffe, Szegedy (2015), "Batch Normalization", arXiv:1502.03167. In an inner loop nothing may be
 remembered from one episode to the next, so `EpisodicNorm` mutates no running statistics. It has
@@ -10,14 +10,19 @@ three named forms, which differ in what normalises the query rows:
 - `batch`: those of the query rows themselves, as in the published MAML. Transductive: queries see
   one another, and every result says so.
 
-It is written with `var_mean`: `F.batch_norm` under `torch.func.vmap` silently loses part of the
-second-order gradient.
+All is written with `var_mean`: differentiated a second time through `torch.func.vmap`,
+`F.batch_norm` (hence `nn.InstanceNorm2d`) and `F.layer_norm` silently lose part of the gradient.
+`nn.GroupNorm` does not. `nn.Hardsigmoid`, which the squeeze-and-excitation of mobile networks uses as
+a norm of channels, has no second derivative at all, so it is rewritten here too.
 """
 
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu6
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 NormForm = Literal["support", "running", "batch"]
 
@@ -30,14 +35,18 @@ class EpisodicNorm(nn.Module):
         form: whose statistics normalise, see the module.
     """
 
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
     mean: Tensor
     var: Tensor
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, norm: nn.modules.batchnorm._BatchNorm, form: NormForm) -> None:
+    def __init__(self, norm: _BatchNorm, form: NormForm) -> None:
         super().__init__()
-        self.weight, self.bias, self.eps, self.form = norm.weight, norm.bias, norm.eps, form
+        self.eps, self.form, self.training = norm.eps, form, norm.training
+        for name in ("weight", "bias"):
+            self.register_parameter(name, getattr(norm, name))
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
         # given through functional_call by whoever holds the statistics of a support set
@@ -48,39 +57,107 @@ class EpisodicNorm(nn.Module):
         """Variance (biased) and mean [ch] that normalise `x` where none are given."""
         if self.form == "running":
             return self.running_var, self.running_mean
-        return torch.var_mean(x, dim=[0, *range(2, x.dim())], correction=0)
+        return torch.var_mean(at_least_single(x), dim=[0, *range(2, x.dim())], correction=0)
 
     def forward(self, x: Tensor) -> Tensor:
         var, mean = (self.var, self.mean) if self.mean.numel() else self.statistics(x)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        shift = self.bias - mean * scale
+        scale = torch.rsqrt(var + self.eps)
+        if self.weight is not None:
+            scale = self.weight * scale
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
         shape = (-1, *(1,) * (x.dim() - 2))
-        return x * scale.view(shape) + shift.view(shape)
+        return (x * scale.view(shape) + shift.view(shape)).to(x.dtype)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm with a right second derivative under `torch.func.vmap`; else that of torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = at_least_single(x)
+        dims = [-1 - k for k in range(len(self.normalized_shape))]
+        var, mean = torch.var_mean(wide, dim=dims, correction=0, keepdim=True)
+        wide = (wide - mean) * torch.rsqrt(var + self.eps)
+        if self.elementwise_affine:
+            wide = wide * self.weight
+            wide = wide if self.bias is None else wide + self.bias
+        return wide.to(x.dtype)
+
+
+class HardSigmoid(nn.Module):
+    """The piecewise linear sigmoid, twice differentiable; else that of torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu6(x + 3) / 6
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """`x` in single precision if it comes in half, as torch's own norms take their statistics."""
+    return x if x.dtype.itemsize >= 4 else x.float()
 
 
 def make_episodic(module: nn.Module, form: NormForm) -> nn.Module:
-    """Replace every batch norm of `module`, in place, by one fit for inner loops.
+    """Make every norm of `module` fit for inner loops, in place, and return the module.
 
-    The names of parameters and buffers stay, so either form loads a checkpoint of the other.
+    Batch norms become `EpisodicNorm`; layer norms, instance norms and hard sigmoids become equal ones
+    with a right second derivative, under `vmap` too. The names of parameters and buffers stay, so that
+    a network loads the checkpoints of its unconverted twin.
 
     Raises:
-        ValueError: if the form is unknown, or `running` meets a norm that tracked no statistics.
+        ValueError: if the form is unknown, `running` meets a norm that tracked no statistics, or a
+            norm has no form for inner loops.
     """
     if form not in get_args(NormForm):
         raise ValueError(
             f"norm={form!r} is unknown; choose one of {', '.join(get_args(NormForm))}."
         )
-    for name, child in module.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            if form == "running" and child.running_mean is None:
-                raise ValueError(
-                    "norm='running' needs the statistics of a pretrained start, but "
-                    f"{name!r} tracks none; build it with track_running_stats=True or choose "
-                    "norm='support'."
-                )
-            setattr(module, name, EpisodicNorm(child, form))
-        elif isinstance(child, EpisodicNorm):
-            child.form = form
-        else:
-            make_episodic(child, form)
+    for name, layer in module.named_modules():
+        refuse_norm(name, layer, form)
+    return converted(module, form)
+
+
+def refuse_norm(name: str, layer: nn.Module, form: NormForm) -> None:
+    """Raise where a norm has no form for inner loops."""
+    if isinstance(layer, _BatchNorm | EpisodicNorm) and form == "running":
+        if layer.running_mean is None:
+            raise ValueError(
+                f"norm='running' needs the statistics of a pretrained start, but {name!r} tracks "
+                "none; build it with track_running_stats=True or choose norm='support'."
+            )
+    elif isinstance(layer, _InstanceNorm) and layer.track_running_stats:
+        raise ValueError(
+            f"{name!r} is an instance norm with running statistics, which has no form for inner "
+            "loops; build it with track_running_stats=False."
+        )
+    elif isinstance(layer, nn.LayerNorm) and type(layer) not in (nn.LayerNorm, LayerNorm):
+        raise ValueError(
+            f"{name!r} is a {type(layer).__name__}, a layer norm of its own kind whose second "
+            "derivative is not known to be right; write it with models.norm.LayerNorm."
+        )
+
+
+def converted(module: nn.Module, form: NormForm) -> nn.Module:
+    """The module itself with converted children, or what stands for a norm."""
+    if isinstance(module, _BatchNorm):
+        return EpisodicNorm(module, form)
+    if isinstance(module, EpisodicNorm):
+        module.form = form
+    elif isinstance(module, _InstanceNorm):
+        return with_parameters_of(module, nn.GroupNorm(module.num_features, module.num_features))
+    elif type(module) is nn.LayerNorm:
+        new = LayerNorm(module.normalized_shape, elementwise_affine=module.elementwise_affine)
+        return with_parameters_of(module, new)
+    elif isinstance(module, nn.Hardsigmoid):
+        return HardSigmoid()
+    for name, child in module._modules.items():
+        if child is not None:
+            setattr(module, name, converted(child, form))
     return module
+
+
+def with_parameters_of(
+    norm: _InstanceNorm | nn.LayerNorm, new: nn.GroupNorm | LayerNorm
+) -> nn.Module:
+    """The new norm with the weights, the epsilon and the mode of the old one."""
+    new.eps, new.training = norm.eps, norm.training
+    new.weight, new.bias = norm.weight, norm.bias
+    return new
