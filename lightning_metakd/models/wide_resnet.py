@@ -1,0 +1,92 @@
+"""Wide residual networks for 32x32 images.
+
+Zagoruyko, Komodakis (2016), "Wide Residual Networks", arXiv:1605.07146. WRN-d-k: a stem of 16
+channels and three stages of (d - 4) / 6 pre-activation blocks, k times as wide as 16-32-64.
+Parameters are named as in the code of Tian et al. (2020), arXiv:1910.10699, but for the classifier,
+so its checkpoints load once `fc` is called `head`.
+"""
+
+from torch import Tensor, nn
+from torch.nn.functional import dropout, relu
+
+from lightning_metakd.models.model import Model, linear_head
+from lightning_metakd.models.resnet import start_convolutions
+
+
+class PreActivationBlock(nn.Module):
+    """Norm, ReLU, convolution, twice; the shortcut of a block that widens starts after the ReLU."""
+
+    def __init__(self, in_width: int, width: int, stride: int, drop_rate: float) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_width)
+        self.conv1 = nn.Conv2d(in_width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.drop_rate = drop_rate
+        self.widens = in_width != width
+        if self.widens:
+            self.convShortcut = nn.Conv2d(in_width, width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = relu(self.bn1(x))
+        hidden = relu(self.bn2(self.conv1(active)))
+        hidden = dropout(hidden, self.drop_rate, self.training)
+        return self.conv2(hidden) + (self.convShortcut(active) if self.widens else x)
+
+
+class Stage(nn.Module):
+    """Blocks of one width; the first changes it."""
+
+    def __init__(
+        self, in_width: int, width: int, blocks: int, stride: int, drop_rate: float
+    ) -> None:
+        super().__init__()
+        rest = (PreActivationBlock(width, width, 1, drop_rate) for _ in range(blocks - 1))
+        first = PreActivationBlock(in_width, width, stride, drop_rate)
+        self.layer = nn.Sequential(first, *rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class WideResNet(Model):
+    """A stem, three stages of pre-activation blocks, global average pooling.
+
+    Args:
+        depth: layers; 6 k + 4, as in 16, 28, 40.
+        width: how many times wider than 16-32-64; 2 makes stages of 32, 64 and 128 channels.
+        n_classes: size of the head; 0 for learners that bring their own.
+        drop_rate: dropout inside each block, in [0, 1); 0.3 in the paper's WRN-28-10.
+        in_channels: 3 for colour, 1 for grey.
+
+    Raises:
+        ValueError: if the depth is not 6 k + 4.
+    """
+
+    def __init__(
+        self,
+        depth: int = 16,
+        width: int = 2,
+        n_classes: int = 0,
+        drop_rate: float = 0.0,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"depth={depth} is not 6 k + 4; choose 10, 16, 22, 28, 34 or 40.")
+        blocks = (depth - 4) // 6
+        self.embedding_width = 64 * width
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.block1 = Stage(16, 16 * width, blocks, 1, drop_rate)
+        self.block2 = Stage(16 * width, 32 * width, blocks, 2, drop_rate)
+        self.block3 = Stage(32 * width, 64 * width, blocks, 2, drop_rate)
+        self.bn1 = nn.BatchNorm2d(64 * width)
+        self.head = linear_head(64 * width, n_classes)
+        start_convolutions(self)
+
+    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Embedding and the maps after each stage, before the last norm and ReLU."""
+        first = self.block1(self.conv1(x))
+        second = self.block2(first)
+        third = self.block3(second)
+        return relu(self.bn1(third)).mean((2, 3)), (first, second, third)
