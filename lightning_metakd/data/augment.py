@@ -6,7 +6,7 @@ wherever it is made, so that a teacher's answer for it can be stored and looked 
 """
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 

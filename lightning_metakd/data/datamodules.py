@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from lightning_metakd.data import augment as views_of
 from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partition
-from lightning_metakd.data.episodes import EpisodeSet, Shots, Together, stack
+from lightning_metakd.data.episodes import EpisodeSet, Together, stack
 from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
 from lightning_metakd.data.source import Labelled, Source
 from lightning_metakd.types import Batch
@@ -31,7 +31,7 @@ class SourceData(LightningDataModule):
 
     def classes_of(self, split: str) -> Int[Tensor, " c"]:
         """Dataset classes of a split, ascending."""
-        return self.source.everything().y[self.source.rows(split)].unique()
+        return torch.unique(self.source.everything().y[self.source.rows(split)])
 
     def images(self, split: str = "all") -> Labelled:
         """Examples by row number; `all` is every row of the source, and not a copy."""
@@ -169,7 +169,7 @@ class EpisodicData(SourceData):
 
 
 class SupervisedData(SourceData):
-    """Batches of a source for ordinary training: pretraining a teacher, fine-tuning, single-task distillation.
+    """Batches of a source: to pretrain a teacher, to fine-tune, to distil on a single task.
 
     The rows of the split are divided, class by class, into those to train on, a quiz (which trains a
     strategy) and validation.
@@ -178,7 +178,7 @@ class SupervisedData(SourceData):
         source: where the examples come from.
         split: split whose rows and classes are used.
         batch_size: rows of a batch on each rank.
-        quiz_fraction: share of each class kept for the quiz; above 0, each training batch is (batch, quiz batch).
+        quiz_fraction: share of each class kept for the quiz; above 0, training yields (batch, quiz batch).
         val_fraction: share of each class kept for validation; 0 for no validation.
         seed: of the order and the views.
         split_seed: of the division into train, quiz and val; keep it, so that runs train on the same images.
@@ -225,9 +225,9 @@ class SupervisedData(SourceData):
         return partition(self.source.everything().y[rows], rows, self.fractions, self.split_seed)
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and (folder := self.trainer and self.trainer.log_dir):
-            if place(self.trainer)[0] == 0:
-                write_manifest(self.manifest(), folder)
+        folder = self.trainer.log_dir if self.trainer else None  # asked on every rank: a collective
+        if stage == "fit" and folder and place(self.trainer)[0] == 0:
+            write_manifest(self.manifest(), folder)
 
     def manifest(self) -> dict[str, Any]:
         """Which classes and which rows this data trains on, to be kept beside what was trained."""
@@ -249,8 +249,8 @@ class SupervisedData(SourceData):
         steps = len(batches) // world
         if steps == 0:
             raise ValueError(
-                f"batch_size={self.batch_size} on {world} rank(s) exceeds the {len(self.parts['train'])} rows to "
-                f"train on of split {self.split!r} in {self.source.name}; lower data.batch_size."
+                f"batch_size={self.batch_size} on {world} rank(s) exceeds the {len(self.parts['train'])} "
+                f"rows to train on of split {self.split!r} in {self.source.name}; lower data.batch_size."
             )
         if len(quiz := self.parts["quiz"]):
             batches = Paired(batches, self._shuffled("quiz", min(self.batch_size, len(quiz)), 0))
@@ -265,8 +265,8 @@ class SupervisedData(SourceData):
             return self._in_order(self.source.rows("test"))
         if not len(self.parts["val"]):
             raise ValueError(
-                f"val_fraction=0 leaves nothing to test on: the test classes of {self.source.name} are not those of "
-                f"split {self.split!r}; give data.val_fraction."
+                f"val_fraction=0 leaves nothing to test on: the test classes of {self.source.name} are "
+                f"not those of split {self.split!r}; give data.val_fraction."
             )
         return self._in_order(self.parts["val"])
 

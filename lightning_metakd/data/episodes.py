@@ -36,8 +36,8 @@ def generator(*key: object) -> torch.Generator:
 
 def members(y: Int[Tensor, " n"]) -> tuple[Int[Tensor, " c"], list[Int[Tensor, " m"]]]:
     """(classes that occur, positions of each of them)."""
-    classes, counts = y.unique(return_counts=True)
-    return classes, list(torch.argsort(y, stable=True).split(counts.tolist()))
+    classes, counts = torch.unique(y, return_counts=True)
+    return classes, list(torch.split(torch.argsort(y, stable=True), counts.tolist()))
 
 
 def draw_shots(k_shot: Shots, split: str, seed: int, step: int) -> int:
@@ -140,8 +140,8 @@ class EpisodeSet(Dataset[Episode]):
         smallest = min(counts, key=lambda name: counts[name])
         if (needed := shots[1] + self.n_query) > counts[smallest]:
             raise ValueError(
-                f"k_shot + n_query = {needed} exceeds the {counts[smallest]} images of class {smallest!r} {where}; "
-                "lower data.k_shot or data.n_query, or add images."
+                f"k_shot + n_query = {needed} exceeds the {counts[smallest]} images of class {smallest!r} "
+                f"{where}; lower data.k_shot or data.n_query, or add images."
             )
 
     def __getitem__(self, i: int) -> Episode:

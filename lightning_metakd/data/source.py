@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+Groups = Sequence[str] | Sequence[list[str]]
 FEW_SHOT_SPLITS = ("train", "val", "test", "teacher", "strategy")
 
 
@@ -34,7 +35,7 @@ class Labelled(NamedTuple):
 
     x: UInt8[Tensor, "n ch h w"]
     y: Int[Tensor, " n"]
-    index: Int[Tensor, " n"]
+    index: Int[Tensor, " n"]  # type: ignore[assignment]  # hides tuple.index
     class_names: tuple[str, ...]
 
 
@@ -66,7 +67,8 @@ class Source(ABC):
             return self.everything().index
         if split not in self.splits:
             raise ValueError(
-                f"split={split!r} is not a split of {self.name}; choose one of {', '.join(self.splits)} or all."
+                f"split={split!r} is not a split of {self.name}; "
+                f"choose one of {', '.join(self.splits)} or all."
             )
         return self.select(split)
 
@@ -93,7 +95,7 @@ def channel_moments(
     """(mean, standard deviation) of each channel over some rows, in units of [0, 1]; exact, in chunks."""
     total = squares = torch.zeros(x.shape[1], dtype=torch.int64)
     pixels = 0
-    for part in rows.split(chunk):
+    for part in torch.split(rows, chunk):
         values = x[part].to(torch.int32)
         total = total + values.sum((0, 2, 3))
         squares = squares + values.square().sum((0, 2, 3))
@@ -108,15 +110,26 @@ def rows_of(y: Int[Tensor, " n"], classes: Iterable[int]) -> Int[Tensor, " m"]:
     return torch.isin(y, torch.tensor(sorted(classes), dtype=y.dtype)).nonzero()[:, 0]
 
 
-def divide_train(groups: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
-    """(teacher, strategy) classes: every fourth group goes to the strategy.
+def few_shot_splits(train: Groups, val: Groups, test: Groups) -> dict[str, list[str]]:
+    """Class names of all five few-shot splits.
 
     Args:
-        groups: the classes of `train` in their official order, singly or by superclass.
+        train: base classes in their official order, as names or, where superclasses must stay whole, as
+            lists of names; every fourth goes to `strategy`, the others to `teacher`.
     """
-    teacher = [name for i, group in enumerate(groups) if i % 4 != 3 for name in group]
-    strategy = [name for group in groups[3::4] for name in group]
-    return teacher, strategy
+
+    def names(groups: Groups) -> list[str]:
+        return [n for group in groups for n in ([group] if isinstance(group, str) else group)]
+
+    strategy = names(train[3::4])
+    teacher = [name for name in names(train) if name not in set(strategy)]
+    return {
+        "train": names(train),
+        "val": names(val),
+        "test": names(test),
+        "teacher": teacher,
+        "strategy": strategy,
+    }
 
 
 def class_ids(

@@ -1,32 +1,59 @@
 """Procedural images: a few-shot source that needs no files.
 
-Each class is a shape filled with a texture. Twenty shapes are the superclasses, five of ten textures
-in each make the hundred classes; a novel class is a new pairing of known parts. Everything else about an image is
-nuisance: position, size, angle, colours, contrast, a textured and cluttered background, noise. Pixels
-and untrained networks are therefore nearly lost, and features learned on base classes carry over.
+Each class is a shape filled with a texture. Twenty shapes are the superclasses, five of ten textures in
+each make the hundred classes; a novel class is a new pairing of known parts. Everything else about an
+image is nuisance: position, size, angle, colours, contrast, a textured and blotchy background, noise.
+Pixels and untrained networks are therefore nearly lost, and features learned on base classes carry over.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from lightning_metakd.data.episodes import generator
-from lightning_metakd.data.source import Labelled, Source, divide_train, rows_of
+from lightning_metakd.data.source import Labelled, Source, class_ids, few_shot_splits, rows_of
 
+LOBES = (2, 3, 4, 5, 6)
 SHAPES = tuple(
     f"{'hollow' if hollow else 'full'}_{'sharp' if sharp else 'round'}_{lobes}"
-    for lobes in (1, 2, 3, 4, 6)
+    for lobes in LOBES
     for sharp in (False, True)
     for hollow in (False, True)
 )
-TEXTURES = (
-    "level", "upright", "rising", "falling", "checks",
-    "fine_level", "fine_upright", "rings", "dots", "plain",
-)  # fmt: skip
+#   first wave   second wave  rings  weights of first, product, rings, larger
+TEXTURES = {
+    "level": (0.0, 4.0, 0.0, 0.0, 0.0, 1, 0, 0, 0),
+    "upright": (4.0, 0.0, 0.0, 0.0, 0.0, 1, 0, 0, 0),
+    "rising": (2.8, 2.8, 0.0, 0.0, 0.0, 1, 0, 0, 0),
+    "falling": (2.8, -2.8, 0.0, 0.0, 0.0, 1, 0, 0, 0),
+    "checks": (3.0, 0.0, 0.0, 3.0, 0.0, 0, 1, 0, 0),
+    "fine_level": (0.0, 6.5, 0.0, 0.0, 0.0, 1, 0, 0, 0),
+    "fine_upright": (6.5, 0.0, 0.0, 0.0, 0.0, 1, 0, 0, 0),
+    "rings": (0.0, 0.0, 0.0, 0.0, 4.0, 0, 0, 1, 0),
+    "dots": (3.5, 3.5, 3.5, -3.5, 0.0, 0, 0, 0, 1),
+    "plain": (0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0),
+}
+# what hides a class: place and radius of the object (the image spans -1 to 1), its turn in radians,
+# how far its colours lie from the background's and from one another, and what lies behind and above it
+SHIFT, TURN, SIZE, CONTRAST, STRIPES = 0.3, 0.3, (0.5, 0.75), (0.12, 0.45), (0.12, 0.4)
+NOISE, BLOTCHES, GRATING = 0.04, 0.05, 0.1
+Uniform = Callable[..., Float[Tensor, "n ..."]]
 SIDE = 32
+
+
+def textures_of(shape: int) -> list[int]:
+    """The five textures that occur with a shape."""
+    return [(shape + i * (1 if shape % 2 else 3)) % 10 for i in range(5)]
+
+
+CLASSES = tuple(
+    f"{shape}_{list(TEXTURES)[t]}" for s, shape in enumerate(SHAPES) for t in textures_of(s)
+)
 
 
 class Synthetic(Source):
@@ -46,48 +73,28 @@ class Synthetic(Source):
         return generate(self.per_class, self.seed)
 
     def select(self, split: str) -> Int[Tensor, " n"]:
-        order = torch.randperm(100, generator=generator("synthetic classes")).tolist()
-        train, val, test = sorted(order[:64]), order[64:80], order[80:]
-        teacher, strategy = divide_train([[str(c)] for c in train])
-        chosen = {
-            "train": train,
-            "val": val,
-            "test": test,
-            "teacher": teacher,
-            "strategy": strategy,
-        }
-        return rows_of(self.everything().y, map(int, chosen[split]))
+        everything = self.everything()
+        return rows_of(everything.y, class_ids(split, split_names(), everything.class_names))
+
+
+@lru_cache
+def split_names() -> dict[str, list[str]]:
+    """Class names of each split: 64, 16 and 20 classes drawn once and for all."""
+    order = torch.randperm(100, generator=generator("synthetic classes")).tolist()
+    train, val, test = (
+        [CLASSES[c] for c in sorted(p)] for p in (order[:64], order[64:80], order[80:])
+    )
+    return few_shot_splits(train, val, test)
 
 
 @lru_cache(maxsize=2)
 def generate(per_class: int, seed: int) -> Labelled:
     """All images, drawn in a fixed order of classes; a pure function, remembered."""
-    names = [f"{shape}_{TEXTURES[t]}" for s, shape in enumerate(SHAPES) for t in textures_of(s)]
     y = torch.arange(100).repeat_interleave(per_class)
     x = torch.empty(len(y), 3, SIDE, SIDE, dtype=torch.uint8)
-    for part in torch.arange(len(y)).split(1000):
+    for part in torch.split(torch.arange(len(y)), 1000):
         x[part] = draw(y[part], generator("synthetic", seed, int(part[0])))
-    return Labelled(x, y, torch.arange(len(y)), tuple(names))
-
-
-def textures_of(shape: int) -> list[int]:
-    """The five textures that occur with a shape."""
-    return [(shape + 2 * i + (i * shape) // 5) % 10 for i in range(5)]
-
-
-#                 first wave    second wave   rings  weights: first, product, rings, both
-WAVES = torch.tensor([
-    [0.0, 4.0,   0.0, 0.0,   0.0,   1, 0, 0, 0],  # level
-    [4.0, 0.0,   0.0, 0.0,   0.0,   1, 0, 0, 0],  # upright
-    [2.8, 2.8,   0.0, 0.0,   0.0,   1, 0, 0, 0],  # rising
-    [2.8, -2.8,  0.0, 0.0,   0.0,   1, 0, 0, 0],  # falling
-    [3.0, 0.0,   0.0, 3.0,   0.0,   0, 1, 0, 0],  # checks
-    [0.0, 6.5,   0.0, 0.0,   0.0,   1, 0, 0, 0],  # fine_level
-    [6.5, 0.0,   0.0, 0.0,   0.0,   1, 0, 0, 0],  # fine_upright
-    [0.0, 0.0,   0.0, 0.0,   4.0,   0, 0, 1, 0],  # rings
-    [3.5, 3.5,   3.5, -3.5,  0.0,   0, 0, 0, 1],  # dots
-    [0.0, 0.0,   0.0, 0.0,   0.0,   0, 0, 0, 0],  # plain
-])  # fmt: skip
+    return Labelled(x, y, torch.arange(len(y)), CLASSES)
 
 
 def draw(y: Int[Tensor, " n"], random: torch.Generator) -> UInt8[Tensor, "n 3 h w"]:
@@ -110,66 +117,65 @@ def draw(y: Int[Tensor, " n"], random: torch.Generator) -> UInt8[Tensor, "n 3 h 
     ground = uniform(0.25, 0.75, 3, 1, 1)
     contrast = uniform(*CONTRAST, 1, 1, 1) * direction(n, random)
     stripes = uniform(*STRIPES, 1, 1, 1) * direction(n, random)
-    behind = ground + clutter(across, down, uniform, random)
+    behind = ground + clutter(across, down, n, uniform, random)
     front = ground + contrast + stripes * texture[:, None]
     image = torch.lerp(behind, front, mask[:, None])
     image = image * uniform(0.7, 1.2, 1, 1, 1) + NOISE * torch.randn(image.shape, generator=random)
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def direction(n, random):
+def direction(n: int, random: torch.Generator) -> Float[Tensor, "n 3 1 1"]:
     """A random direction in colour space."""
-    d = torch.randn(n, 3, 1, 1, generator=random)
-    return d / d.norm(dim=1, keepdim=True)
+    return F.normalize(torch.randn(n, 3, 1, 1, generator=random), dim=1)
 
 
-def silhouette(u, v, shape, size):
-    """How far each pixel is inside the shape, 0 to 1."""
-    lobes = torch.tensor([2, 3, 4, 5, 6])[shape // 4][:, None, None]
-    sharp, hollow = ((shape // 2) % 2)[:, None, None], (shape % 2)[:, None, None]
-    turn = torch.atan2(v, u) * lobes
-    wave = torch.where(sharp == 1, 2 * torch.asin(turn.cos()) / math.pi, turn.cos())
+def silhouette(
+    u: Float[Tensor, "n h w"],
+    v: Float[Tensor, "n h w"],
+    shape: Int[Tensor, " n"],
+    size: Float[Tensor, "n 1 1"],
+) -> Float[Tensor, "n h w"]:
+    """How far each pixel is inside the shape, 0 to 1: r < size * (1 + wave(lobes * angle))."""
+    lobes = torch.tensor(LOBES)[shape // 4][:, None, None]
+    sharp, hollow = (shape // 2 % 2)[:, None, None], (shape % 2)[:, None, None]
+    turn = torch.cos(torch.atan2(v, u) * lobes)
+    wave = torch.where(sharp == 1, 2 / math.pi * torch.asin(turn.clamp(-1, 1)), turn)
     level = (u.square() + v.square()).sqrt() / (size * (1 + 0.3 * wave))
-    outside = (level - 1) * 12
-    inside = (0.5 - level) * 12 * hollow - 12 * (1 - hollow)
-    return torch.sigmoid(-torch.maximum(outside, inside))
+    beyond = torch.maximum(level - 1, torch.where(hollow == 1, 0.5 - level, -1.0))
+    return torch.sigmoid(-12 * beyond)
 
 
-def fill(u, v, texture, uniform):
-    waves = WAVES[texture][:, :, None, None]
-    first = torch.cos(math.pi * (waves[:, 0] * u + waves[:, 1] * v) + uniform(0, 6.28))
-    second = torch.cos(math.pi * (waves[:, 2] * u + waves[:, 3] * v) + uniform(0, 6.28))
-    rings = torch.cos(math.pi * waves[:, 4] * (u.square() + v.square()).sqrt() + uniform(0, 6.28))
-    return (
-        waves[:, 5] * first
-        + waves[:, 6] * first * second
-        + waves[:, 7] * rings
-        + waves[:, 8] * torch.maximum(first, second)
+def fill(
+    u: Float[Tensor, "n h w"],
+    v: Float[Tensor, "n h w"],
+    texture: Int[Tensor, " n"],
+    uniform: Uniform,
+) -> Float[Tensor, "n h w"]:
+    """The texture in the object's frame, between -1 and 1."""
+    table = torch.tensor([TEXTURES[name] for name in TEXTURES])[texture]
+    waves = table[:, :, None, None].unbind(1)
+    first = torch.cos(math.pi * (waves[0] * u + waves[1] * v) + uniform(0, 2 * math.pi))
+    second = torch.cos(math.pi * (waves[2] * u + waves[3] * v) + uniform(0, 2 * math.pi))
+    rings = torch.cos(
+        math.pi * waves[4] * (u.square() + v.square()).sqrt() + uniform(0, 2 * math.pi)
     )
+    mixed = waves[5] * first + waves[6] * first * second + waves[7] * rings
+    return mixed + waves[8] * torch.maximum(first, second)
 
 
-def clutter(across, down, uniform, random):
+def clutter(
+    across: Float[Tensor, "h w"],
+    down: Float[Tensor, "h w"],
+    n: int,
+    uniform: Uniform,
+    random: torch.Generator,
+) -> Float[Tensor, "n 3 h w"]:
     """Background: soft blotches and a grating of random direction and pitch."""
-    n = len(uniform(0, 1))
-    blotches = torch.nn.functional.interpolate(
-        torch.randn(n, 3, 6, 6, generator=random), SIDE, mode="bilinear"
+    blotches = F.interpolate(
+        torch.randn(n, 3, 6, 6, generator=random), SIDE, mode="bilinear", align_corners=False
     )
     angle, pitch = uniform(0, math.pi), uniform(2.5, 7)
-    grating = torch.cos(
-        math.pi * pitch * (across * angle.cos() + down * angle.sin()) + uniform(0, 6.28)
-    )
-    return (
-        BLOTCHES * blotches + uniform(0, GRATING, 1, 1, 1) * direction(n, random) * grating[:, None]
-    )
-
-
-SHIFT, TURN, SIZE, CONTRAST, STRIPES, NOISE, BLOTCHES, GRATING = (
-    0.3,
-    0.3,
-    (0.5, 0.75),
-    (0.1, 0.35),
-    (0.1, 0.3),
-    0.05,
-    0.06,
-    0.2,
-)
+    along = across * angle.cos() + down * angle.sin()
+    grating = torch.cos(math.pi * pitch * along + uniform(0, 2 * math.pi))[:, None]
+    strength = uniform(0, GRATING, 1, 1, 1) * direction(n, random)
+    return BLOTCHES * blotches + strength * grating
