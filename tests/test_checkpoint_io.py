@@ -1,0 +1,98 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_metakd.checkpoint_io import AtomicCheckpointIO
+from tests.callbacks.tiny import QUIET, Tiny, batches, trainer
+
+pytestmark = [pytest.mark.filterwarnings(text) for text in QUIET]
+
+
+def test_what_was_saved_is_loaded(tmp_path):
+    io, path = AtomicCheckpointIO(), tmp_path / "new" / "a.ckpt"
+    io.save_checkpoint({"x": torch.arange(3)}, path)
+    assert io.load_checkpoint(path, weights_only=True)["x"].tolist() == [0, 1, 2]
+    assert [p.name for p in path.parent.iterdir()] == ["a.ckpt"]
+    io.remove_checkpoint(path)
+    assert not path.exists()
+
+
+def full_disk_at_sync(monkeypatch):
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+def full_disk_while_writing(monkeypatch):
+    begin = Path.open
+
+    def limited(self, *args, **kwargs):
+        file = begin(self, *args, **kwargs)
+
+        class Full:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                file.close()
+
+            def write(self, _):
+                raise OSError(28, "No space left on device")
+
+            def flush(self):
+                pass
+
+        return Full()
+
+    monkeypatch.setattr(Path, "open", limited)
+
+
+@pytest.mark.parametrize("fail", [full_disk_at_sync, full_disk_while_writing])
+def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(fail, tmp_path, monkeypatch):
+    io, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    io.save_checkpoint({"step": 1}, path)
+    with monkeypatch.context() as patch:
+        fail(patch)
+        with pytest.raises(
+            OSError,
+            match=r"last\.ckpt could not be written \(No space left on device; \d+\.\d\d GiB free in .*lower "
+            "save_top_k",
+        ) as caught:
+            io.save_checkpoint({"step": 2, "x": torch.ones(1000)}, path)
+    assert caught.value.errno == 28
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+    assert io.load_checkpoint(path) == {"step": 1}
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_named(keep, tmp_path):
+    io, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    io.save_checkpoint({"x": torch.ones(1000)}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: keep if keep >= 1 else int(keep * len(whole))])
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt is truncated or damaged .* take another file of "
+    ):
+        io.load_checkpoint(path, weights_only=True)
+
+
+def test_other_failures_keep_their_own_words(tmp_path):
+    io, path = AtomicCheckpointIO(), tmp_path / "a.ckpt"
+    with pytest.raises(FileNotFoundError, match="not found"):
+        io.load_checkpoint(path)
+    torch.save({"x": Path("a")}, path)
+    with pytest.raises(Exception, match="Weights only load failed"):
+        io.load_checkpoint(path, weights_only=True)
+
+
+def test_checkpoints_lie_in_the_run_directory_and_load_safely(tmp_path):
+    saving = ModelCheckpoint(save_last=True, auto_insert_metric_name=False)
+    runner = trainer(tmp_path, saving, enable_checkpointing=True, plugins=[AtomicCheckpointIO()])
+    runner.fit(Tiny(), batches())
+    folder = tmp_path / "tiny" / "0" / "checkpoints"
+    assert sorted(p.name for p in folder.iterdir()) == ["0-6.ckpt", "last.ckpt"]
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 6
