@@ -1,0 +1,137 @@
+"""What student, teachers and adapting cost, measured once on this machine."""
+
+import statistics
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from lightning_metakd.callbacks.cost import (
+    Cost,
+    count_flops,
+    evaluating,
+    input_shapes,
+    measure,
+    milliseconds,
+    one_like,
+    peak_memory,
+)
+from lightning_metakd.loggers import rehearsed
+
+
+class CostReport(Callback):
+    """Logs `cost/...` after the first batch, and puts the same into the result row.
+
+    Measured on the first process, for one input, with what the first batch looked like: the deployed
+    student (body and whatever head it has), all teachers together, and adapting to one episode with its
+    inner loop.
+
+    Args:
+        repeats: measured forward passes, after 10 to warm up.
+        adapt_repeats: measured adaptations.
+    """
+
+    def __init__(self, repeats: int = 30, adapt_repeats: int = 5) -> None:
+        if repeats < 30 or adapt_repeats < 1:
+            raise ValueError(
+                f"repeats={repeats} and adapt_repeats={adapt_repeats} are too few; use repeats >= 30 and "
+                "adapt_repeats >= 1."
+            )
+        self.repeats, self.adapt_repeats = repeats, adapt_repeats
+        self.shapes: dict[nn.Module, Tensor] = {}
+        self.watching = ExitStack()
+
+    def watch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the inputs of the first batch."""
+        self.shapes.clear()
+        if trainer.is_global_zero and not rehearsed(trainer):
+            student, judged, teachers = networks(pl_module)
+            self.watching.enter_context(input_shapes([student, judged, *teachers], self.shapes))
+
+    def report(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure and log, once; nothing here is collective."""
+        self.watching.close()
+        student, judged, teachers = networks(pl_module)
+        seen = self.shapes.get(student, self.shapes.get(judged))
+        if seen is None:
+            return
+        shapes = [self.shapes.get(teacher, seen) for teacher in teachers]
+        self.shapes.clear()
+        cost = measure(student, one_like(seen), self.repeats)
+        found: dict[str, int | float] = {f"student_{k}": v for k, v in cost._asdict().items()}
+        each = [
+            measure(teacher, one_like(shape), self.repeats)
+            for teacher, shape in zip(teachers, shapes, strict=True)
+        ]
+        if each:
+            found |= {f"teacher_{k}": v for k, v in together(each)._asdict().items()}
+        found |= self.adaptation(pl_module)
+        found["peak_memory_bytes"] = peak_memory(pl_module.device)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"cost/{k}": v for k, v in found.items()}, trainer.global_step)
+        record: dict[str, Any] = pl_module.record  # type: ignore[assignment]
+        record |= {RESULT_KEYS.get(k, k): v for k, v in found.items()} | {"latency_batch": 1}
+
+    def adaptation(self, pl_module: LightningModule) -> dict[str, int | float]:
+        """FLOPs and median time of adapting to one episode, nothing where the recipe does not adapt."""
+        run = pl_module.adaptation()  # type: ignore[operator]
+        if run is None:
+            return {}
+        with evaluating(pl_module), torch.random.fork_rng(devices=cuda(pl_module.device)):
+            times = milliseconds(run, self.adapt_repeats, pl_module.device)
+            return {"adapt_flops": count_flops(run), "adapt_ms": statistics.median(times)}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.watch(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.watch(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        if self.shapes:
+            self.report(trainer, pl_module)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        if self.shapes:
+            self.report(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The peak is known at the end only."""
+        record: dict[str, Any] = pl_module.record  # type: ignore[assignment]
+        record["peak_memory_bytes"] = peak_memory(pl_module.device)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.watching.close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self.watching.close()
+
+
+RESULT_KEYS = {
+    "student_latency_ms": "latency_ms",
+    "student_latency_p95_ms": "latency_p95_ms",
+}
+
+
+def networks(pl_module: LightningModule) -> tuple[nn.Module, nn.Module, list[nn.Module]]:
+    """The student, the one that is evaluated (its average, where one is kept), and the teachers'."""
+    recipe: Any = pl_module
+    return recipe.student, recipe.judged, [teacher.model for teacher in recipe.teachers]
+
+
+def together(costs: list[Cost]) -> Cost:
+    """What several networks cost that run one after the other."""
+    return Cost(*(sum(column) for column in zip(*costs, strict=True)))
+
+
+def cuda(device: torch.device) -> list[torch.device]:
+    """The device, if it has a random state of its own to keep."""
+    return [device] if device.type == "cuda" else []

@@ -1,0 +1,40 @@
+import csv
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lightning_metakd.callbacks.strategy_report import StrategyReport
+from tests.callbacks.tiny import Tiny, batches, trainer
+
+
+def test_the_strategy_is_logged_every_n_steps_and_kept_as_a_file(tmp_path):
+    module = Tiny()
+    trainer(tmp_path, StrategyReport(every_n_steps=3)).fit(module, batches(6))
+    run = tmp_path / "tiny" / "0"
+    with (run / "metrics.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if r["strategy/gate_mean"]]
+    assert [int(r["step"]) for r in rows] == [0, 2, 5]
+    assert torch.equal(load_file(run / "strategy.safetensors")["raw"], module.loss.raw.detach())
+    assert float(rows[-1]["strategy/gate_mean"]) == pytest.approx(
+        module.describe_strategy()["gate_mean"]
+    )
+
+
+def test_a_loss_without_coefficients_leaves_no_file(tmp_path):
+    class Plain(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.loss = torch.nn.Identity()
+            self.loss.register_buffer("raw", torch.zeros(()))
+
+        def describe_strategy(self):
+            return {}
+
+    trainer(tmp_path, StrategyReport()).fit(Plain(), batches())
+    assert not (tmp_path / "tiny" / "0" / "strategy.safetensors").exists()
+
+
+def test_an_interval_below_one_is_refused():
+    with pytest.raises(ValueError, match="every_n_steps=0 must be at least 1"):
+        StrategyReport(0)
