@@ -9,7 +9,7 @@ image, `k` teachers.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -88,6 +88,8 @@ Lesson = Callable[[Output, Output, Tensor], Tensor]
 """(student, seen, progress) -> [n]: a Loss closed over one batch, its labels and its teachers."""
 
 
+@runtime_checkable
+@runtime_checkable
 class Forward(Protocol):
     """A network as a pure function of its parameters."""
 
