@@ -1,0 +1,237 @@
+"""The result of an evaluation: one line of JSON, and one row per episode beside it."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+import lightning_metakd
+from lightning_metakd.files import written_whole
+from lightning_metakd.loggers import keep_file, rehearsed, run_directory
+
+KEYS = tuple(
+    """
+    experiment recipe learner loss strategy control stage source split n_way k_shot n_query episodes
+    train_steps train_seed eval_seed
+    accuracy ci95 teacher_accuracy teacher_ci95 paired_difference paired_ci95 nll ece agreement
+    transductive teacher_at_test teacher_head train_classes external_data
+    student_params student_macs student_flops student_bytes latency_ms latency_p95_ms latency_batch
+    adapt_ms adapt_flops
+    teacher_params teacher_macs teacher_flops teacher_latency_ms teacher_forwards gradient_evaluations
+    wall_s episodes_per_s peak_memory_bytes device threads world_size precision
+    checkpoint_sha256 init_sha256 teacher_sha256 strategy_sha256 git versions
+    """.split()  # noqa: SIM905
+)
+"""The keys of a line of results.jsonl, all of them in every line; what is not known is null."""
+
+
+def plain(value: Any) -> Any:
+    """As JSON knows it: tensors as numbers, what is not finite as null, paths as text."""
+    if isinstance(value, Tensor):
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
+
+
+def result_row(*sources: Mapping[str, Any]) -> dict[str, Any]:
+    """One line with exactly the keys; earlier sources come first, missing values are None."""
+    known = [plain(source) for source in sources]
+    return {
+        key: next((source[key] for source in known if source.get(key) is not None), None)
+        for key in KEYS
+    }
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a whole line at once, on disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = (json.dumps(row, allow_nan=False) + "\n").encode()
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, line)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_episodes(path: Path, rows: Mapping[str, Tensor]) -> None:
+    """One row per episode, every digit kept."""
+    columns = [rows[name].tolist() for name in rows]
+    with written_whole(path) as part, part.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(rows)
+        writer.writerows(zip(*columns, strict=True))
+
+
+def file_sha256(path: Path) -> str | None:
+    """Hash of a file, None if it is not there."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_version() -> str | None:
+    """Commit of the checkout this package runs from, `-dirty` if it was changed; None elsewhere."""
+    root = Path(lightning_metakd.__file__).resolve().parents[1]
+    if not (root / ".git").exists():  # installed somewhere inside another project's checkout
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        told = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return told.stdout.strip() or None if told.returncode == 0 else None
+
+
+def package_version(name: str) -> str | None:
+    """Version of an installed distribution."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """What the number was made with."""
+    names = ("torchvision", "lightning", "torchmetrics")
+    own = {"lightning_metakd": lightning_metakd.__version__, "python": platform.python_version()}
+    own["torch"] = torch.__version__  # with the build: +cu128
+    return own | {name: package_version(name) for name in names}
+
+
+def device_name(device: torch.device) -> str:
+    """The device and what it is."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({platform.processor() or platform.machine()})"
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """The result for a human: accuracies in percent with their 95% half-widths."""
+
+    def percent(value: str, half_width: str) -> str:
+        width = row[half_width]
+        shown = f"{100 * row[value]:.2f}"
+        return f"{shown} %" if width is None else f"{shown} +- {100 * width:.2f} %"
+
+    if row["accuracy"] is None:
+        return f"{row['experiment']}: {row['stage']} reported no accuracy"
+    said = f"{row['experiment']}: {row['stage']} accuracy {percent('accuracy', 'ci95')}"
+    if row["teacher_accuracy"] is not None:
+        said += f", teacher {percent('teacher_accuracy', 'teacher_ci95')}"
+    if row["paired_difference"] is not None:
+        said += f", student - teacher {percent('paired_difference', 'paired_ci95')}"
+    return said + f" ({row['episodes']} episodes, 95% interval)"
+
+
+class Results(Callback):
+    """Writes `episodes.<split>.csv` and one line of `results.jsonl`, and says it in one sentence.
+
+    After `test`, and after `validate` on its own. `wall_s` is the time spent in training up to the
+    checkpoint, resumed parts added; `episodes_per_s` is the rate of the evaluation.
+    """
+
+    def __init__(self) -> None:
+        self.trained_s = 0.0
+        self.began: float | None = None
+        self.evaluation_began = 0.0
+        self.train_seed: int | None = None
+        self.train_steps: int | None = None
+
+    # --- what a checkpoint knows of its training -----------------------------------------------
+
+    def wall_s(self) -> float:
+        """Seconds spent in training so far."""
+        return self.trained_s + (0.0 if self.began is None else time.monotonic() - self.began)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"wall_s": self.wall_s(), "train_seed": self.train_seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.trained_s, self.train_seed = state_dict["wall_s"], state_dict["train_seed"]
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.train_steps = checkpoint.get("global_step")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.began, seed = time.monotonic(), os.environ.get("PL_GLOBAL_SEED")
+        if self.train_seed is None and seed is not None:  # a resumed run keeps its first seed
+            self.train_seed = int(seed)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.trained_s, self.began = self.wall_s(), None
+        self.train_steps = trainer.global_step
+
+    # --- the evaluation ------------------------------------------------------------------------
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.evaluation_began = time.monotonic()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.evaluation_began = time.monotonic()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.write(trainer, pl_module, "test")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self.write(trainer, pl_module, "val")
+
+    def write(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Every process must call it; the first one writes."""
+        folder = run_directory(trainer)
+        if not trainer.is_global_zero or rehearsed(trainer):
+            return
+        recipe: Any = pl_module
+        row = result_row(recipe.record, self.known(trainer, pl_module, stage))
+        if folder is not None:
+            if recipe.rows:
+                write_episodes(folder / f"episodes.{row['split']}.csv", recipe.rows)
+            append_line(folder / "results.jsonl", row)
+            keep_file(trainer, folder / "results.jsonl", "results")
+        print(
+            sentence(row) + ("" if folder is None else f"; written to {folder / 'results.jsonl'}")
+        )
+
+    def known(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> dict[str, Any]:
+        """What can be said without the recipe."""
+        recipe: Any = pl_module
+        seconds = time.monotonic() - self.evaluation_began
+        episodes = recipe.record.get("episodes")
+        checkpoint = trainer.ckpt_path
+        return {
+            "experiment": trainer.loggers[0].name if trainer.loggers else None,
+            "stage": stage,
+            "split": stage,
+            "train_steps": self.train_steps,
+            "train_seed": self.train_seed,
+            "wall_s": self.wall_s(),
+            "episodes_per_s": None if episodes is None else episodes / seconds,
+            "device": device_name(pl_module.device),
+            "threads": torch.get_num_threads(),
+            "world_size": trainer.world_size,
+            "precision": trainer.precision,
+            "checkpoint_sha256": None if checkpoint is None else file_sha256(Path(checkpoint)),
+            "git": code_version(),
+            "versions": versions(),
+        }
