@@ -12,7 +12,7 @@ temperature above 0), so the config need not.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -49,7 +49,9 @@ class Coefficient(nn.Module, ABC):
 
     interval: Interval = Interval()
 
-    def own(self, name: str, interval: Interval, default: float, *, closed: bool = False) -> Self:
+    def own(
+        self, name: str, interval: Interval, default: float, *, closed: bool = False
+    ) -> "Coefficient":
         """Told once by the loss that owns it where it lies and where it starts.
 
         Args:
