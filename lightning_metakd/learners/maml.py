@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from lightning_metakd.functional import descend, lesson_mean, part
+from lightning_metakd.functional import descend, detach, lesson_mean, part
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
@@ -30,18 +30,22 @@ def adapt_by_descent(
 ) -> list[Params]:
     """Trajectory of gradient descent on the lesson over the part of the student that adapts.
 
-    Where only the head adapts, the embedding is computed once.
+    Where only the head adapts, the embedding is computed once. To first order, what does not adapt is
+    as constant in the inner gradients as what does.
     """
+    fixed_part = detach(student) if first_order else student
     moving = {name: p for name, p in student.items() if moves(name, adapts)}
     if adapts == "head":
-        fixed = forward(student, x)
+        fixed = forward(fixed_part, x)
 
         def answer(params: Params) -> Output:
-            return fixed._replace(logits=forward.classify({**student, **params}, fixed.embedding))
+            return fixed._replace(
+                logits=forward.classify({**fixed_part, **params}, fixed.embedding)
+            )
     else:
 
         def answer(params: Params) -> Output:
-            return forward({**student, **params}, x)
+            return forward({**fixed_part, **params}, x)
 
     trajectory = descend(answer, moving, lesson, lr, steps, first_order)
     return [{**student, **params} for params in trajectory]
