@@ -1,0 +1,46 @@
+"""One thread, the same random numbers for every test whatever ran before it, and the switch for real data."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ADVICE = [  # of the Trainer, which does not concern a dozen rows
+    "ignore:.*does not have many workers",
+    "ignore:.*but have no `val_dataloader`",
+    "ignore:.*treespec, LeafSpec",  # Lightning 2.6.6 on torch 2.15
+    "ignore:Found .* module.s. in eval mode",  # teachers are, on purpose
+    "ignore:.*torch.jit.script. is deprecated",  # by torch itself, at its first forward-mode product
+]
+
+
+def pytest_configure(config):
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for text in ADVICE:
+            item.add_marker(pytest.mark.filterwarnings(text))
+        if item.get_closest_marker("real_data") and not data_folder().is_dir():
+            reason = f"{data_folder()} does not exist; name the data folder by METAKD_DATA"
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def real_data():
+    """The folder of real data sets; for tests that are marked `real_data`."""
+    return data_folder()
+
+
+def data_folder() -> Path:
+    named = os.environ.get("METAKD_DATA")
+    return Path(named) if named else Path(__file__).parents[2] / "shared" / "data"

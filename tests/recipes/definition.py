@@ -1,0 +1,223 @@
+"""What the outer update of MetaKD should minimise, written down once more, without the package.
+
+Plain functions of (theta, phi) as numbers. Inner gradients are first derivatives by `torch.autograd`;
+nothing here is differentiated twice: the derivatives that are to be checked come from differences.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, conv2d, softplus
+
+Params = dict[str, Tensor]
+EPS = 1e-5
+
+
+def embed(theta: Params, x: Tensor, given: list | None = None) -> tuple[Tensor, list]:
+    """(embedding [n, d], statistics used); `given` statistics instead of those of `x`."""
+    used = []
+    for k in range(4):
+        x = conv2d(x, theta[f"convs.{k}.weight"], theta[f"convs.{k}.bias"], padding=1)
+        mean = x.mean((0, 2, 3)) if given is None else given[k][0]
+        centred = x - mean[:, None, None]
+        var = centred.pow(2).mean((0, 2, 3)) if given is None else given[k][1]
+        used.append((mean, var))
+        x = centred / (var + EPS).sqrt()[:, None, None]
+        x = softplus(
+            x * theta[f"norms.{k}.weight"][:, None, None] + theta[f"norms.{k}.bias"][:, None, None]
+        )
+        x = avg_pool2d(x, 2) if x.shape[-1] > 1 else x
+    return x[:, :, 0, 0], used
+
+
+def linear(theta: Params, e: Tensor) -> Tensor:
+    return e @ theta["head.weight"].T + theta["head.bias"]
+
+
+def cosine(e: Tensor, means: Tensor) -> Tensor:
+    length = e.norm(dim=1)[:, None] * means.norm(dim=1)[None]
+    return e @ means.T / length
+
+
+def squared(e: Tensor, means: Tensor) -> Tensor:
+    return -torch.cdist(e, means, compute_mode="donot_use_mm_for_euclid_dist").pow(2)
+
+
+def means_of(e: Tensor, y: Tensor, n_way: int) -> Tensor:
+    return torch.stack([e[y == c].mean(0) for c in range(n_way)])
+
+
+def entropy_loss_margin(z: Tensor, y: Tensor) -> list[Tensor]:
+    p, c, n = z.softmax(1), z.shape[1], torch.arange(len(y))
+    others = (p - torch.eye(c, dtype=p.dtype)[y]).max(1).values  # the truth is below 0 there
+    return [
+        -(p * p.log()).sum(1) / math.log(c),
+        (-p[n, y].log() / math.log(c)).clamp(max=4),
+        p[n, y] - others,
+    ]
+
+
+def gate(phi: Params, student: Tensor, teacher: Tensor, y: Tensor, progress: float) -> Tensor:
+    told = entropy_loss_margin(teacher, y) + entropy_loss_margin(student, y)
+    told.append((teacher.softmax(1) * student.softmax(1)).sum(1))
+    told.append(torch.full_like(told[0], progress))
+    hidden = torch.stack(told, 1) @ phi["gate.net.0.weight"].T + phi["gate.net.0.bias"]
+    raw = hidden.tanh() @ phi["gate.net.2.weight"].T + phi["gate.net.2.bias"]
+    return 1 / (1 + (-raw[:, 0]).exp())
+
+
+def teaching(
+    phi: Params,
+    z: Tensor,
+    teacher: Tensor,
+    y: Tensor,
+    progress: float,
+    gates: Tensor | None = None,
+) -> Tensor:
+    """Mean of g CE(y, S) + (1 - g) T^2 KL(F || S), the gate being a number given the student's answer."""
+    t = phi["match.temperature.raw"].exp()
+    p, q = (teacher / t).softmax(1), (z / t).softmax(1)
+    divergence = t**2 * (p * (p.log() - q.log())).sum(1)
+    g = gate(phi, z.detach(), teacher, y, progress) if gates is None else gates
+    return (g * cross_entropy(z, y) + (1 - g) * divergence).mean()
+
+
+def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
+    return torch.logsumexp(z, 1) - z[torch.arange(len(y)), y]
+
+
+def at_best_scale(z: Tensor, y: Tensor) -> float:
+    """The least mean cross-entropy over factors on the logits in (0, 8)."""
+    loss = lambda s: cross_entropy(s * z, y).mean().item()  # noqa: E731
+    return minimize_scalar(loss, bounds=(0, 8), method="bounded", options={"xatol": 1e-9}).fun
+
+
+class Task(NamedTuple):
+    """An episode with its teacher's logits."""
+
+    x: Tensor
+    y: Tensor
+    teacher: Tensor
+    query_x: Tensor
+    query_y: Tensor
+    query_teacher: Tensor
+
+
+def task(episode, teacher: Params, scale: float) -> Task:
+    """The teacher answers by cosine to class means, for a support row by means without that row."""
+    (x, y), (qx, qy) = ((rows.x, rows.y) for rows in (episode.support, episode.query))
+    fixed = [  # as a frozen network: the statistics with which a batch norm is born
+        (torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)) for _ in range(4)
+    ]
+    n_way = len(episode.classes)
+    e, qe = embed(teacher, x, fixed)[0], embed(teacher, qx, fixed)[0]
+    own = []
+    for i in range(len(y)):
+        kept = torch.arange(len(y)) != i
+        own.append(cosine(e[i : i + 1], means_of(e[kept], y[kept], n_way)))
+    return Task(x, y, scale * torch.cat(own), qx, qy, scale * cosine(qe, means_of(e, y, n_way)))
+
+
+@dataclass
+class Procedure:
+    """How a student adapts to a task and is judged.
+
+    Attributes:
+        form: `support` or `batch` statistics for the query rows.
+        adapts: prefix of what the inner loop moves, `""` for all; `"-head"` for all but the head.
+        prototypes: whether the head is made of class means, which then adapt too (ProtoMAML).
+    """
+
+    form: str
+    lr: float
+    steps: int = 5
+    adapts: str = ""
+    prototypes: bool = False
+
+    def moves(self, name: str) -> bool:
+        if self.adapts == "-head":
+            return not name.startswith("head.")
+        return name.startswith(self.adapts)
+
+    def logits(self, theta: Params, x: Tensor, given: list | None = None) -> Tensor:
+        e, _ = embed(theta, x, given)
+        return 10 * cosine(e, theta["means"]) if self.prototypes else linear(theta, e)
+
+    def start(self, theta: Params, t: Task) -> Params:
+        if not self.prototypes:
+            return theta
+        e, _ = embed(theta, t.x)
+        return {**theta, "means": means_of(e, t.y, int(t.y.max()) + 1)}
+
+    def slope(self, theta: Params, phi: Params, t: Task, k: int) -> Params:
+        """Gradient of the teaching loss at step k, in what adapts."""
+        at = {name: p.detach().requires_grad_() for name, p in theta.items()}
+        loss = teaching(phi, self.logits(at, t.x), t.teacher, t.y, k / self.steps)
+        moving = [name for name in at if self.moves(name)]
+        grads = torch.autograd.grad(loss, [at[name] for name in moving])
+        return dict(zip(moving, grads, strict=True))
+
+    def moved(self, theta: Params, slope: Params) -> Params:
+        return {n: p - self.lr * slope[n] if n in slope else p for n, p in theta.items()}
+
+    def trajectory(self, theta: Params, phi: Params, t: Task) -> list[Params]:
+        bars = [self.start(theta, t)]
+        for k in range(self.steps):
+            bars.append(self.moved(bars[-1], self.slope(bars[-1], phi, t, k)))
+        return bars
+
+    def judged(self, theta: Params, t: Task) -> float:
+        """Query loss of an adapted student."""
+        given = embed(theta, t.x)[1] if self.form == "support" else None
+        return cross_entropy(self.logits(theta, t.query_x, given), t.query_y).mean().item()
+
+    def second_order(self, theta: Params, phi: Params, t: Task) -> float:
+        """Q(theta_K), theta_{k+1} = theta_k - alpha g_k(theta_k, phi)."""
+        return self.judged(self.trajectory(theta, phi, t)[-1], t)
+
+    def first_order(self, bars: list[Params], theta: Params, phi: Params, t: Task) -> float:
+        """Q(theta - alpha sum_k g_k(bar theta_k, phi)), the trajectory frozen."""
+        moved = self.start(theta, t)
+        for k in range(self.steps):
+            moved = self.moved(moved, self.slope(bars[k], phi, t, k))
+        return self.judged(moved, t)
+
+
+@dataclass
+class Metric:
+    """A nearest-class-mean student, whose strategy is judged by a pilot step."""
+
+    form: str
+    lr: float
+
+    def logits(self, theta: Params, t: Task, rows: slice) -> Tensor:
+        e, used = embed(theta, t.x)
+        query, _ = embed(theta, t.query_x[rows], used if self.form == "support" else None)
+        return squared(query, means_of(e, t.y, int(t.y.max()) + 1))
+
+    def taught(self, theta: Params, phi: Params, t: Task, rows: slice, **frozen: Tensor) -> Tensor:
+        z = self.logits(theta, t, rows)
+        return teaching(phi, z, t.query_teacher[rows], t.query_y[rows], 1.0, **frozen)
+
+    def student(self, gates: Tensor, theta: Params, phi: Params, t: Task) -> float:
+        """T(theta; phi); a gate that looks at the student is no function of theta in the outer loss."""
+        return self.taught(theta, phi, t, slice(None), gates=gates).item()
+
+    def gates(self, theta: Params, phi: Params, t: Task) -> Tensor:
+        z = self.logits(theta, t, slice(None)).detach()
+        return gate(phi, z, t.query_teacher, t.query_y, 1.0)
+
+    def pilot(self, theta: Params, phi: Params, t: Task) -> float:
+        """Q_B(theta - eta grad T_A(theta; phi)), Q at the best scale of the logits."""
+        half = len(t.query_y) // 2
+        at = {name: p.detach().requires_grad_() for name, p in theta.items()}
+        grads = torch.autograd.grad(
+            self.taught(at, phi, t, slice(0, half)), list(at.values()), allow_unused=True
+        )
+        moved = {n: p.detach() - self.lr * g for (n, p), g in zip(at.items(), grads, strict=True)}
+        rows = slice(half, None)
+        return at_best_scale(self.logits(moved, t, rows), t.query_y[rows])

@@ -1,0 +1,308 @@
+"""Every gradient of MetaKD's own outer update against central differences of its definition, in float64.
+
+The gradient is read off what one step of SGD did to the leaves, so the whole way is tested: teachers asked,
+adaptation, one scalar, `manual_backward`, clip, step. The definition is that of `definition.py`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch.func import grad, vjp
+
+from lightning_metakd import functional
+from lightning_metakd.data.episodes import stack
+from lightning_metakd.functional import stop
+from lightning_metakd.learners.learner import Learner
+from lightning_metakd.learners.maml import MAML
+from lightning_metakd.learners.proto_maml import ProtoMAML
+from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.losses import hinton
+from lightning_metakd.recipes import meta
+from lightning_metakd.recipes.meta import MetaKD
+from lightning_metakd.recipes.optimisation import Optimisation
+from tests.recipes.definition import Metric, Params, Procedure, Task, task
+from tests.tiny import (
+    N_WAY,
+    Fixed,
+    SmoothConv4,
+    episode,
+    gate_and_temperature,
+    teacher,
+    trainer,
+)
+
+TOLERANCE = 1e-6
+EPSILON = 2e-4  # of the fourth-order stencil, between truncation and rounding
+INNER_RATE = (
+    0.05  # small enough that five steps through batch norms of six rows stay smooth at this scale
+)
+RATE = 0.1  # of SGD without momentum, for both groups: gradient = (before - after) / RATE
+STUDENT, GATE, TEMPERATURE = "student", "gate", "temperature"
+Objective = Callable[[Params, Params], float]
+
+
+class Update(NamedTuple):
+    """What one outer update started from and what it took as gradients."""
+
+    theta: Params
+    phi: Params
+    theta_slope: Params
+    phi_slope: Params
+    tasks: list[Task]
+    judges: list[Task]
+
+
+@dataclass
+class Case:
+    """A learner, and the definition of what its student and its strategy minimise."""
+
+    learner: Callable[[], Learner]
+    student: Callable[[Params, Params, list[Task]], Objective]
+    strategy: Callable[[Params, Params, list[Task]], Objective]
+    form: str
+    separate: bool = False
+    settings: dict = field(default_factory=dict)
+
+
+def values(module: torch.nn.Module) -> Params:
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def update(case: Case) -> Update:
+    """One outer update by a Trainer."""
+    torch.manual_seed(3)
+    n_classes = N_WAY if case.learner().needs_head else 0
+    student, loss, helper = SmoothConv4(n_classes).double(), gate_and_temperature(), teacher()
+    recipe = MetaKD(
+        student,
+        case.learner(),
+        loss,
+        [helper],
+        Optimisation(lr=RATE, optimiser="sgd", momentum=0.0),
+        strategy_lr=RATE,
+        norm=case.form,
+        **case.settings,
+    )
+    taught, judged = ([episode(i), episode(i + 1)] for i in (0, 2))
+    batch = (stack(taught), stack(judged)) if case.separate else stack(taught)
+    before = values(recipe.student), values(recipe.loss)
+    trainer(max_steps=1, precision="64-true").fit(recipe, datamodule=Fixed([batch]))
+    slopes = [
+        {name: (old[name] - new) / RATE for name, new in values(module).items()}
+        for old, module in zip(before, (recipe.student, recipe.loss), strict=True)
+    ]
+    scale = float(helper.head.scale)
+    as_tasks = [[task(e, values(helper.model), scale) for e in es] for es in (taught, judged)]
+    return Update(*before, *slopes, as_tasks[0], as_tasks[1] if case.separate else as_tasks[0])
+
+
+def relative_error(slope: Params, of: Callable[[Params], float], at: Params, random: int) -> float:
+    """Worst over the slope's own direction and random ones, all of length one."""
+    draw = torch.Generator().manual_seed(7)
+    directions = [slope] + [
+        {n: torch.randn(p.shape, generator=draw, dtype=p.dtype) for n, p in slope.items()}
+        for _ in range(random)
+    ]
+    worst = 0.0
+    for towards in directions:
+        length = torch.stack([d.square().sum() for d in towards.values()]).sum().sqrt()
+        if not length:
+            return math.inf  # nothing was taken for a gradient
+        unit = {name: d / length for name, d in towards.items()}
+
+        def moved(s: float, unit: Params = unit) -> float:
+            return of({**at, **{n: at[n] + s * EPSILON * u for n, u in unit.items()}})
+
+        expected = (8 * (moved(1) - moved(-1)) - (moved(2) - moved(-2))) / (12 * EPSILON)
+        found = sum((slope[n] * u).sum().item() for n, u in unit.items())
+        worst = max(worst, abs(found - expected) / abs(expected))
+    return worst
+
+
+def errors(case: Case, random: int = 1) -> dict[str, float]:
+    """Relative error of the student's, the gate's and the temperature's gradient."""
+    got = update(case)
+    of_student = case.student(got.theta, got.phi, got.tasks)
+    of_strategy = case.strategy(got.theta, got.phi, got.judges)
+    found = {
+        STUDENT: relative_error(
+            got.theta_slope, lambda theta: of_student(theta, got.phi), got.theta, random
+        )
+    }
+    for name, prefix in ((GATE, "gate."), (TEMPERATURE, "match.temperature")):
+        slope = {n: g for n, g in got.phi_slope.items() if n.startswith(prefix)}
+        found[name] = relative_error(
+            slope,
+            lambda phi: of_strategy(got.theta, phi),
+            got.phi,
+            random if name == GATE else 0,
+        )
+    return found
+
+
+def mean(objective: Callable[..., float], tasks: list[Task], *extra: list) -> Objective:
+    """Mean over tasks; `extra` has something of each task's own in front."""
+
+    def of(theta: Params, phi: Params) -> float:
+        each = [objective(*(e[i] for e in extra), theta, phi, t) for i, t in enumerate(tasks)]
+        return sum(each) / len(each)
+
+    return of
+
+
+def second(procedure: Procedure) -> Callable[[Params, Params, list[Task]], Objective]:
+    return lambda theta, phi, tasks: mean(procedure.second_order, tasks)
+
+
+def first(procedure: Procedure) -> Callable[[Params, Params, list[Task]], Objective]:
+    def frozen(theta: Params, phi: Params, tasks: list[Task]) -> Objective:
+        bars = [procedure.trajectory(theta, phi, t) for t in tasks]
+        return mean(procedure.first_order, tasks, bars)
+
+    return frozen
+
+
+def descent(
+    learner: Callable[..., Learner],
+    form: str,
+    order: Callable = second,
+    separate: bool = False,
+    **told,
+) -> Case:
+    """A learner that adapts by loss: student and strategy minimise the query loss after adapting."""
+    objective = order(Procedure(form, lr=INNER_RATE, **told))
+    build = partial(learner, inner_lr=INNER_RATE, inner_steps=5, first_order=order is first)
+    return Case(build, objective, objective, form, separate)
+
+
+def metric(form: str, hypergradient: str) -> Case:
+    """ProtoNet: the student minimises the teaching loss, the strategy the quiz after a pilot step."""
+    defined = Metric(form, lr=0.5)
+
+    def student(theta: Params, phi: Params, tasks: list[Task]) -> Objective:
+        return mean(defined.student, tasks, [defined.gates(theta, phi, t) for t in tasks])
+
+    settings = {"hypergradient": hypergradient, "pilot_lr": 0.5}
+    return Case(ProtoNet, student, lambda *at: mean(defined.pilot, at[2]), form, settings=settings)
+
+
+def proto_maml(**settings) -> Learner:
+    return ProtoMAML(metric="cosine", scale=10.0, **settings)
+
+
+CASES = {
+    "MAML": descent(MAML, "support"),
+    "MAML, batch statistics": descent(MAML, "batch"),
+    "MAML, first order": descent(MAML, "support", first),
+    "MAML, first order, batch statistics": descent(MAML, "batch", first),
+    "MAML, strategy on its own episodes": descent(MAML, "support", separate=True),
+    "ANIL": descent(partial(MAML, adapts="head"), "support", adapts="head."),
+    "ANIL, first order": descent(partial(MAML, adapts="head"), "batch", first, adapts="head."),
+    "BOIL": descent(partial(MAML, adapts="body"), "support", adapts="-head"),
+    "BOIL, first order": descent(partial(MAML, adapts="body"), "batch", first, adapts="-head"),
+    "ProtoMAML": descent(proto_maml, "support", prototypes=True),
+    "ProtoMAML, first order": descent(proto_maml, "support", first, prototypes=True),
+    "ProtoNet, tangent": metric("support", "tangent"),
+    "ProtoNet, tangent, batch statistics": metric("batch", "tangent"),
+    "ProtoNet, unrolled": metric("support", "unrolled"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_outer_update_descends_the_gradient_of_its_definition(name):
+    found = errors(CASES[name])
+    assert all(error < TOLERANCE for error in found.values()), found
+
+
+# --- the check itself is checked: each of these mistakes must be seen ------------------------------------
+
+
+def without_strategy(monkeypatch):
+    """The strategy detached where it teaches."""
+    told = meta.Objective.taught
+    wrong = lambda self, strategy, *rest: told(self, functional.detach(strategy), *rest)  # noqa: E731
+    monkeypatch.setattr(meta.Objective, "taught", wrong)
+
+
+def averaged_over_classes(monkeypatch):
+    """KL divergence averaged over classes, as `reduction="mean"` does, not summed."""
+    right = hinton.kd_loss
+    monkeypatch.setattr(hinton, "kd_loss", lambda s, t, at: right(s, t, at) / s.shape[1])
+
+
+def without_square(monkeypatch):
+    """The factor T^2 left out."""
+    right = hinton.kd_loss
+    monkeypatch.setattr(hinton, "kd_loss", lambda s, t, at: right(s, t, at) / at**2)
+
+
+def square_held_fixed(monkeypatch):
+    """The factor T^2 there, its derivative left out."""
+    right = hinton.kd_loss
+    fixed = lambda s, t, at: right(s, t, at) / at**2 * at.detach() ** 2  # noqa: E731
+    monkeypatch.setattr(hinton, "kd_loss", fixed)
+
+
+def detached_inside_grad(monkeypatch):
+    """Student signals by `.detach()` inside `func.grad`, as one would write it at first."""
+
+    def wrong(forward, params, lesson, progress):
+        def loss(p):
+            output = forward(p)
+            return lesson(output, stop(output), progress).mean()
+
+        return grad(loss)(dict(params))
+
+    monkeypatch.setattr(functional, "lesson_gradient", wrong)
+
+
+def signals_differentiated(monkeypatch):
+    """The inner step differentiated through what the gate sees of the student."""
+
+    def wrong(forward, params, lesson, progress):
+        seen, pull_back = vjp(forward, dict(params))
+        return pull_back(grad(lambda output: lesson(output, output, progress).mean())(seen))[0]
+
+    monkeypatch.setattr(functional, "lesson_gradient", wrong)
+
+
+def trajectory_not_frozen(monkeypatch):
+    """First order with the second derivatives left in."""
+    monkeypatch.setattr(functional, "detach", dict)
+
+
+def strategy_in_the_outer_loss(monkeypatch):
+    """The strategy trained by the loss that it parametrises, beside the quiz."""
+    monkeypatch.setattr(meta, "detach", dict)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "case", "seen_in"),
+    [
+        (without_strategy, "MAML", {GATE, TEMPERATURE}),
+        (without_strategy, "ProtoNet, unrolled", {GATE, TEMPERATURE}),
+        (averaged_over_classes, "MAML", {STUDENT, GATE, TEMPERATURE}),
+        (without_square, "MAML", {STUDENT, GATE, TEMPERATURE}),
+        (square_held_fixed, "MAML", {TEMPERATURE}),
+        (square_held_fixed, "ProtoNet, tangent", {TEMPERATURE}),
+        (detached_inside_grad, "MAML", {STUDENT, GATE, TEMPERATURE}),
+        (signals_differentiated, "MAML", {STUDENT, GATE, TEMPERATURE}),
+        (trajectory_not_frozen, "MAML, first order", {STUDENT, GATE, TEMPERATURE}),
+        (strategy_in_the_outer_loss, "ProtoNet, tangent", {GATE, TEMPERATURE}),
+    ],
+)
+def test_a_mistake_in_the_mathematics_does_not_pass(mistake, case, seen_in, monkeypatch):
+    mistake(monkeypatch)
+    found = errors(CASES[case], random=0)
+    off = {name for name, error in found.items() if error > 1e-4}  # TOLERANCE is a hundredth of it
+    assert off == seen_in, found
+
+
+def test_a_detached_strategy_gets_no_gradient(monkeypatch):
+    without_strategy(monkeypatch)
+    assert all(not slope.any() for slope in update(CASES["MAML"]).phi_slope.values())
