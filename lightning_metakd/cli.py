@@ -16,7 +16,14 @@ from jsonargparse import auto_cli
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_metakd
+from lightning_metakd.callbacks.checkpoints import Checkpoints
+from lightning_metakd.callbacks.cost_report import CostReport
+from lightning_metakd.callbacks.progress import Progress
+from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
+from lightning_metakd.callbacks.results import Results
 from lightning_metakd.callbacks.saving import SaveConfig
+from lightning_metakd.callbacks.strategy_report import StrategyReport
+from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.loggers import RunLogger
 from lightning_metakd.recipes.recipe import Recipe
@@ -37,6 +44,8 @@ class MetaKDCLI(LightningCLI):
             help="name of the run's directory under runs/; by default the stem of the first --config",
         )
 
+        parser.add_argument("--runs", type=str, default="runs", help="folder of all runs")
+
     def _parse_ckpt_path(self) -> None:
         """The configuration decides, not what a checkpoint says of itself."""
 
@@ -46,37 +55,60 @@ class MetaKDCLI(LightningCLI):
         loggers = config.logger if isinstance(config.logger, list) else [config.logger]
         others = [logger for logger in loggers if logger not in (None, True, False)]
         name = self._get(self.config, "experiment") or experiment_name(
-            self._get(self.config, "config")
+            self._get(self.config, "config"), self.subcommand or "fit"
         )
         if config.logger is not False:
-            kwargs["logger"] = [RunLogger(name), *others]
+            kwargs["logger"] = [RunLogger(name, self._get(self.config, "runs")), *others]
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
+        kwargs["plugins"] = [AtomicCheckpointIO(), *(p for p in plugins if p is not None)]
         return super().instantiate_trainer(**kwargs)
 
 
-def experiment_name(configs: Any) -> str:
-    """Stem of the first configuration file."""
+def experiment_name(configs: Any, command: str) -> str:
+    """Stem of the first configuration file; other commands than fit stand beside it, not in its place."""
     paths = [str(path) for path in configs or []]
-    return Path(paths[0]).stem if paths else "default"
+    stem = Path(paths[0]).stem if paths else "default"
+    return stem if command == "fit" else f"{stem}.{command}"
 
 
 def import_everything() -> None:
     """Make short class names known to the parser."""
     for module in pkgutil.walk_packages(lightning_metakd.__path__, "lightning_metakd."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(("__main__", "cli")):
             importlib.import_module(module.name)
 
 
 def with_found_config(args: list[str]) -> list[str]:
     """Where a checkpoint is named and no configuration, that of the run which wrote it."""
-    if any(arg.startswith("--config") for arg in args):
+    checkpoint = option(args, "--ckpt_path")
+    if checkpoint is None or option(args, "--config") is not None:
         return args
-    joined = [arg.split("=", 1)[1] for arg in args if arg.startswith("--ckpt_path=")]
-    apart = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg == "--ckpt_path"]
-    for path in map(Path, joined + apart):
-        config = path.parent.parent / "config.fit.yaml"
-        if config.is_file():
-            return [args[0], "--config", str(config), *args[1:]]
-    return args
+    run = Path(checkpoint).parent.parent
+    if not (run / "config.fit.yaml").is_file():
+        return args
+    beside = f"{run.resolve().parent.name}.{args[0]}"
+    name = [] if option(args, "--experiment") else [f"--experiment={beside}"]
+    return [args[0], f"--config={run / 'config.fit.yaml'}", *name, *args[1:]]
+
+
+def resumed(args: list[str]) -> list[str]:
+    """`--resume`: go on from the last checkpoint of the experiment, or begin where there is none."""
+    if "--resume" not in args:
+        return args
+    args = [arg for arg in args if arg != "--resume"]
+    name = option(args, "--experiment") or experiment_name([option(args, "--config")], "fit")
+    last = Path(option(args, "--runs") or "runs") / name / "latest" / "checkpoints" / "last.ckpt"
+    return [*args, f"--ckpt_path={last.resolve()}"] if last.is_file() else args
+
+
+def option(args: list[str], name: str) -> str | None:
+    """The first value given for an option, as `--name value` or `--name=value`."""
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        if arg == name:
+            return following
+        if arg.startswith(f"{name}="):
+            return arg.removeprefix(f"{name}=")
+    return None
 
 
 def main(args: list[str] | None = None) -> LightningCLI | None:
@@ -97,10 +129,23 @@ def main(args: list[str] | None = None) -> LightningCLI | None:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         save_config_callback=SaveConfig,
-        trainer_defaults={"use_distributed_sampler": False},
+        trainer_defaults={
+            "use_distributed_sampler": False,
+            "num_sanity_val_steps": 0,
+            "enable_model_summary": False,
+            "callbacks": [
+                Checkpoints(),
+                CostReport(),
+                StrategyReport(),
+                ReplicaConsistency(),
+                FrozenStaysFrozen(),
+                Results(),
+                Progress(),
+            ],
+        },
         parser_kwargs={
             "prog": "metakd",
             "description": f"Commands without a Trainer: {', '.join(COMMANDS)}.",
         },
-        args=with_found_config(args) if args else args,
+        args=with_found_config(resumed(args)),
     )

@@ -1,0 +1,66 @@
+"""Which states of a run are kept, under names that say what they are."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from lightning_metakd.loggers import run_directory
+
+
+class Checkpoints(Checkpoint):
+    """Writes `last.ckpt` (to resume from), `best.ckpt` (on validation) and `final.ckpt` (training is complete).
+
+    Best is the highest `val/student_accuracy`; of equal ones the earlier. A run without `final.ckpt` was
+    stopped.
+
+    Args:
+        every_minutes: time between two writes of `last.ckpt`.
+    """
+
+    def __init__(self, every_minutes: float = 2.0) -> None:
+        if every_minutes <= 0:
+            raise ValueError(f"every_minutes={every_minutes} must be positive.")
+        self.every_minutes, self.best = every_minutes, -math.inf
+        self.folder: Path | None = None
+        self.written = time.monotonic()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = run_directory(trainer)  # every process
+        quiet = folder is None or trainer.fast_dev_run or stage != "fit"
+        self.folder = None if quiet or folder is None else folder / "checkpoints"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        due = time.monotonic() - self.written > 60 * self.every_minutes
+        if trainer.world_size > 1:  # clocks differ, and saving is done by all processes together
+            due = trainer.strategy.broadcast(due)
+        if due:
+            self.write(trainer, "last")
+            self.written = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        accuracy = trainer.callback_metrics.get("val/student_accuracy")
+        inside_fit = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if inside_fit and accuracy is not None and float(accuracy) > self.best:
+            self.best = float(accuracy)
+            self.write(trainer, "best")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.write(trainer, "last")
+        self.write(trainer, "final")
+
+    def write(self, trainer: Trainer, name: str) -> None:
+        """Save under a name, over what stood there."""
+        if self.folder is not None:
+            trainer.save_checkpoint(self.folder / f"{name}.ckpt")
