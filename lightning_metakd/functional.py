@@ -39,6 +39,10 @@ class Bound:
         """The network's answer for `x` with these parameters."""
         return functional_call(self.module, dict(params), (x,))
 
+    def statistics(self, params: Params, x: Tensor) -> Params:
+        """The statistics of `x` alone; nothing is computed where no norm wants them."""
+        return self.observe(params, x)[1] if self.norms else {}
+
     def classify(self, params: Params, embedding: Tensor) -> Tensor:
         """The logits of the network's own head for an embedding."""
         return functional_call(self.module.head, part(params, "head"), (embedding,))

@@ -5,7 +5,10 @@ teachers, so that a strategy is not applied to a loss or a head it was not learn
 """
 
 import json
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from lightning_metakd.files import written_whole
 from lightning_metakd.losses.coefficient import Coefficient
 from lightning_metakd.losses.loss import Loss
+from lightning_metakd.types import Batch, Context, Output
 
 
 def coefficients(loss: nn.Module) -> dict[str, Coefficient]:
@@ -22,13 +26,24 @@ def coefficients(loss: nn.Module) -> dict[str, Coefficient]:
     return {name: c for name, c in loss.named_modules() if isinstance(c, Coefficient)}
 
 
-def describe(loss: nn.Module) -> dict[str, float]:
-    """Mean of each coefficient that is one learned number or one per class; others need rows."""
-    found = {}
-    for name, coefficient in coefficients(loss).items():
-        raw = getattr(coefficient, "raw", None)
-        if isinstance(raw, Tensor):
-            found[f"{name}_mean"] = float(coefficient.interval.squash(raw.detach()).mean())
+def describe(loss: Loss, student: Output, batch: Batch, context: Context) -> dict[str, float]:
+    """What each coefficient says of these rows: its mean, and its range where rows differ."""
+    said: dict[str, Tensor] = {}
+
+    def listener(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def listen(module: nn.Module, args: Any, value: Tensor) -> None:
+            said[name] = value
+
+        return listen
+
+    with torch.no_grad(), ExitStack() as hooks:
+        for name, coefficient in coefficients(loss).items():
+            hooks.callback(coefficient.register_forward_hook(listener(name)).remove)
+        loss(student, batch, context)
+    found = {f"{name}_mean": float(value.mean()) for name, value in said.items()}
+    for name, value in said.items():
+        if value.dim():
+            found |= {f"{name}_min": float(value.min()), f"{name}_max": float(value.max())}
     return found
 
 

@@ -102,5 +102,8 @@ class Forward(Protocol):
         Joined to `params`, the statistics make the network answer row by row.
         """
 
+    def statistics(self, params: Params, x: Tensor) -> Params:
+        """The norm statistics of `x` alone; nothing is computed where no norm wants them."""
+
     def classify(self, params: Params, embedding: Tensor) -> Tensor:
         """The logits of the network's own head for an embedding [n, d]."""

@@ -108,8 +108,7 @@ class MAML(Learner):
             steps,
             self.first_order,
         )
-        _, statistics = forward.observe(trajectory[-1], support.x)
-        params = {**trajectory[-1], **statistics}
+        params = {**trajectory[-1], **forward.statistics(trajectory[-1], support.x)}
         return Adapted(params, lambda x: forward(params, x), tuple(trajectory))
 
     def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:

@@ -72,8 +72,7 @@ class ProtoMAML(Learner):
         trajectory = descend(answer, start, lesson, self.inner_lr, steps, self.first_order)
         adapted = dict(trajectory[-1])
         means = {PROTOTYPES: adapted.pop(PROTOTYPES)}
-        _, statistics = forward.observe(adapted, support.x)
-        body = {**adapted, **statistics}
+        body = {**adapted, **forward.statistics(adapted, support.x)}
 
         def predict(x: Tensor) -> Output:
             return classified(means, forward(body, x))

@@ -70,7 +70,6 @@ class Episodic(Recipe):
         if self.teachers:
             columns += ["teacher_accuracy", "teacher_nll", "agreement"]
         self.rows_of_episodes, self.calibration = EpisodeRows(columns), Calibration()
-        self.rows: dict[str, Tensor] = {}
         self.latest: Episode | None = None
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
@@ -141,7 +140,13 @@ class Episodic(Recipe):
         self.rows_of_episodes.reset()
         self.calibration.reset()
         found = summary(self.rows) | {"ece": ece}
-        self.record.update(found, stage=stage, episodes=len(self.rows["id"]), **self.described())
+        self.record.update(
+            found,
+            stage=stage,
+            episodes=len(self.rows["id"]),
+            **self.described(),
+            **self.data_described(),
+        )
         log = {
             f"{stage}/student_accuracy": found["accuracy"],
             f"{stage}/accuracy_ci95": found["ci95"],
@@ -174,8 +179,6 @@ class Episodic(Recipe):
             "loss": type(self.loss).__name__,
             "transductive": "batch" in norms,
             "teacher_at_test": self.teacher_at_test,
-            "teacher_head": [type(t.head).__name__ for t in self.teachers] or None,
-            "teacher_sha256": [t.sha256 for t in self.teachers] or None,
         }
 
     # --- teachers' confidence ------------------------------------------------------------------

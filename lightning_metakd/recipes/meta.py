@@ -24,6 +24,7 @@ from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets, lesso
 from lightning_metakd.models.norm import NormForm
 from lightning_metakd.recipes.episodic import Episodic
 from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.recipes.recipe import LISTEN_EVERY
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Batch, Episode, Forward, Lesson, Output, Params
 
@@ -125,6 +126,7 @@ class MetaKD(Episodic):
         init: checkpoint whose weights the student starts from; a head of another width is dropped.
         strategy: file of a learned strategy to start from.
         strategy_lr: learning rate of the strategy; 0 keeps it as it is.
+        strategy_every: outer steps from one update of the strategy to the next.
         norm: whose statistics normalise in an episode: `support`, `running` or `batch` (transductive).
         quiz: what judges the strategy on held-out rows; by default cross-entropy where the lesson acts
             inside the adaptation, and otherwise cross-entropy at the best scale of the logits.
@@ -144,6 +146,7 @@ class MetaKD(Episodic):
         init: str | None = None,
         strategy: str | None = None,
         strategy_lr: float = 0.0,
+        strategy_every: int = 1,
         norm: NormForm = "support",
         quiz: Loss | None = None,
         hypergradient: Literal["tangent", "unrolled"] = "tangent",
@@ -167,6 +170,9 @@ class MetaKD(Episodic):
             raise ValueError(
                 f"pilot_lr={pilot_lr} must be positive; about the outer learning rate."
             )
+        if strategy_every < 1:
+            raise ValueError(f"strategy_every={strategy_every} must be at least 1.")
+        self.strategy_every = strategy_every
         self.strategy_on_seen_classes = strategy_on_seen_classes
         self.one_pass = learner.adapts_by_loss and quiz is None
         default = Targets() if learner.adapts_by_loss else CalibratedTargets()
@@ -219,25 +225,44 @@ class MetaKD(Episodic):
         """One outer update on a meta-batch."""
         shared = isinstance(batch, Episode)
         episodes, judges = (batch, batch) if shared else batch
+        taught = [self.asked(episode) for episode in each(episodes)]
         objective, theta = self.objective(), self.meta()
         strategy = dict(self.loss.named_parameters())
-        learns = self.strategy_lr > 0
+        learns = self.strategy_lr > 0 and self.trainer.global_step % self.strategy_every == 0
         one_pass = learns and shared and self.one_pass
         told = strategy if one_pass else detach(strategy)
-        losses = [objective.student_loss(theta, told, self.asked(e)) for e in each(episodes)]
+        losses = [objective.student_loss(theta, told, episode) for episode in taught]
         scalar = student_loss = torch.stack(losses).mean()
         if learns and not one_pass:
-            quizzes = [
-                objective.strategy_loss(theta, strategy, self.asked(e)) for e in each(judges)
-            ]
-            quiz_loss = torch.stack([loss for loss, _ in quizzes]).mean()
-            gain = torch.stack([gain for _, gain in quizzes]).mean()
-            scalar = student_loss + quiz_loss
-            self.log("train/quiz_loss", quiz_loss.detach(), batch_size=len(quizzes))
-            self.log("strategy/pilot_gain", gain, batch_size=len(quizzes))
-        self.outer_update(scalar)
-        self.latest = self.asked(each(judges)[0])
-        self.log("train/outer_loss", student_loss.detach(), batch_size=len(losses), prog_bar=True)
+            judging = taught if shared else [self.asked(episode) for episode in each(judges)]
+            scalar = student_loss + self.strategy_loss(objective, theta, strategy, judging)
+        self.outer_update(scalar, idle=() if learns else tuple(strategy.values()))
+        self.latest = taught[0]
+        self.listen_to(objective, theta, strategy, taught[0])
+        self.log("train/outer_loss", student_loss.detach(), batch_size=len(losses))
+
+    def strategy_loss(
+        self, objective: Objective, theta: Params, strategy: Params, judging: list[Episode]
+    ) -> Tensor:
+        """The quiz, whose gradient reaches the strategy alone."""
+        quizzes = [objective.strategy_loss(theta, strategy, episode) for episode in judging]
+        loss = torch.stack([loss for loss, _ in quizzes]).mean()
+        gain = torch.stack([gain for _, gain in quizzes]).mean()
+        log = {"train/quiz_loss": loss.detach(), "strategy/pilot_gain": gain}
+        self.log_dict(log, batch_size=len(judging))
+        return loss
+
+    def listen_to(
+        self, objective: Objective, theta: Params, strategy: Params, episode: Episode
+    ) -> None:
+        """What the coefficients say of the rows on which they act."""
+        if (self.trainer.global_step - 1) % LISTEN_EVERY:
+            return
+        told = objective.taught(detach(strategy), episode.support, episode)
+        batch = episode.support if self.learner.adapts_by_loss else episode.query
+        with torch.no_grad():
+            answer = objective.adapt(detach(theta), told, episode).predict(batch.x)
+        self.listen(answer, batch, episode.classes)
 
 
 def each(episodes: Episode) -> list[Episode]:

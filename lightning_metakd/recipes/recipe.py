@@ -6,6 +6,7 @@ drift apart silently. A recipe fetches, calls and logs; the mathematics lies in 
 """
 
 from abc import ABC
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
+from lightning_metakd.files import file_sha256
 from lightning_metakd.losses.loss import Loss, Targets
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import NormForm, make_episodic
@@ -23,7 +25,11 @@ from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.optimisation import Optimisation, decay_groups
 from lightning_metakd.strategy import describe, load_strategy, save_strategy
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers import Teacher, weights_hash
+from lightning_metakd.types import Batch, Context, Output
+
+LISTEN_EVERY = 50
+"""Outer steps between two looks at the coefficients."""
 
 
 class Recipe(LightningModule, ABC):
@@ -71,6 +77,8 @@ class Recipe(LightningModule, ABC):
         decay = self.optimisation.ema_decay
         self.ema = None if decay is None else averaged(self.student, decay)
         self.record: dict[str, Any] = {}
+        self.rows: dict[str, Tensor] = {}
+        self.said: dict[str, float] = {}
 
     # --- files are opened late -----------------------------------------------------------------
 
@@ -100,6 +108,20 @@ class Recipe(LightningModule, ABC):
         left_out = [name for name in own if name.startswith("teachers.") and ".model." in name]
         checkpoint["state_dict"].update({name: own[name] for name in left_out})
 
+    def data_described(self) -> dict[str, Any]:
+        """What the result row says of files and data."""
+        data: Any = self.trainer.datamodule
+        names = ("n_way", "k_shot", "n_query", "eval_seed")
+        return {
+            "source": data.source.name,
+            "init_sha256": None if self.init is None else file_sha256(Path(self.init)),
+            "teacher_sha256": [t.sha256 for t in self.teachers] or None,
+            "teacher_head": [type(t.head).__name__ for t in self.teachers] or None,
+            "strategy_sha256": weights_hash(self.loss) if len(self.loss.state_dict()) else None,
+            "strategy": ", ".join(sorted(self.loss.state_dict())) or None,
+            **{name: getattr(data, name) for name in names if name in vars(data)},
+        }
+
     def trained_classes(self) -> list[int]:
         """Dataset classes on which the student was trained."""
         return []
@@ -127,15 +149,17 @@ class Recipe(LightningModule, ABC):
         if steps < 0 and trainer.max_epochs is not None and trainer.max_epochs > 0:
             steps = trainer.max_epochs * int(trainer.num_training_batches)
         parts = [trainer.global_step / steps] if steps > 0 else []
-        for timer in trainer.callbacks:
-            if isinstance(timer, Timer) and timer._duration is not None:
-                parts.append(timer.time_elapsed() / timer._duration)
+        timers = [c for c in trainer.callbacks if isinstance(c, Timer) and c._duration]
+        parts += [timer.time_elapsed() / float(timer._duration) for timer in timers]
         furthest = min(1.0, max(parts, default=0.0))
         # clocks differ between processes, and rates must not
         return float(trainer.strategy.broadcast(furthest)) if trainer.world_size > 1 else furthest
 
-    def outer_update(self, scalar: Tensor) -> None:
+    def outer_update(self, scalar: Tensor, idle: Sequence[Tensor] = ()) -> None:
         """Backward, clip, step, average.
+
+        Args:
+            idle: parameters that this step leaves alone.
 
         Raises:
             FloatingPointError: if the gradient is not finite; nothing was changed then.
@@ -145,7 +169,10 @@ class Recipe(LightningModule, ABC):
         for group in optimiser.param_groups:
             group["lr"] = group["peak_lr"] * factor
         optimiser.zero_grad()
-        self.manual_backward(scalar)
+        # a parameter without any gradient would be an error on several processes
+        self.manual_backward(scalar + sum(0.0 * p.sum() for p in idle))
+        for p in idle:
+            p.grad = None
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         limit = self.optimisation.grad_clip
         norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
@@ -175,9 +202,20 @@ class Recipe(LightningModule, ABC):
 
     # --- strategy ------------------------------------------------------------------------------
 
+    def listen(self, student: Output, batch: Batch, classes: Tensor) -> None:
+        """Now and then, ask the coefficients what they say of a batch."""
+        if (self.trainer.global_step - 1) % LISTEN_EVERY == 0:
+            progress = student.logits.new_ones(())
+            context = Context(classes[batch.y], progress, student)
+            self.said = describe(self.loss, student, batch, context)
+
     def describe_strategy(self) -> dict[str, float]:
-        """The last values of the coefficients, for logging."""
-        return describe(self.loss)
+        """What the coefficients last said, for logging."""
+        return self.said
+
+    def adaptation(self) -> Callable[[], object] | None:
+        """One adaptation, for counting its cost; None where the recipe does not adapt."""
+        return None
 
     def save_strategy(self, path: Path) -> None:
         """Write the strategy with a readable head."""

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
-from lightning_metakd.functional import bind, bind_loss, detach, lesson_mean
+from lightning_metakd.functional import bind, bind_loss, detach, lesson_mean, stop
 from lightning_metakd.hypergradient import PILOTS, Pilot
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
 from lightning_metakd.models.norm import make_episodic
@@ -95,6 +95,7 @@ class SingleTask(Recipe):
             self.log("train/quiz_loss", pilot.loss.detach(), batch_size=len(taught.y))
             self.log("strategy/pilot_gain", pilot.gain, batch_size=len(taught.y))
         self.outer_update(scalar)
+        self.listen(stop(answer), taught, classes)
         accuracy = (answer.logits.argmax(-1) == taught.y).float().mean()
         log = {"train/outer_loss": student_loss.detach(), "train/student_accuracy": accuracy}
         self.log_dict(log, batch_size=len(taught.y), prog_bar=True)
@@ -161,6 +162,7 @@ class SingleTask(Recipe):
             accuracy=accuracy,
             ci95=ci95,
             nll=nll / rows,
+            **self.data_described(),
         )
         self.log_dict(
             {f"{stage}/student_accuracy": accuracy, f"{stage}/accuracy_ci95": ci95}, prog_bar=True
