@@ -1,0 +1,106 @@
+# Every target is one of the README's commands; `make` alone lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+METAKD := $(BIN)/metakd
+DATA ?= data
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo cifar-fs maml test test-all check lint format type notebooks report clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | column -t -s '|'
+
+# --- set-up --------------------------------------------------------------------------------------
+
+install: $(VENV)/.installed  ## Make the environment in .venv, unless it is there
+
+# torch and torchvision are taken together: a pair of different builds does not import
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,benchmarks]'
+	@touch $@
+
+# --- runs ----------------------------------------------------------------------------------------
+# A run is complete when its final.ckpt is there; one that was stopped goes on from its last.ckpt.
+
+trained = runs/$(1)/latest/checkpoints/final.ckpt
+tested = runs/$(1)/latest/results.jsonl
+
+demo: install  ## Teacher, meta-distillation, test and result table on synthetic images, in minutes
+	$(METAKD) fit --config configs/experiment/single_task_synthetic_teacher.yaml
+	$(METAKD) fit --config configs/experiment/meta_kd_synthetic_5w5s.yaml
+	$(METAKD) test --ckpt_path runs/meta_kd_synthetic_5w5s/latest/checkpoints/final.ckpt
+	$(METAKD) report --folder runs/meta_kd_synthetic_5w5s.test
+
+# The main table: a teacher, a start, four students from it for the same time, and their tests.
+TEACHER := $(call trained,single_task_cifar_fs_teacher)
+START := $(call trained,single_task_cifar_fs_start)
+PLAIN := single_task_cifar_fs_plain
+ALONE := meta_kd_cifar_fs_5w5s_alone
+CONSTANT := meta_kd_cifar_fs_5w5s_constant
+GATE := meta_kd_cifar_fs_5w5s_match_gate
+ROWS := $(PLAIN) $(ALONE) $(CONSTANT) $(GATE)
+TAUGHT := $(CONSTANT) $(GATE)
+TESTS := $(foreach shots,1 5,$(ROWS:%=%-$(shots)shot-evaluate) $(ROWS:%=%-$(shots)shot-fine_tune) \
+	$(TAUGHT:%=%-$(shots)shot-with_teacher))
+
+$(foreach row,$(ROWS),$(call trained,$(row))): $(START)
+$(foreach row,$(TAUGHT),$(call trained,$(row))): $(TEACHER)
+
+runs/%/latest/checkpoints/final.ckpt: | install
+	$(METAKD) fit --resume --config configs/experiment/$*.yaml --data.source.root=$(DATA)
+
+# the stem of a test is <row>-<k>shot-<how>
+row = $(word 1,$(subst -, ,$(1)))
+shots = $(patsubst %shot,%,$(word 2,$(subst -, ,$(1))))
+how = $(word 3,$(subst -, ,$(1)))
+LOSS_$(CONSTANT) := --model.loss=configs/loss/match_gate_constant.yaml
+LOSS_$(GATE) := --model.loss=configs/loss/match_gate_per_sample.yaml \
+	--model.strategy=runs/$(GATE)/latest/strategy.safetensors
+
+.SECONDEXPANSION:
+runs/table/%/latest/results.jsonl: $(TEACHER) $$(call trained,$$(call row,$$*))
+	$(METAKD) test --runs=runs/table --experiment=$* --config \
+	configs/experiment/meta_kd_cifar_fs_5w5s_$(patsubst with_teacher,fine_tune,$(call how,$*)).yaml \
+	$(if $(filter with_teacher,$(call how,$*)),--model.teacher_at_test=true $(LOSS_$(call row,$*))) \
+	--model.init=$(call trained,$(call row,$*)) --data.k_shot=$(call shots,$*) --data.source.root=$(DATA)
+
+cifar-fs: $(TESTS:%=runs/table/%/latest/results.jsonl)  ## The main table on real CIFAR-FS (DATA=folder of images), resumable
+	$(METAKD) report --folder runs/table --baseline $(PLAIN)
+
+# --- checks --------------------------------------------------------------------------------------
+
+test: install  ## The default test suite
+	$(BIN)/python -m pytest -q
+
+test-all: install  ## Slow tests too
+	$(BIN)/python -m pytest -q -m ''
+
+check: lint type test  ## Everything that a change must pass
+
+lint: install  ## Style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install  ## Rewrite to the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: install  ## Types
+	$(BIN)/mypy
+
+notebooks: install  ## Execute the notebooks
+	for notebook in notebooks/*.ipynb; do \
+	  $(BIN)/jupyter execute --inplace $$notebook || exit 1; done
+
+report: install  ## Table of all results under runs/
+	$(METAKD) report
+
+clean:  ## Remove what tests and builds left behind; runs stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
