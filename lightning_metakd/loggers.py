@@ -70,6 +70,8 @@ def point_latest(folder: Path, version: str) -> None:
 
 def first_process() -> bool:
     """Whether this is the process that writes, as far as is known."""
+    if torch.distributed.is_initialized():
+        return torch.distributed.get_rank() == 0
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
@@ -77,23 +79,29 @@ class RunLogger(CSVLogger):
     """Numbers in `<save_dir>/<experiment>/<version>/metrics.csv`, versions counted from 0.
 
     Args:
-        experiment: name of what is run.
+        experiment: name of what is run; null is that of the configuration file.
         save_dir: folder of all runs.
         flush_logs_every_n_steps: how often numbers are written to disk.
     """
 
     def __init__(
         self,
-        experiment: str = "default",
+        experiment: str | None = None,
         save_dir: str = "runs",
         flush_logs_every_n_steps: int = 100,
     ) -> None:
+        super().__init__(save_dir, "", flush_logs_every_n_steps=flush_logs_every_n_steps)
+        self.call_it(experiment or "default")
+        self.is_named = experiment is not None
+        self._agreed = False
+
+    def call_it(self, experiment: str) -> None:
+        """Set the name of what is run."""
         if not re.fullmatch(r"\w[\w.+-]*", experiment) or experiment == "latest":
             raise ValueError(
                 f"experiment={experiment!r} names a directory; use letters, digits, and . _ + -."
             )
-        super().__init__(save_dir, experiment, flush_logs_every_n_steps=flush_logs_every_n_steps)
-        self._agreed = False
+        self._name = experiment
 
     @property
     def version(self) -> str:
@@ -220,8 +228,8 @@ def with_run_logger(
 
     Args:
         given: what `trainer.logger` says; false writes nothing at all.
-        experiment: name of the run, where `given` does not hold a RunLogger.
-        save_dir: folder of all runs, likewise.
+        experiment: name of the run, where `given` does not hold a RunLogger with one.
+        save_dir: folder of all runs, where `given` does not hold a RunLogger.
     """
     if given is False:
         return []
@@ -231,6 +239,8 @@ def with_run_logger(
         asked = [given] if isinstance(given, Logger) else list(given)
     runs = [logger for logger in asked if isinstance(logger, RunLogger)]
     run = runs[0] if runs else RunLogger(experiment, save_dir)
+    if not run.is_named:
+        run.call_it(experiment)
     others = [logger for logger in asked if logger is not run]
     for logger in others:
         if isinstance(logger, WandbOrOffline):

@@ -6,9 +6,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
-from tests.callbacks.tiny import QUIET, Tiny, batches, trainer
-
-pytestmark = [pytest.mark.filterwarnings(text) for text in QUIET]
+from tests.callbacks.tiny import Tiny, batches, trainer
 
 
 def test_what_was_saved_is_loaded(tmp_path):

@@ -15,10 +15,8 @@ from lightning_metakd.loggers import (
     scrubbed,
     with_run_logger,
 )
-from tests.callbacks.tiny import QUIET, Tiny, batches, trainer
+from tests.callbacks.tiny import Tiny, batches, trainer
 from tests.processes import run_on
-
-pytestmark = [pytest.mark.filterwarnings(text) for text in QUIET]
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +83,7 @@ def test_latest_that_cannot_be_set_is_a_warning(tmp_path):
     assert [p.name for p in (tmp_path / "a").iterdir() if p.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..", "latest", "-x"])
+@pytest.mark.parametrize("name", ["a/b", "..", "latest", "-x", " "])
 def test_a_name_that_is_no_directory_is_refused(name):
     with pytest.raises(ValueError, match="names a directory; use letters, digits"):
         RunLogger(name)
@@ -126,6 +124,8 @@ def test_the_run_directory_comes_first_whatever_else_is_asked_for(tmp_path):
     assert with_run_logger(True, "a")[0].name == "a"
     assert with_run_logger(False, "a") == []
     assert with_run_logger([other, run], "b") == [run, other]
+    (unnamed,) = with_run_logger(RunLogger(save_dir=str(tmp_path)), "c")
+    assert unnamed.log_dir == str(tmp_path / "c" / "0")
     first, second = with_run_logger(other, "b", str(tmp_path))
     assert (first.name, second) == ("b", other)
 

@@ -39,6 +39,14 @@ class Cost(NamedTuple):
     latency_p95_ms: float
 
 
+class Shape(NamedTuple):
+    """What an input looks like; a tensor seen inside `torch.func` must not leave it."""
+
+    size: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
 def count_parameters(module: nn.Module) -> int:
     """Numbers in the parameters, trainable or frozen, shared ones once; buffers are not parameters."""
     return sum(p.numel() for p in module.parameters())
@@ -129,12 +137,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def input_shapes(modules: list[nn.Module], found: dict[nn.Module, Tensor]) -> Iterator[None]:
-    """Note the first input of each module, as an empty tensor of the same shape, type and device."""
+def input_shapes(modules: list[nn.Module], found: dict[nn.Module, Shape]) -> Iterator[None]:
+    """Note what the first input of each module looks like; under `vmap` that of one task."""
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
         if args and isinstance(args[0], Tensor) and module not in found:
-            found[module] = torch.empty(args[0].shape, dtype=args[0].dtype, device=args[0].device)
+            found[module] = Shape(tuple(args[0].shape), args[0].dtype, args[0].device)
 
     hooks = [module.register_forward_pre_hook(note) for module in modules]
     try:
@@ -144,10 +152,10 @@ def input_shapes(modules: list[nn.Module], found: dict[nn.Module, Tensor]) -> It
             hook.remove()
 
 
-def one_like(shape: Tensor) -> Tensor:
+def one_like(shape: Shape) -> Tensor:
     """One input of the shape, type and device: noise, or zeros where the type has no noise."""
-    one = torch.zeros_like(shape[:1])
-    if not one.is_floating_point():
-        return one
+    size = (1, *shape.size[1:])
+    if not shape.dtype.is_floating_point:
+        return torch.zeros(size, dtype=shape.dtype, device=shape.device)
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(one.shape, generator=generator).to(one)
+    return torch.randn(size, generator=generator).to(shape.device, shape.dtype)

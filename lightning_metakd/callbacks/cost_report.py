@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_metakd.callbacks.cost import (
     Cost,
+    Shape,
     count_flops,
     evaluating,
     input_shapes,
@@ -40,7 +41,7 @@ class CostReport(Callback):
                 "adapt_repeats >= 1."
             )
         self.repeats, self.adapt_repeats = repeats, adapt_repeats
-        self.shapes: dict[nn.Module, Tensor] = {}
+        self.shapes: dict[nn.Module, Shape] = {}
         self.watching = ExitStack()
 
     def watch(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,13 +4,16 @@ import time
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call, grad, vmap
 
 from lightning_metakd.callbacks.cost import (
+    Shape,
     count_bytes,
     count_flops,
     count_macs,
     count_parameters,
     evaluating,
+    input_shapes,
     latency,
     measure,
     one_like,
@@ -84,8 +87,9 @@ def test_modes_come_back_after_an_error_too():
 
 
 def test_one_input_keeps_shape_and_type():
-    assert one_like(torch.empty(7, 3, 2, dtype=torch.float64)).shape == (1, 3, 2)
-    tokens = one_like(torch.empty(7, 4, dtype=torch.long))
+    image = one_like(Shape((7, 3, 2), torch.float64, torch.device("cpu")))
+    assert (image.shape, image.dtype) == ((1, 3, 2), torch.float64)
+    tokens = one_like(Shape((7, 4), torch.long, torch.device("cpu")))
     assert tokens.dtype == torch.long
     assert tokens.tolist() == [[0, 0, 0, 0]]
 
@@ -140,3 +144,19 @@ def test_too_few_repeats_are_refused():
         ValueError, match="repeats=3 and adapt_repeats=5 are too few; use repeats >= 30"
     ):
         CostReport(repeats=3)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_input_shapes_are_seen_through_an_inner_loop(mapped):
+    net, found = Tiny().student, {}
+    params = dict(net.named_parameters())
+
+    def loss(p, x):
+        return functional_call(net, p, (x,)).logits.square().mean()
+
+    step = vmap(grad(loss), in_dims=(None, 0)) if mapped else grad(loss)
+    with input_shapes([net], found):
+        step(params, torch.ones(2, 7, 5) if mapped else torch.ones(7, 5))
+    assert found[net] == (torch.Size([7, 5]), torch.float32, torch.device("cpu"))
+    assert one_like(found[net]).shape == (1, 5)
+    assert not net._forward_pre_hooks

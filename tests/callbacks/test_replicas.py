@@ -6,7 +6,8 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency, checksum
-from tests.callbacks.tiny import QUIET, Tiny, batches, trainer
+from tests.callbacks.tiny import Tiny, batches, trainer
+from tests.conftest import ADVICE
 from tests.processes import run_on
 
 
@@ -73,7 +74,7 @@ def fit(rank, world, kind, folder):
     module = kind()
     environment = DDPStrategy(cluster_environment=Met(rank, world), process_group_backend="gloo")
     runner = trainer(folder, ReplicaConsistency(3), devices=world, strategy=environment)
-    for text in QUIET:
+    for text in ADVICE:
         warnings.filterwarnings(*text.split(":", 1))
     runner.fit(module, batches())
     return runner.global_step, runner.loggers[0].log_dir

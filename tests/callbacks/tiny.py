@@ -119,10 +119,3 @@ def trainer(folder, *callbacks, **options):
             **options,
         }
     )
-
-
-QUIET = [  # advice of the Trainer that does not concern 12 rows
-    "ignore:.*does not have many workers",
-    "ignore:.*but have no `val_dataloader`",
-    "ignore:.*treespec, LeafSpec",  # Lightning 2.6.6 on torch 2.15
-]
