@@ -48,6 +48,7 @@ class Coefficient(nn.Module, ABC):
     """A weight, gate or temperature."""
 
     interval: Interval = Interval()
+    needs_teacher: bool = False
 
     def own(
         self, name: str, interval: Interval, default: float, *, closed: bool = False
@@ -55,16 +56,18 @@ class Coefficient(nn.Module, ABC):
         """Told once by the loss that owns it where it lies and where it starts.
 
         Args:
-            closed: whether a value that is not learned may lie on the border.
+            closed: whether a value that is not learned may lie on a finite border; a learned one would
+                have to start at infinity.
 
         Raises:
             ValueError: if a value of the config lies outside.
         """
         self.interval = interval
+        closed = closed and not any(True for _ in self.parameters())
         for value in self.values():
             inside = interval.low < value < interval.high
-            on_border = closed and value in interval
-            if not (inside or on_border) or math.isnan(value):
+            on_border = closed and value in interval and math.isfinite(value)
+            if not (inside or on_border):
                 low, high = ("[", "]") if closed else ("(", ")")
                 raise ValueError(
                     f"{name}={value} is outside of {low}{interval.low}, {interval.high}{high}; "
@@ -172,6 +175,8 @@ class LearnedPerSample(Coefficient):
         student_signals: whether it also looks at the student's own answer.
     """
 
+    needs_teacher = True
+
     def __init__(
         self, hidden: int = 8, init: float | None = None, student_signals: bool = True
     ) -> None:
@@ -185,11 +190,9 @@ class LearnedPerSample(Coefficient):
         return () if self.init is None else (self.init,)
 
     def start(self, default: float) -> None:
-        last = self.net[2]
-        nn.init.zeros_(last.weight)
-        nn.init.constant_(
-            last.bias, self.interval.unsquash(default if self.init is None else self.init)
-        )
+        weight, bias = self.net[2].parameters()
+        nn.init.zeros_(weight)
+        nn.init.constant_(bias, self.interval.unsquash(default if self.init is None else self.init))
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
         return self.interval.squash(

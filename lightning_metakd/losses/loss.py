@@ -96,7 +96,8 @@ class WeightedSum(Loss):
                 for name in terms
             }
         )
-        self.needs_teacher = any(term.needs_teacher for term in terms.values())
+        parts = [*terms.values(), *self.weights.values()]
+        self.needs_teacher = any(part.needs_teacher for part in parts)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         weighted = [
