@@ -4,6 +4,7 @@ import logging
 import os
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -44,3 +45,11 @@ def real_data():
 def data_folder() -> Path:
     named = os.environ.get("METAKD_DATA")
     return Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def as_users_run_it():
+    """Without the run-time check of types, which answers a wrong shape before our message can."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
