@@ -6,6 +6,8 @@ configuration is named beside it, or is found in the run's directory.
 """
 
 import importlib
+import logging
+import os
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -25,7 +27,7 @@ from lightning_metakd.callbacks.saving import SaveConfig
 from lightning_metakd.callbacks.strategy_report import StrategyReport
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.datamodules import SourceData
-from lightning_metakd.loggers import RunLogger
+from lightning_metakd.loggers import with_run_logger
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
 
@@ -52,13 +54,15 @@ class MetaKDCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """A directory of its own for each run; other loggers of the configuration stand beside it."""
         config = self._get(self.config_init, "trainer")
-        loggers = config.logger if isinstance(config.logger, list) else [config.logger]
-        others = [logger for logger in loggers if logger not in (None, True, False)]
+        if str(config.precision).startswith("16"):
+            raise ValueError(
+                f"trainer.precision={config.precision} loses hyper-gradients to underflow; use bf16-mixed or "
+                "32-true."
+            )
         name = self._get(self.config, "experiment") or experiment_name(
             self._get(self.config, "config"), self.subcommand or "fit"
         )
-        if config.logger is not False:
-            kwargs["logger"] = [RunLogger(name, self._get(self.config, "runs")), *others]
+        kwargs["logger"] = with_run_logger(config.logger, name, self._get(self.config, "runs"))
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
         kwargs["plugins"] = [AtomicCheckpointIO(), *(p for p in plugins if p is not None)]
         return super().instantiate_trainer(**kwargs)
@@ -111,14 +115,40 @@ def option(args: list[str], name: str) -> str | None:
     return None
 
 
+NOISE = ("Tip: For seamless", "`weights_only` was not set", "TPU available")
+
+
+def quiet(record: logging.LogRecord) -> bool:
+    """Whether a message of Lightning tells a user anything."""
+    return not any(noise in record.getMessage() for noise in NOISE)
+
+
+def console() -> None:
+    """The console script: what a user can mend is said in one line, without a trace."""
+    try:
+        # rewritten in place: further processes are started with the very same words
+        sys.argv[1:] = with_found_config(resumed(sys.argv[1:]))
+        main()
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("METAKD_DEBUG"):
+            raise
+        print(f"metakd: {error}\n(METAKD_DEBUG=1 shows where it arose)", file=sys.stderr)
+        sys.exit(1)
+
+
 def main(args: list[str] | None = None) -> LightningCLI | None:
-    """The console script."""
-    args = sys.argv[1:] if args is None else args
-    if args[:1] == ["--version"]:
+    """Run one command; the Trainer's commands return what they ran with.
+
+    Args:
+        args: the words of the command, by default those of the process.
+    """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(quiet)
+    words = sys.argv[1:] if args is None else with_found_config(resumed(args))
+    if words[:1] == ["--version"]:
         print(lightning_metakd.__version__)
         return None
-    if args and args[0] in COMMANDS:
-        auto_cli(COMMANDS, args=args, as_positional=False)
+    if words and words[0] in COMMANDS:
+        auto_cli(COMMANDS, args=words, as_positional=False)
         return None
     import_everything()
     return MetaKDCLI(
@@ -147,5 +177,5 @@ def main(args: list[str] | None = None) -> LightningCLI | None:
             "prog": "metakd",
             "description": f"Commands without a Trainer: {', '.join(COMMANDS)}.",
         },
-        args=with_found_config(resumed(args)),
+        args=None if args is None else words,
     )

@@ -8,11 +8,11 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_metakd.loggers import run_directory
+from lightning_metakd.loggers import rehearsed, run_directory
 
 
 class Checkpoints(Checkpoint):
-    """Writes `last.ckpt` (to resume from), `best.ckpt` (on validation) and `final.ckpt` (training is complete).
+    """Writes `last.ckpt` (to resume from), `best.ckpt` (on validation), `final.ckpt` (complete).
 
     Best is the highest `val/student_accuracy`; of equal ones the earlier. A run without `final.ckpt` was
     stopped.
@@ -30,7 +30,7 @@ class Checkpoints(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = run_directory(trainer)  # every process
-        quiet = folder is None or trainer.fast_dev_run or stage != "fit"
+        quiet = folder is None or rehearsed(trainer) or stage != "fit"
         self.folder = None if quiet or folder is None else folder / "checkpoints"
 
     def state_dict(self) -> dict[str, Any]:
