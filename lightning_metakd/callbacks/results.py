@@ -1,7 +1,6 @@
 """The result of an evaluation: one line of JSON, and one row per episode beside it."""
 
 import csv
-import hashlib
 import json
 import math
 import os
@@ -18,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 import lightning_metakd
-from lightning_metakd.files import written_whole
+from lightning_metakd.files import file_sha256, written_whole
 from lightning_metakd.loggers import keep_file, rehearsed, run_directory
 
 KEYS = tuple(
@@ -78,14 +77,6 @@ def write_episodes(path: Path, rows: Mapping[str, Tensor]) -> None:
         writer = csv.writer(file)
         writer.writerow(rows)
         writer.writerows(zip(*columns, strict=True))
-
-
-def file_sha256(path: Path) -> str | None:
-    """Hash of a file, None if it is not there."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def code_version() -> str | None:
