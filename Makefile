@@ -94,9 +94,10 @@ format: install  ## Rewrite to the style
 type: install  ## Types
 	$(BIN)/mypy
 
-notebooks: install  ## Execute the notebooks
+notebooks: install  ## Execute the notebooks; the results lie in runs/notebooks
+	mkdir -p runs/notebooks
 	for notebook in notebooks/*.ipynb; do \
-	  $(BIN)/jupyter execute --inplace $$notebook || exit 1; done
+	  $(BIN)/jupyter execute --output=$(CURDIR)/runs/$$notebook $$notebook || exit 1; done
 
 report: install  ## Table of all results under runs/
 	$(METAKD) report
