@@ -46,8 +46,6 @@ CONSTANT := meta_kd_cifar_fs_5w5s_constant
 GATE := meta_kd_cifar_fs_5w5s_match_gate
 ROWS := $(PLAIN) $(ALONE) $(CONSTANT) $(GATE)
 TAUGHT := $(CONSTANT) $(GATE)
-TESTS := $(foreach shots,1 5,$(ROWS:%=%-$(shots)shot-evaluate) $(ROWS:%=%-$(shots)shot-fine_tune) \
-	$(TAUGHT:%=%-$(shots)shot-with_teacher))
 
 $(foreach row,$(ROWS),$(call trained,$(row))): $(START)
 $(foreach row,$(TAUGHT),$(call trained,$(row))): $(TEACHER)
@@ -55,22 +53,25 @@ $(foreach row,$(TAUGHT),$(call trained,$(row))): $(TEACHER)
 runs/%/latest/checkpoints/final.ckpt: | install
 	$(METAKD) fit --resume --config configs/experiment/$*.yaml --data.source.root=$(DATA)
 
-# the stem of a test is <row>-<k>shot-<how>
-row = $(word 1,$(subst -, ,$(1)))
-shots = $(patsubst %shot,%,$(word 2,$(subst -, ,$(1))))
-how = $(word 3,$(subst -, ,$(1)))
-LOSS_$(CONSTANT) := --model.loss=configs/loss/match_gate_constant.yaml
-LOSS_$(GATE) := --model.loss=configs/loss/match_gate_per_sample.yaml \
+# $(call a_test,row,how,shots,config,further options)
+define a_test
+TESTS += runs/table/$(2)_$(3)shot/$(1)/latest/results.jsonl
+runs/table/$(2)_$(3)shot/$(1)/latest/results.jsonl: $(TEACHER) $(call trained,$(1))
+	$(METAKD) test --runs=runs/table/$(2)_$(3)shot --experiment=$(1) --config configs/experiment/$(4).yaml \
+	--model.init=$(call trained,$(1)) --data.k_shot=$(3) --data.source.root=$(DATA) $(5)
+endef
+
+EVALUATE := meta_kd_cifar_fs_5w5s_evaluate
+FINE_TUNE := meta_kd_cifar_fs_5w5s_fine_tune
+$(CONSTANT)_TEACHES := --model.teacher_at_test=true --model.loss=configs/loss/match_gate_constant.yaml
+$(GATE)_TEACHES := --model.teacher_at_test=true --model.loss=configs/loss/match_gate_per_sample.yaml \
 	--model.strategy=runs/$(GATE)/latest/strategy.safetensors
+$(foreach shots,1 5,$(foreach row,$(ROWS), \
+	$(eval $(call a_test,$(row),evaluate,$(shots),$(EVALUATE))) \
+	$(eval $(call a_test,$(row),fine_tune,$(shots),$(FINE_TUNE)))) \
+	$(foreach row,$(TAUGHT),$(eval $(call a_test,$(row),with_teacher,$(shots),$(FINE_TUNE),$($(row)_TEACHES)))))
 
-.SECONDEXPANSION:
-runs/table/%/latest/results.jsonl: $(TEACHER) $$(call trained,$$(call row,$$*))
-	$(METAKD) test --runs=runs/table --experiment=$* --config \
-	configs/experiment/meta_kd_cifar_fs_5w5s_$(patsubst with_teacher,fine_tune,$(call how,$*)).yaml \
-	$(if $(filter with_teacher,$(call how,$*)),--model.teacher_at_test=true $(LOSS_$(call row,$*))) \
-	--model.init=$(call trained,$(call row,$*)) --data.k_shot=$(call shots,$*) --data.source.root=$(DATA)
-
-cifar-fs: $(TESTS:%=runs/table/%/latest/results.jsonl)  ## The main table on real CIFAR-FS (DATA=folder of images), resumable
+cifar-fs: $(TESTS)  ## The main table on real CIFAR-FS (DATA=folder of images), resumable
 	$(METAKD) report --folder runs/table --baseline $(PLAIN)
 
 # --- checks --------------------------------------------------------------------------------------

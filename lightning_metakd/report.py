@@ -112,8 +112,10 @@ def comparable(a: Result, b: Result) -> bool:
 def difference(result: Result, baselines: list[Result]) -> tuple[float, float] | None:
     """Accuracy of a result minus that of the baseline on the same episodes, and its 95% half-width."""
     candidates = [b for b in baselines if comparable(result, b)]
-    # the seed that the baseline shares with the result, where there are several
-    candidates.sort(key=lambda b: b.row.get("train_seed") != result.row.get("train_seed"))
+    # where there are several: the one that adapted in the same way, and shares the seed
+    candidates.sort(
+        key=lambda b: [b.row.get(key) != result.row.get(key) for key in ("learner", "train_seed")]
+    )
     own, other = read_episodes(result), read_episodes(candidates[0]) if candidates else None
     if own is None or other is None or not torch.equal(own[0].sort()[0], other[0].sort()[0]):
         return None

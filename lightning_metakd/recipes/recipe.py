@@ -90,6 +90,9 @@ class Recipe(LightningModule, ABC):
         if self.init is not None and not resumed:
             found = read_checkpoint(Path(self.init))
             load_weights(self.student, student_weights(found), f"init {self.init}")
+            if stage == "test":  # what is judged is what that run trained
+                told = found.get("callbacks", {}).get("Results", {})
+                self.record.update(told, train_steps=found.get("global_step"))
             if self.ema is not None:
                 self.ema.module.load_state_dict(self.student.state_dict())
         if self.strategy is not None and not resumed:
