@@ -6,11 +6,9 @@ A class is the folder that holds the images directly; folders of the same name a
 
 import hashlib
 import io
-import os
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -20,7 +18,6 @@ import torch
 from jaxtyping import Int
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.io import decode_image
 
 from lightning_metakd.data import cache
 from lightning_metakd.data.episodes import generator
@@ -38,7 +35,6 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
-THREADS = min(4, os.cpu_count() or 1)
 Fractions = tuple[float, float, float]
 
 
@@ -197,16 +193,8 @@ def decode(found: Sequence[Found], size: int, piece: int = 1000) -> Iterator[np.
     archives = {
         path: open_archive(path) for path in {image.container for image in found} if path.is_file()
     }
-
-    def several(images: Sequence[Found]) -> list[np.ndarray]:
-        return [picture(image, archives, size) for image in images]
-
-    share = -(-piece // THREADS)
-    with ThreadPoolExecutor(THREADS) as threads:
-        for start in range(0, len(found), piece):
-            now = found[start : start + piece]
-            parts = threads.map(several, (now[i : i + share] for i in range(0, len(now), share)))
-            yield np.stack([image for part in parts for image in part])
+    for start in range(0, len(found), piece):
+        yield np.stack([picture(image, archives, size) for image in found[start : start + piece]])
 
 
 def picture(image: Found, archives: dict[Path, zipfile.ZipFile], size: int) -> np.ndarray:
@@ -216,27 +204,19 @@ def picture(image: Found, archives: dict[Path, zipfile.ZipFile], size: int) -> n
             content = archives[image.container].read(str(image.member))
         else:
             content = (image.container / image.member).read_bytes()
-        suffix = image.member.suffix.lower()
-        pixels = unlocked(content) if suffix in (".webp", ".png") else None
-        if pixels is not None and pixels.shape == (3, size, size):
-            return pixels
+        suffix = (
+            image.member.suffix.lower()
+        )  # naming the format spares a search through all of them
         with Image.open(io.BytesIO(content), formats=(FORMATS[suffix],)) as opened:
-            colours = ImageOps.fit(opened.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+            colours = opened.convert("RGB")
+        if colours.size != (size, size):
+            colours = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
         return np.asarray(colours).transpose(2, 0, 1)
     except Exception as error:  # each format and each compression has errors of its own
         raise ValueError(
             f"cannot read the image {image.member} in {image.container} ({error}); "
             "remove it, or copy the data again."
         ) from error
-
-
-def unlocked(content: bytes) -> np.ndarray | None:
-    """Lossless formats by torchvision, which decodes on several threads; None where it cannot."""
-    try:
-        pixels = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), "RGB")
-    except RuntimeError:
-        return None
-    return pixels.numpy() if pixels.dtype == torch.uint8 else None
 
 
 def fingerprint(paths: Sequence[Path], *settings: object) -> str:

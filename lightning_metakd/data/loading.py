@@ -1,10 +1,26 @@
 """How training and evaluation walk over their items, whatever the number of processes and workers."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from lightning import Trainer
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+@runtime_checkable
+class Standing(Protocol):
+    """Where a process stands: what is asked of a Trainer."""
+
+    @property
+    def global_rank(self) -> int:
+        """Number of this process."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+
+    @property
+    def global_step(self) -> int:
+        """Steps taken so far."""
 
 
 class Slots(Sampler[int]):
@@ -14,7 +30,7 @@ class Slots(Sampler[int]):
     without any state of the loader.
     """
 
-    def __init__(self, trainer: Trainer | None, slots: int, steps: int) -> None:
+    def __init__(self, trainer: Standing | None, slots: int, steps: int) -> None:
         self.trainer, self.slots, self.steps = trainer, slots, steps
 
     def __len__(self) -> int:
@@ -31,12 +47,12 @@ class Slots(Sampler[int]):
         )
 
 
-def place(trainer: Trainer | None) -> tuple[int, int]:
+def place(trainer: Standing | None) -> tuple[int, int]:
     """(rank, number of ranks) of this process."""
     return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
 
-def mine(trainer: Trainer | None, n: int) -> range:
+def mine(trainer: Standing | None, n: int) -> range:
     """Evaluation items of one rank: every W-th of n, none twice, none added."""
     rank, world = place(trainer)
     return range(rank, n, world)

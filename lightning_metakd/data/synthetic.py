@@ -40,8 +40,8 @@ TEXTURES = {
 }
 # what hides a class: place and radius of the object (the image spans -1 to 1), its turn in radians,
 # how far its colours lie from the background's and from one another, and what lies behind and above it
-SHIFT, TURN, SIZE, CONTRAST, STRIPES = 0.3, 0.3, (0.5, 0.75), (0.12, 0.45), (0.12, 0.4)
-NOISE, BLOTCHES, GRATING = 0.04, 0.05, 0.1
+SHIFT, TURN, SIZE, CONTRAST, STRIPES = 0.3, 0.3, (0.5, 0.75), (0.16, 0.46), (0.16, 0.42)
+NOISE, BLOTCHES, GRATING = 0.04, 0.05, 0.08
 Uniform = Callable[..., Float[Tensor, "n ..."]]
 SIDE = 32
 
@@ -154,10 +154,10 @@ def fill(
     """The texture in the object's frame, between -1 and 1."""
     table = torch.tensor([TEXTURES[name] for name in TEXTURES])[texture]
     waves = table[:, :, None, None].unbind(1)
-    first = torch.cos(math.pi * (waves[0] * u + waves[1] * v) + uniform(0, 2 * math.pi))
-    second = torch.cos(math.pi * (waves[2] * u + waves[3] * v) + uniform(0, 2 * math.pi))
+    first = torch.cos(math.pi * (waves[0] * u + waves[1] * v) + uniform(0.0, 2 * math.pi))
+    second = torch.cos(math.pi * (waves[2] * u + waves[3] * v) + uniform(0.0, 2 * math.pi))
     rings = torch.cos(
-        math.pi * waves[4] * (u.square() + v.square()).sqrt() + uniform(0, 2 * math.pi)
+        math.pi * waves[4] * (u.square() + v.square()).sqrt() + uniform(0.0, 2 * math.pi)
     )
     mixed = waves[5] * first + waves[6] * first * second + waves[7] * rings
     return mixed + waves[8] * torch.maximum(first, second)
@@ -174,8 +174,8 @@ def clutter(
     blotches = F.interpolate(
         torch.randn(n, 3, 6, 6, generator=random), SIDE, mode="bilinear", align_corners=False
     )
-    angle, pitch = uniform(0, math.pi), uniform(2.5, 7)
+    angle, pitch = uniform(0.0, math.pi), uniform(2.5, 7.0)
     along = across * angle.cos() + down * angle.sin()
-    grating = torch.cos(math.pi * pitch * along + uniform(0, 2 * math.pi))[:, None]
-    strength = uniform(0, GRATING, 1, 1, 1) * direction(n, random)
+    grating = torch.cos(math.pi * pitch * along + uniform(0.0, 2 * math.pi))[:, None]
+    strength = uniform(0.0, GRATING, 1, 1, 1) * direction(n, random)
     return BLOTCHES * blotches + strength * grating

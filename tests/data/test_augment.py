@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from lightning_metakd.data.augment import augment, mix, normalise
 
-X = torch.randint(1, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+X = torch.randint(1, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(
+    torch.uint8
+)
 INDEX, VIEW = torch.arange(64), torch.arange(64) * 7919
 
 
@@ -53,12 +55,16 @@ def test_index_view_and_seed_each_change_the_draw(other):
 
 def test_shifts_and_mirrors_are_uniform():
     n = 20_000
-    marks = torch.zeros(1, 1, 32, 32).index_put((torch.tensor(0), torch.tensor(0), torch.tensor(10), torch.tensor(10)), torch.tensor(1.0))
+    marks = torch.zeros(1, 1, 32, 32).index_put(
+        (torch.tensor(0), torch.tensor(0), torch.tensor(10), torch.tensor(10)), torch.tensor(1.0)
+    )
     seen = augment(marks.expand(n, 1, 32, 32), torch.arange(n), torch.zeros(n, dtype=torch.int64))
     at = seen.flatten(1).argmax(1)
     rows, columns = at // 32, at % 32
     assert rows.bincount(minlength=15)[6:15].sub(n / 9).abs().max() < 5 * (n / 9) ** 0.5
-    assert abs((columns > 15).sum() - n / 2) < 5 * (n / 4) ** 0.5  # mirrored: 21 - shift; not: 10 + shift
+    assert (
+        abs((columns > 15).sum() - n / 2) < 5 * (n / 4) ** 0.5
+    )  # mirrored: 21 - shift; not: 10 + shift
 
 
 def test_augmentation_leaves_its_arguments_alone():

@@ -1,0 +1,337 @@
+import hashlib
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+
+from lightning_metakd.data.augment import augment, normalise
+from lightning_metakd.data.batches import partition
+from lightning_metakd.data.cifar import CIFAR100
+from lightning_metakd.data.datamodules import EpisodicData, SupervisedData
+from lightning_metakd.data.loading import Slots
+from lightning_metakd.types import Batch, Episode
+
+EXPECTED = (  # of Lightning: what these tests do on purpose
+    "Using ModelCheckpoint with manual optimization",
+    "The dirpath has changed",
+    "Total length of `list` across ranks is zero",
+)
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in EXPECTED]
+EPISODIC = {"n_way": 3, "k_shot": 1, "n_query": 2, "meta_batch_size": 2, "n_episodes": 7}
+
+
+class Diary(LightningModule):
+    """Steps an optimiser by hand and writes down what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.seen, self.validated = [], []
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append((self.trainer.global_step, what(batch)))
+        self.manual_backward(self.weight * first(batch).x.mean())
+        self.optimizers().step()
+
+    def validation_step(self, batch, batch_idx):
+        self.validated.append(what(batch))
+
+    def test_step(self, batch, batch_idx):
+        self.validated.append(what(batch))
+
+
+def first(batch):
+    while not isinstance(batch, Batch):
+        batch = batch[0]
+    return batch
+
+
+def what(batch):
+    if isinstance(batch, Episode):
+        return batch.id.tolist()
+    return hashlib.sha256(first(batch).x.numpy().tobytes()).hexdigest()
+
+
+def trainer(folder, steps, **settings):
+    return Trainer(
+        max_epochs=-1,
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **{"enable_checkpointing": False, **settings},
+    )
+
+
+def saving(folder, **settings):
+    settings = {"filename": "{step}", "save_top_k": -1, **(settings or {"every_n_train_steps": 1})}
+    return {"callbacks": [ModelCheckpoint(folder, **settings)], "enable_checkpointing": True}
+
+
+def ranks(world, step=0):
+    return [
+        SimpleNamespace(global_rank=r, world_size=world, global_step=step) for r in range(world)
+    ]
+
+
+@pytest.fixture
+def episodic(source):
+    return lambda **other: EpisodicData(source, **{**EPISODIC, "steps_per_epoch": 4, **other})
+
+
+@pytest.fixture
+def supervised(source):
+    return lambda **other: SupervisedData(source, **{"batch_size": 128, **other})
+
+
+def test_ranks_share_the_slots_of_each_step_without_overlap():
+    drawn = [list(Slots(place, 3, 5)) for place in ranks(4, step=2)]
+    per_step = [sorted(i for d in drawn for i in d[3 * s : 3 * s + 3]) for s in range(5)]
+    assert per_step == [list(range((2 + s) * 12, (3 + s) * 12)) for s in range(5)]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+def test_evaluation_has_each_episode_once_on_any_number_of_ranks(episodic, world):
+    ids = []
+    for place in ranks(world):
+        data = episodic()
+        data.trainer = place
+        ids += [int(episode.id) for episode in data.val_dataloader()]
+    assert sorted(ids) == list(range(7))
+
+
+def test_a_training_batch_is_a_stack_of_episodes(episodic):
+    data = episodic()
+    batch = next(iter(data.train_dataloader()))
+    assert batch.id.tolist() == [0, 1]
+    assert batch.support.x.shape == (2, 3, 3, 32, 32)
+    assert batch.query.y.tolist() == [[0, 1, 2, 0, 1, 2]] * 2
+    assert batch.query.teachers == ()
+    alone = data.training_episodes("train", 3, 2)[1]
+    assert batch.query.x[1].equal(alone.query.x)
+
+
+def test_a_strategy_split_comes_beside_the_training_episodes(episodic):
+    data = episodic(
+        train_split="teacher", strategy_split="strategy", train_n_way=6, train_n_query=1
+    )
+    taught, strategy = next(iter(data.train_dataloader()))
+    assert taught.classes.shape == (2, 6)
+    assert strategy.classes.shape == (2, 3)
+    assert taught.query.y.shape == strategy.query.y.shape == (2, 6)
+    assert torch.isin(taught.classes, data.classes("teacher")).all()
+    assert torch.isin(strategy.classes, data.classes("strategy")).all()
+
+
+def test_the_evaluation_does_not_depend_on_training_settings(episodic):
+    one, other = episodic(), episodic(seed=5, views=3, meta_batch_size=1, train_n_way=9)
+    for a, b in zip(one.val_dataloader(), other.val_dataloader(), strict=True):
+        assert a.query.index.equal(b.query.index)
+        assert (a.query.view == -1).all()
+
+
+def test_stages_use_their_own_classes(episodic):
+    data = episodic()
+    for split, loader in (
+        ("val", data.val_dataloader()),
+        ("test", data.test_dataloader()),
+        ("test", data.predict_dataloader()),
+    ):
+        classes = torch.cat([episode.classes for episode in loader])
+        assert torch.isin(classes, data.classes(split)).all()
+
+
+def test_fitting_does_not_open_the_test_split(episodic, monkeypatch, tmp_path):
+    data = episodic()
+    select = data.source.select
+    monkeypatch.setattr(
+        data.source, "select", lambda split: {"test": pytest.fail}.get(split, select)(split)
+    )
+    trainer(tmp_path, 2).fit(Diary(), data)
+
+
+def test_pixels_are_augmented_in_training_only_and_normalised_always(episodic):
+    data = episodic()
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        raw = next(iter(loader))
+        done = data.on_after_batch_transfer(raw, 0)
+        moments = data.source.normalisation()
+        for before, after in ((raw.support, done.support), (raw.query, done.query)):
+            x = before.x.flatten(0, -4)
+            views = augment(x, before.index.flatten(), before.view.flatten())
+            assert after.x.equal(normalise(views, *moments).view_as(before.x))
+            assert after.x.equal(data.normalise(before.x, before.index, before.view))
+    assert done.query.x.equal(normalise(raw.query.x, *moments))
+
+
+def test_a_pair_of_batches_is_normalised_whole(supervised):
+    data = supervised(quiz_fraction=0.25)
+    batch, quiz = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    assert batch.x.dtype == quiz.x.dtype == torch.float32
+    assert (quiz.view == -1).all()
+
+
+def test_without_augmentation_the_images_are_as_they_are(episodic):
+    assert (next(iter(episodic(augment=False).train_dataloader())).query.view == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "stop", "workers"),
+    [
+        ("episodic", 2, 0),
+        ("episodic", 5, 0),
+        ("episodic", 6, 1),
+        ("supervised", 2, 0),
+        ("supervised", 5, 0),
+    ],
+)
+def test_a_run_resumed_inside_an_epoch_continues_as_if_it_had_not_stopped(
+    kind, stop, workers, request, tmp_path
+):
+    data = request.getfixturevalue(kind)  # epochs of 4 steps
+    whole, before, after = Diary(), Diary(), Diary()
+    trainer(tmp_path, 9).fit(whole, data())
+    trainer(tmp_path, stop, **saving(tmp_path / "before")).fit(before, data())
+    resumed = trainer(tmp_path, 9, **saving(tmp_path / "after"))
+    checkpoint = tmp_path / "before" / f"step={stop}.ckpt"
+    resumed.fit(after, data(num_workers=workers), ckpt_path=str(checkpoint))
+    assert before.seen + after.seen == whole.seen
+    assert [step for step, _ in whole.seen] == list(range(9))
+    if kind == "episodic":
+        assert [ids for _, ids in whole.seen] == [[2 * step, 2 * step + 1] for step in range(9)]
+
+
+def test_a_checkpoint_of_an_epochs_end_resumes_too(episodic, tmp_path):
+    before, after = Diary(), Diary()
+    settings = {"every_n_epochs": 1, "filename": "end"}
+    first = trainer(tmp_path, 4, **saving(tmp_path / "before", **settings))
+    first.fit(before, episodic())
+    resumed = trainer(tmp_path, 6, **saving(tmp_path / "after", **settings))
+    resumed.fit(after, episodic(), ckpt_path=str(tmp_path / "before" / "end.ckpt"))
+    assert [step for step, _ in before.seen + after.seen] == list(range(6))
+
+
+def test_lightning_adds_no_sampler_of_its_own(episodic, tmp_path):
+    diary = Diary()
+    trainer(tmp_path, -1).validate(diary, episodic(), verbose=False)
+    assert diary.validated == list(range(7))
+
+
+def test_parts_divide_every_class_and_share_no_row(source):
+    rows = source.rows("train")
+    parts = partition(source.everything().y[rows], rows, {"quiz": 0.25, "val": 0.125}, seed=0)
+    assert torch.cat(list(parts.values())).sort().values.equal(rows)
+    for part, share in (("quiz", 2), ("val", 1), ("train", 5)):
+        counts = source.everything().y[parts[part]].unique(return_counts=True)[1]
+        assert counts.tolist() == [share] * 64
+
+
+def test_the_division_does_not_depend_on_the_training_seed(supervised):
+    one, other = supervised(val_fraction=0.25), supervised(val_fraction=0.25, seed=9)
+    assert one.parts["val"].equal(other.parts["val"])
+    assert not one.parts["val"].equal(supervised(val_fraction=0.25, split_seed=1).parts["val"])
+
+
+def test_an_epoch_has_every_row_once_in_an_order_of_its_own(supervised):
+    data = supervised(batch_size=64, views=4)
+    batches = data.train_dataloader().loader.dataset
+    epochs = [torch.cat([batches[b].index for b in range(8 * e, 8 * e + 8)]) for e in (0, 1)]
+    assert epochs[0].sort().values.equal(data.parts["train"])
+    assert epochs[1].sort().values.equal(data.parts["train"])
+    assert not epochs[0].equal(epochs[1])
+
+
+def test_labels_count_the_classes_of_the_split(supervised):
+    data = supervised(split="strategy")
+    batch = next(iter(data.train_dataloader()))
+    assert data.classes[batch.y].equal(data.images().y[batch.index])
+    assert batch.y.unique().tolist() == list(range(16))
+
+
+def test_ranks_of_a_step_take_different_rows(source):
+    drawn = []
+    for place in ranks(2):
+        data = SupervisedData(source, batch_size=32)
+        data.trainer = place
+        drawn.append([batch.index for batch in data.train_dataloader()])
+    assert len(drawn[0]) == 8
+    assert torch.cat([torch.cat(d) for d in drawn]).unique().numel() == 512
+
+
+def test_validation_has_every_row_once(supervised):
+    data = supervised(val_fraction=0.25, batch_size=50)
+    assert torch.cat([batch.index for batch in data.val_dataloader()]).equal(data.parts["val"])
+    assert torch.cat([batch.index for batch in data.test_dataloader()]).equal(data.parts["val"])
+    assert supervised().val_dataloader() == []
+
+
+def test_a_source_with_ordinary_test_rows_is_tested_on_them(source, monkeypatch):
+    everything = source.everything()
+    ordinary = CIFAR100("unused")
+    monkeypatch.setattr(CIFAR100, "everything", lambda self: everything)
+    monkeypatch.setattr(
+        CIFAR100, "select", lambda self, split: torch.arange(split == "test", 800, 2)
+    )
+    data = SupervisedData(ordinary, val_fraction=0.25)
+    assert torch.cat([batch.index for batch in data.test_dataloader()]).equal(
+        torch.arange(1, 800, 2)
+    )
+
+
+def test_the_manifest_tells_what_was_trained_on(supervised, tmp_path):
+    data = supervised(split="teacher", val_fraction=0.25, batch_size=16)
+    logger = CSVLogger(tmp_path)
+    run = Trainer(
+        max_steps=1, accelerator="cpu", logger=logger, enable_checkpointing=False, log_every_n_steps=1,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    run.fit(Diary(), data)
+    manifest = json.loads((tmp_path / "lightning_logs" / "version_0" / "manifest.json").read_text())
+    assert manifest == data.manifest()
+    assert manifest["source"] == "Synthetic"
+    assert manifest["class_ids"] == data.classes.tolist()
+    assert manifest["rows"] == {"quiz": 0, "val": 96, "train": 288}
+    expected = hashlib.sha256(data.parts["train"].numpy().astype("<i8").tobytes()).hexdigest()
+    assert manifest["rows_sha256"]["train"] == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"batch_size": 1000},
+            r"batch_size=1000 on 1 rank\(s\) exceeds the 512 rows to train on of split 'train'",
+        ),
+        (
+            {"quiz_fraction": 0.5, "val_fraction": 0.5},
+            r"quiz_fraction=0.5, val_fraction=0.5 of the 8 images of class",
+        ),
+    ],
+)
+def test_nothing_to_train_on_is_an_error(supervised, settings, message):
+    with pytest.raises(ValueError, match=message):
+        supervised(**settings).train_dataloader()
+
+
+def test_a_share_outside_its_range_is_refused_at_once(supervised):
+    with pytest.raises(ValueError, match=r"val_fraction=1.5 must be at least 0 and less than 1"):
+        supervised(val_fraction=1.5)
+
+
+def test_nothing_to_test_on_is_an_error(supervised):
+    with pytest.raises(
+        ValueError,
+        match="val_fraction=0 leaves nothing to test on: the test classes of Synthetic are not",
+    ):
+        supervised().test_dataloader()
