@@ -5,7 +5,7 @@ a function from parameters to parameters (`lesson_gradient`, `descend`), and eve
 learned travels in flat dictionaries. Nothing here mutates a module or an argument.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -157,9 +157,9 @@ def lesson_gradient(
 
 def step(params: Params, grads: Params, lr: Rates) -> dict[str, Tensor]:
     """Params - lr * grads, with one rate for all or one per name."""
-    if isinstance(lr, float | Tensor):
-        return {name: p - lr * grads[name] for name, p in params.items()}
-    return {name: p - lr[name] * grads[name] for name, p in params.items()}
+    if isinstance(lr, Mapping):
+        return {name: p - lr[name] * grads[name] for name, p in params.items()}
+    return {name: p - lr * grads[name] for name, p in params.items()}
 
 
 def descend(

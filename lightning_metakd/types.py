@@ -89,7 +89,6 @@ Lesson = Callable[[Output, Output, Tensor], Tensor]
 
 
 @runtime_checkable
-@runtime_checkable
 class Forward(Protocol):
     """A network as a pure function of its parameters."""
 
