@@ -1,0 +1,154 @@
+"""Promises of every learner; what each alone promises stands in a file of its own."""
+
+import pytest
+import torch
+
+from lightning_metakd.functional import bind, bind_loss, detach, under
+from lightning_metakd.learners.maml import MAML
+from lightning_metakd.learners.proto_maml import ProtoMAML
+from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.losses.loss import Targets, lesson
+from lightning_metakd.models.norm import make_episodic
+from tests.tiny import N_WAY, QUERIES, SmoothConv4, batch, episode
+
+LEARNERS = {
+    "MAML": lambda: MAML(0.1, 5),
+    "FOMAML": lambda: MAML(0.1, 5, first_order=True),
+    "ANIL": lambda: MAML(0.5, 5, adapts="head"),
+    "BOIL": lambda: MAML(0.1, 5, adapts="body"),
+    "ProtoMAML": lambda: ProtoMAML(0.05, 5),
+    "ProtoMAML, squared distance": lambda: ProtoMAML(0.05, 5, metric="euclidean", scale=1.0),
+    "ProtoNet": ProtoNet,
+    "ProtoNet, cosine": lambda: ProtoNet("cosine", 10.0, learn_scale=True),
+}
+each_learner = pytest.mark.parametrize("name", LEARNERS)
+
+
+def plain(rows):
+    return lesson(bind_loss(Targets()), {}, rows, torch.arange(N_WAY))
+
+
+def adapt(learner, support, form="support"):
+    """(network, meta parameters, adapted student)."""
+    torch.manual_seed(1)
+    net = make_episodic(SmoothConv4(N_WAY if learner.needs_head else 0).double(), form)
+    meta = {
+        **under("student", detach(dict(net.named_parameters()))),
+        **under("learner", detach(dict(learner.named_parameters()))),
+    }
+    return net, meta, learner.adapt(bind(net), meta, plain(support), support, N_WAY)
+
+
+@each_learner
+def test_an_adapted_student_answers_for_each_query_row(name):
+    task = episode()
+    _, _, adapted = adapt(LEARNERS[name](), task.support)
+    answer = adapted.predict(task.query.x)
+    assert answer.logits.shape == (N_WAY * QUERIES, N_WAY)
+
+
+@each_learner
+def test_adapting_makes_the_support_loss_smaller(name):
+    task, learner = episode(), LEARNERS[name]()
+    net, _, adapted = adapt(learner, task.support)
+    loss = lambda z: torch.nn.functional.cross_entropy(z, task.support.y).item()  # noqa: E731
+    after = loss(adapted.predict(task.support.x).logits)
+    assert after < 0.9 * torch.tensor(float(N_WAY)).log()
+    if learner.needs_head:
+        assert after < 0.9 * loss(net(task.support.x).logits)
+
+
+@each_learner
+def test_adapting_leaves_its_arguments_as_they_are(name):
+    task, learner = episode(), LEARNERS[name]()
+    before = task.support.x.clone(), task.support.y.clone()
+    net, meta, adapted = adapt(learner, task.support)
+    kept = {n: p.clone() for n, p in meta.items()}
+    state = {n: p.clone() for n, p in net.state_dict().items()}
+    adapted = learner.adapt(bind(net), meta, plain(task.support), task.support, N_WAY)
+    adapted.predict(task.query.x)
+    assert torch.equal(task.support.x, before[0])
+    assert torch.equal(task.support.y, before[1])
+    assert all(torch.equal(meta[n], p) for n, p in kept.items())
+    assert all(torch.equal(net.state_dict()[n], p) for n, p in state.items())
+
+
+@each_learner
+@pytest.mark.parametrize("form", ["support", "batch"])
+def test_permuting_the_classes_permutes_the_answers(name, form):
+    task, learner, order = episode(), LEARNERS[name](), torch.tensor([2, 0, 1])
+    net, meta, adapted = adapt(learner, task.support, form)
+    expected = adapted.predict(task.query.x).logits[:, order]
+    moved = task.support._replace(y=order.argsort()[task.support.y])
+    if learner.needs_head:  # a head that starts the same for all classes but permuted with them
+        for part in ("weight", "bias"):
+            meta[f"student.head.{part}"] = meta[f"student.head.{part}"][order]
+    again = learner.adapt(bind(net), meta, plain(moved), moved, N_WAY)
+    torch.testing.assert_close(again.predict(task.query.x).logits, expected, rtol=1e-8, atol=1e-10)
+
+
+@each_learner
+def test_the_order_of_the_support_rows_does_not_matter(name):
+    task, learner = episode(), LEARNERS[name]()
+    order = torch.randperm(len(task.support.y))
+    shuffled = task.support._replace(x=task.support.x[order], y=task.support.y[order])
+    answers = [
+        adapt(learner, rows)[2].predict(task.query.x).logits for rows in (task.support, shuffled)
+    ]
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-8, atol=1e-10)
+
+
+@each_learner
+def test_with_support_statistics_a_query_row_does_not_see_the_others(name):
+    task = episode()
+    _, _, adapted = adapt(LEARNERS[name](), task.support)
+    together = adapted.predict(task.query.x).logits
+    alone = torch.cat([adapted.predict(row[None]).logits for row in task.query.x])
+    torch.testing.assert_close(together, alone, rtol=1e-8, atol=1e-10)
+
+
+def test_with_batch_statistics_it_does():
+    task = episode()
+    _, _, adapted = adapt(MAML(0.1, 2), task.support, "batch")
+    together = adapted.predict(task.query.x).logits
+    first = adapted.predict(task.query.x[:3]).logits
+    assert (together[:3] - first).abs().max() > 1e-3
+
+
+@each_learner
+def test_the_outer_loss_is_the_mean_of_what_is_asked(name):
+    task, learner = episode(), LEARNERS[name]()
+    _, meta, adapted = adapt(learner, task.support)
+    found = learner.outer_loss(meta, adapted, plain(task.query), task.query)
+    logits = adapted.predict(task.query.x).logits
+    expected = torch.nn.functional.cross_entropy(logits, task.query.y)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", [n for n in LEARNERS if LEARNERS[n]().adapts_by_loss])
+def test_the_trajectory_has_a_point_for_each_step(name):
+    _, _, adapted = adapt(LEARNERS[name](), batch(6, (1, 8, 8)))
+    assert len(adapted.trajectory) == 6
+
+
+@pytest.mark.parametrize("learner", [MAML, ProtoMAML])
+def test_evaluation_may_take_more_steps_than_training(learner):
+    built = learner(0.1, 2, test_steps=4)
+    rows = batch(6, (1, 8, 8))
+    assert len(adapt(built.train(), rows)[2].trajectory) == 3
+    assert len(adapt(built.eval(), rows)[2].trajectory) == 5
+    assert len(adapt(learner(0.1, 2).eval(), rows)[2].trajectory) == 3
+
+
+@pytest.mark.parametrize("learner", [MAML, ProtoMAML])
+def test_a_student_that_takes_no_step_is_refused(learner):
+    with pytest.raises(ValueError, match="inner_steps=0 and test_steps=5 must be at least 1"):
+        learner(0.1, 0, test_steps=5)
+    with pytest.raises(ValueError, match="inner_steps=5 and test_steps=0 must be at least 1"):
+        learner(0.1, 5, test_steps=0)
+
+
+@pytest.mark.parametrize("learner", [MAML, ProtoMAML])
+def test_a_rate_that_is_not_positive_is_refused(learner):
+    with pytest.raises(ValueError, match=r"inner_lr=0\.0 must be positive"):
+        learner(0.0)

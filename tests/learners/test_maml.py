@@ -1,0 +1,116 @@
+import pytest
+import torch
+from torch.func import functional_call
+
+from lightning_metakd.functional import bind, bind_loss, stop, under
+from lightning_metakd.learners.maml import MAML
+from lightning_metakd.losses.loss import lesson
+from lightning_metakd.models.norm import make_episodic
+from tests.quadratic import SIZE, Weights, bowl, no_rows
+from tests.tiny import N_WAY, SmoothConv4, answered, episode, gate_and_temperature
+
+LR, STEPS = 0.1, 5
+
+
+@pytest.fixture
+def net():
+    return make_episodic(SmoothConv4().double(), "support")
+
+
+@pytest.fixture
+def support():
+    return answered(episode().support)
+
+
+def told_by(loss, support):
+    return lesson(bind_loss(loss), dict(loss.named_parameters()), support, torch.arange(N_WAY))
+
+
+def adapted(net, support, told, **settings):
+    meta = under("student", dict(net.named_parameters()))
+    return MAML(LR, STEPS, **settings).adapt(bind(net), meta, told, support, N_WAY)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_on_a_quadratic_the_meta_gradient_is_the_closed_form(steps, first_order):
+    task, judge = bowl(1), bowl(2)
+    start = torch.ones(SIZE, dtype=torch.float64, requires_grad=True)
+    learner = MAML(LR, steps, first_order=first_order)
+    meta = {"student.w": start}
+    student = learner.adapt(Weights(), meta, task.lesson(), no_rows(), 1)
+    loss = learner.outer_loss(meta, student, judge.lesson(), no_rows())
+    (slope,) = torch.autograd.grad(loss, start)
+    shrink = torch.linalg.matrix_power(torch.eye(SIZE).double() - LR * task.curvature, steps)
+    there = task.centre + shrink @ (start.detach() - task.centre)
+    expected = judge.slope(there) if first_order else shrink @ judge.slope(there)
+    torch.testing.assert_close(student.params["w"], there, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(slope, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_on_a_quadratic_so_is_the_gradient_of_a_weight_of_the_lesson(steps):
+    task, judge = bowl(1), bowl(2)
+    start = torch.ones(SIZE, dtype=torch.float64)
+    weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    learner = MAML(LR, steps)
+    student = learner.adapt(Weights(), {"student.w": start}, task.lesson(weight), no_rows(), 1)
+    loss = learner.outer_loss({}, student, judge.lesson(), no_rows())
+    (slope,) = torch.autograd.grad(loss, weight)
+    # d/dw (1 - lr w A)^K = -K lr A (1 - lr w A)^(K - 1)
+    one_step = torch.eye(SIZE).double() - LR * 0.7 * task.curvature
+    power = torch.linalg.matrix_power
+    away = start - task.centre
+    there = task.centre + power(one_step, steps) @ away
+    change = -steps * LR * task.curvature @ power(one_step, steps - 1) @ away
+    torch.testing.assert_close(slope, judge.slope(there) @ change, rtol=1e-12, atol=0)
+
+
+def by_hand(net, support, told, moves):
+    """The loop that one would write with torch.autograd.grad, graph kept."""
+    params = dict(net.named_parameters())
+    trajectory = [params]
+    for k in range(STEPS):
+        output = functional_call(net, params, (support.x,))
+        progress = torch.tensor(k / STEPS, dtype=torch.float64)
+        loss = told(output, stop(output), progress).mean()
+        names = [name for name in params if moves(name)]
+        grads = torch.autograd.grad(loss, [params[n] for n in names], create_graph=True)
+        params = {**params, **{n: params[n] - LR * g for n, g in zip(names, grads, strict=True)}}
+        trajectory.append(params)
+    return trajectory
+
+
+WAYS = {
+    "all": lambda name: True,
+    "head": lambda name: name.startswith("head."),
+    "body": lambda name: not name.startswith("head."),
+}
+
+
+@pytest.mark.parametrize("adapts", WAYS)
+@pytest.mark.parametrize("first_order", [False, True])
+def test_the_trajectory_is_that_of_a_loop_by_hand(net, support, adapts, first_order):
+    told = told_by(gate_and_temperature(), support)
+    found = adapted(net, support, told, adapts=adapts, first_order=first_order).trajectory
+    expected = by_hand(net, support, told, WAYS[adapts])
+    for one, other in zip(found, expected, strict=True):
+        for name in other:
+            torch.testing.assert_close(one[name], other[name], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("adapts", WAYS)
+def test_only_what_adapts_moves(net, support, adapts):
+    told = told_by(gate_and_temperature(), support)
+    start, *_, end = adapted(net, support, told, adapts=adapts).trajectory
+    for name in start:
+        if not WAYS[adapts](name):
+            assert torch.equal(end[name], start[name]), name
+        elif not name.startswith("convs.") or name.endswith("weight"):
+            # a bias in front of a batch norm has no gradient but rounding
+            assert not torch.equal(end[name], start[name]), name
+
+
+def test_an_unknown_part_to_adapt_is_refused(as_users_run_it):
+    with pytest.raises(ValueError, match="adapts='tail' is unknown; choose all, head"):
+        MAML(adapts="tail")

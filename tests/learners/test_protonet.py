@@ -1,0 +1,55 @@
+import pytest
+import torch
+from sklearn.neighbors import NearestCentroid
+
+from lightning_metakd.functional import bind, bind_loss, under
+from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.losses.loss import Targets, lesson
+from tests.tiny import N_WAY, Linear, separable
+
+
+def predicted(learner, support, query):
+    net = Linear(n_classes=0).double()
+    meta = {
+        **under("student", dict(net.named_parameters())),
+        **under("learner", dict(learner.named_parameters())),
+    }
+    told = lesson(bind_loss(Targets()), {}, support, torch.arange(N_WAY))
+    adapted = learner.adapt(bind(net), meta, told, support, N_WAY)
+    return net, meta, adapted.predict(query.x)
+
+
+@pytest.mark.parametrize("shots", [2, 4])
+def test_a_row_belongs_to_the_nearest_class_mean(shots):
+    support, query = separable(shots * N_WAY), separable(30)
+    net, _, answer = predicted(ProtoNet(), support, query)
+    embed = lambda rows: net.body(rows.x)[0].detach().numpy()  # noqa: E731
+    oracle = NearestCentroid().fit(embed(support), support.y.numpy())
+    assert answer.logits.argmax(1).tolist() == oracle.predict(embed(query)).tolist()
+
+
+def test_the_scale_multiplies_the_logits():
+    support, query = separable(6), separable(12)
+    plain, scaled = (
+        predicted(ProtoNet("cosine", scale).double(), support, query) for scale in (1.0, 10.0)
+    )
+    _, _, again = plain
+    torch.manual_seed(0)
+    assert again.logits.abs().max() <= 1
+    assert scaled[2].logits.abs().max() > 1
+
+
+def test_a_learned_scale_is_a_parameter_and_gets_a_gradient():
+    learner = ProtoNet("cosine", 10.0, learn_scale=True).double()
+    support, query = separable(6), separable(12)
+    _, meta, answer = predicted(learner, support, query)
+    assert "learner.log_scale" in meta
+    loss = torch.nn.functional.cross_entropy(answer.logits, query.y)
+    (slope,) = torch.autograd.grad(loss, learner.log_scale)
+    assert slope.abs() > 0
+    assert not list(ProtoNet("cosine", 10.0).parameters())
+
+
+def test_a_scale_that_is_not_positive_is_refused():
+    with pytest.raises(ValueError, match=r"scale=0\.0 must be positive; 1 for euclidean"):
+        ProtoNet(scale=0.0)

@@ -1,0 +1,178 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+
+from lightning_metakd.heads import (
+    PrototypeHead,
+    SlicedHead,
+    leave_one_out_means,
+    likelihood_scale,
+    metric_logits,
+    unit,
+)
+from lightning_metakd.types import Output
+
+N_WAY, WIDTH = 4, 5
+CLASSES = torch.tensor([7, 3, 11, 5])
+
+
+def rows(per_class, spread=1.0):
+    y = torch.arange(N_WAY).repeat(per_class)
+    centres = torch.randn(N_WAY, WIDTH, generator=torch.Generator().manual_seed(2)).double()
+    e = centres[y] + spread * torch.randn(len(y), WIDTH).double()
+    return Output(torch.randn(len(y), 6).double(), e), y
+
+
+def fitted(metric, support, y):
+    return PrototypeHead(metric).fit(support, y, CLASSES)
+
+
+@pytest.mark.parametrize("shots", [2, 3])
+def test_prototypes_decide_as_the_nearest_centroid(shots):
+    (support, y), (query, _) = rows(shots), rows(8)
+    oracle = NearestCentroid().fit(support.embedding.numpy(), y.numpy())
+    found = fitted("euclidean", support, y)(query).argmax(1)
+    np.testing.assert_array_equal(found.numpy(), oracle.predict(query.embedding.numpy()))
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_one_shot_is_the_nearest_neighbour(metric):
+    (support, y), (query, _) = rows(1), rows(8)
+    oracle = KNeighborsClassifier(1, metric=metric).fit(support.embedding.numpy(), y.numpy())
+    found = fitted(metric, support, y)(query).argmax(1)
+    np.testing.assert_array_equal(found.numpy(), oracle.predict(query.embedding.numpy()))
+
+
+def test_logits_are_minus_squared_distances_or_cosines():
+    e, p = torch.randn(6, WIDTH).double().numpy(), torch.randn(N_WAY, WIDTH).double().numpy()
+    squared = ((e[:, None] - p[None]) ** 2).sum(-1)
+    cosine = (e @ p.T) / np.outer(np.linalg.norm(e, axis=1), np.linalg.norm(p, axis=1))
+    for metric, expected in (("euclidean", -squared), ("cosine", cosine)):
+        found = metric_logits(torch.tensor(e), torch.tensor(p)[None], metric)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_dead_row_has_finite_first_and_second_derivatives():
+    x = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(unit(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x)
+    assert first.isfinite().all()
+    assert second.isfinite().all()
+
+
+# --- held out ------------------------------------------------------------------------------------------
+
+
+def test_leave_one_out_means_leave_one_out():
+    (support, y), n = rows(3), 3 * N_WAY
+    found = leave_one_out_means(support.embedding, y, N_WAY)
+    for i in range(n):
+        kept = torch.arange(n) != i
+        expected = torch.stack([support.embedding[kept & (y == c)].mean(0) for c in range(N_WAY)])
+        torch.testing.assert_close(found[i], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_a_support_row_is_answered_as_if_the_head_had_been_fitted_without_it(metric):
+    support, y = rows(3)
+    found = PrototypeHead(metric).held_out(support, y, CLASSES, support)
+    for i in range(len(y)):
+        kept = torch.arange(len(y)) != i
+        others = Output(support.logits[kept], support.embedding[kept])
+        alone = Output(support.logits[i : i + 1], support.embedding[i : i + 1])
+        expected = fitted(metric, others, y[kept])(alone)[0]
+        torch.testing.assert_close(found[i], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_row_inside_its_own_mean_is_answered_too_well():
+    support, y = rows(2, spread=3.0)
+    inside = fitted("euclidean", support, y)(support)
+    outside = PrototypeHead("euclidean").held_out(support, y, CLASSES, support)
+    correct = [(z.argmax(1) == y).double().mean() for z in (inside, outside)]
+    assert correct[0] > correct[1] + 0.2
+
+
+def test_one_shot_is_answered_on_another_view():
+    (support, y), (other, _) = rows(1), rows(1)
+    found = PrototypeHead("euclidean").held_out(support, y, CLASSES, other)
+    torch.testing.assert_close(found, fitted("euclidean", other, y)(support), rtol=1e-12, atol=0)
+
+
+# --- the network's own logits ------------------------------------------------------------------------
+
+
+def sliced(*known):
+    head = SlicedHead()
+    head.knows(torch.tensor(known))
+    return head
+
+
+def test_sliced_logits_are_those_of_the_episodes_classes_in_its_order():
+    head = sliced(3, 5, 7, 9, 11, 13)
+    support, y = rows(2)
+    found = head.fit(support, y, CLASSES)(support)
+    assert torch.equal(found, support.logits[:, [2, 0, 4, 1]])  # 7 3 11 5
+    assert torch.equal(head.held_out(support, y, CLASSES, support), found)
+
+
+def test_a_class_that_the_teacher_does_not_know_is_refused():
+    with pytest.raises(
+        ValueError, match=r"cannot answer for dataset classes \[11, 5\].*PrototypeHead"
+    ):
+        sliced(3, 7).position(CLASSES)
+
+
+def test_permuting_the_classes_permutes_the_answers():
+    (support, y), order = rows(3), torch.randperm(N_WAY)
+    there = order.argsort()
+    for head in (PrototypeHead("cosine"), sliced(3, 5, 7, 9, 11, 13)):
+        found = head.fit(support, y, CLASSES)(support)
+        moved = head.fit(support, there[y], CLASSES[order])(support)
+        torch.testing.assert_close(moved, found[:, order], rtol=1e-12, atol=1e-14)
+
+
+# --- scale -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spread", [0.5, 2.0])
+def test_the_likeliest_scale_is_that_of_a_search(spread):
+    y = torch.arange(N_WAY).repeat(30)
+    z = 3 * spread * torch.randn(len(y), N_WAY).double() + 2 * torch.eye(N_WAY).double()[y]
+    grid = torch.linspace(-6, 6, 4001).double().exp()
+    losses = torch.stack([torch.nn.functional.cross_entropy(s * z, y) for s in grid])
+    found = likelihood_scale(z, y)
+    assert found.item() == pytest.approx(grid[losses.argmin()].item(), rel=4e-3)  # spacing 3e-3
+    assert torch.nn.functional.cross_entropy(found * z, y) <= losses.min()
+
+
+def test_a_head_is_calibrated_once_its_scale_is_known():
+    head = PrototypeHead("euclidean")
+    support, y = rows(3)
+    assert not head.calibrated
+    assert head.scale.isnan()
+    head.calibrate(head.held_out(support, y, CLASSES, support), y)
+    assert head.calibrated
+    assert head.scale > 0
+    other = PrototypeHead()
+    other.load_state_dict(head.state_dict())
+    assert other.calibrated
+    assert PrototypeHead(scale=3.0).calibrated
+    assert SlicedHead().scale == 1
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_a_scale_that_is_not_positive_is_refused(scale):
+    with pytest.raises(ValueError, match=rf"scale={scale} must be positive; leave it out"):
+        PrototypeHead(scale=scale)
+
+
+def test_calibrated_confidence_is_accuracy_on_easy_and_on_hard_rows():
+    # at the likeliest scale the expected logit is that of the truth, on average
+    y = torch.arange(N_WAY).repeat(50)
+    z = torch.randn(len(y), N_WAY).double() + torch.eye(N_WAY).double()[y]
+    s = likelihood_scale(z, y)
+    expected = ((s * z).softmax(1) * z).sum(1).mean()
+    assert math.isclose(expected, z.gather(1, y[:, None]).mean(), rel_tol=1e-9)
