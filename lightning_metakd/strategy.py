@@ -5,7 +5,7 @@ teachers, so that a strategy is not applied to a loss or a head it was not learn
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -47,19 +47,25 @@ def describe(loss: Loss, student: Output, batch: Batch, context: Context) -> dic
     return found
 
 
+def build(loss: nn.Module) -> dict[str, Any]:
+    """Which loss it is, with which coefficients."""
+    kinds = {name: type(c).__name__ for name, c in coefficients(loss).items()}
+    return {"loss": type(loss).__name__, "coefficients": kinds}
+
+
 def save_strategy(
     loss: Loss, path: Path, teacher_heads: list[str], teacher_scales: list[float]
 ) -> None:
     """Write the strategy of a loss."""
-    head = {
-        "loss": type(loss).__name__,
-        "coefficients": {name: type(c).__name__ for name, c in coefficients(loss).items()},
-        "teacher_heads": teacher_heads,
-        "teacher_scales": teacher_scales,
-    }
+    head = build(loss) | {"teacher_heads": teacher_heads, "teacher_scales": teacher_scales}
     tensors = {name: p.detach().cpu().contiguous() for name, p in loss.state_dict().items()}
     with written_whole(path) as part:
         save_file(tensors, part, metadata={"strategy": json.dumps(head)})
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """Shape of each tensor."""
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
 def load_strategy(loss: Loss, path: Path) -> None:
@@ -77,16 +83,16 @@ def load_strategy(loss: Loss, path: Path) -> None:
         with safe_open(path, framework="pt") as file:
             head = json.loads(file.metadata()["strategy"])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"strategy={str(path)!r} is truncated or no strategy ({error}); take another copy of it."
         ) from error
-    own = {name: tuple(p.shape) for name, p in loss.state_dict().items()}
-    theirs = {name: tuple(p.shape) for name, p in tensors.items()}
+    own = build(loss) | {"shapes": shapes(loss.state_dict())}
+    theirs = {name: head.get(name) for name in build(loss)} | {"shapes": shapes(tensors)}
     if own != theirs:
         raise ValueError(
-            f"strategy={str(path)!r} was learned for {head['loss']} with {theirs}, but this loss has {own}; "
-            "configure the loss as the head of the file says."
+            f"strategy={str(path)!r} was learned for {theirs}, but this loss is {own}; configure the loss as "
+            "the head of the file says."
         )
     with torch.no_grad():
         loss.load_state_dict(tensors)
