@@ -68,7 +68,13 @@ class Teacher(nn.Module):
         """
         if self.checkpoint is not None:
             found = read_checkpoint(Path(self.checkpoint))
-            load_weights(self.model, student_weights(found), f"teacher {self.checkpoint}")
+            who = f"teacher {self.checkpoint}"
+            left_out = load_weights(self.model, student_weights(found), who)
+            if left_out and not self.head.needs_support:
+                raise ValueError(
+                    f"head={type(self.head).__name__} answers with the network's own logits, and they are "
+                    f"not there: {left_out[0]} Give the teacher's model the n_classes that it was trained with."
+                )
             self.trained_on = torch.tensor(found.get("classes", []), device=self.trained_on.device)
             self.head.knows(self.trained_on)
         self.requires_grad_(False)
