@@ -19,7 +19,7 @@ from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.teachers import Teacher
-from lightning_metakd.types import Batch, Params
+from lightning_metakd.types import Batch, Output, Params
 
 
 class SingleTask(Recipe):
@@ -64,6 +64,11 @@ class SingleTask(Recipe):
                 raise ValueError(
                     f"head={type(teacher.head).__name__} is fitted on the support set of an episode, and "
                     "SingleTask has none; give the teacher a SlicedHead."
+                )
+            if not teacher.head.calibrated:
+                raise ValueError(
+                    "scale=None is calibrated on held-out episodes, and SingleTask has none; give the "
+                    "teacher's head a scale, for instance 1."
                 )
         # for virtual steps, called with the student's parameters and never with its own; in a list
         # because it is no part of what is trained, saved or moved
@@ -111,16 +116,21 @@ class SingleTask(Recipe):
             return lesson_mean(asked, forward(at, judge.x))
 
         told = lesson(bind_loss(self.loss), strategy, taught, classes)
+        now = taught.x.new_tensor(self.progress())  # coefficients are judged where they act
+
+        def told_now(student: Output, seen: Output, end: Tensor) -> Tensor:
+            return told(student, seen, now)
+
         theta = dict(self.student.named_parameters())
         pilot = PILOTS[self.hypergradient]
-        return pilot(lambda at: forward(at, taught.x), told, quiz, theta, self.pilot_lr)
+        return pilot(lambda at: forward(at, taught.x), told_now, quiz, theta, self.pilot_lr)
 
     def quiz_batch(self, judge: Batch | None) -> Batch:
         """The quiz rows that came with the batch."""
         if judge is None:
             raise ValueError(
-                f"strategy_lr={self.strategy_lr} needs rows to judge the strategy on, and the data keep none; "
-                "set data.quiz_fraction, for instance to 0.1, or strategy_lr to 0."
+                f"strategy_lr={self.strategy_lr} needs rows to judge the strategy on, and the data keep "
+                "none; set data.quiz_fraction, for instance to 0.1, or strategy_lr to 0."
             )
         return judge
 
