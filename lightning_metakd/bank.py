@@ -104,8 +104,8 @@ class Bank:
         views = view.unique().tolist()
         if missing := [v for v in views if not self.has(index[view == v], v)]:
             raise KeyError(
-                f"no answers are stored for some images in view {missing[0]}; set data.views to the number of "
-                "views that the bank keeps, or teacher.bank to false."
+                f"no answers are stored for some images in view {missing[0]}; set data.views to the number "
+                "of views that the bank keeps, or teacher.bank to false."
             )
         first = self.stored[views[0]][field]
         found = first.new_empty(len(index), first.shape[1])

@@ -187,8 +187,8 @@ class MetaKD(Episodic):
         learned = sum(p.numel() for p in self.loss.parameters())
         if self.strategy_lr > 0 and not learned:
             raise ValueError(
-                f"strategy_lr={self.strategy_lr} trains a strategy, but no coefficient of the loss is learned; "
-                "name a Learned class in model.loss, or set strategy_lr to 0."
+                f"strategy_lr={self.strategy_lr} trains a strategy, but no coefficient of the loss is "
+                "learned; name a Learned class in model.loss, or set strategy_lr to 0."
             )
 
     def on_fit_start(self) -> None:
@@ -205,8 +205,8 @@ class MetaKD(Episodic):
             if seen and not self.strategy_on_seen_classes:
                 raise ValueError(
                     f"teachers[{i}] was trained on {len(seen)} of the {len(judged_on)} classes on which the "
-                    f"strategy would be learned (dataset classes {seen[:5]}), and a gate learned there trusts "
-                    "it too much; set data.strategy_split to classes it has not seen, or "
+                    f"strategy would be learned (dataset classes {seen[:5]}), and a gate learned there "
+                    "trusts it too much; set data.strategy_split to classes it has not seen, or "
                     "model.strategy_on_seen_classes to true."
                 )
 

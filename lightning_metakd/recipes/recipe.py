@@ -181,8 +181,8 @@ class Recipe(LightningModule, ABC):
         norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
         if not torch.isfinite(norm):  # the averaged gradient: every process sees the same
             raise FloatingPointError(
-                f"the gradient is {norm.item()} at step {self.trainer.global_step} (loss {scalar.item():.4g}); "
-                f"nothing was changed. Lower model.optimisation.lr={self.optimisation.lr}, or set "
+                f"the gradient is {norm.item()} at step {self.trainer.global_step} "
+                f"(loss {scalar.item():.4g}); nothing was changed. Lower model.optimisation.lr={self.optimisation.lr}, or set "
                 "model.optimisation.grad_clip, and resume from the last checkpoint."
             )
         optimiser.step()
@@ -228,7 +228,7 @@ class Recipe(LightningModule, ABC):
 
 
 def averaged(student: Model, decay: float) -> AveragedModel:
-    """A running average of the student's weights; norm statistics are those of the student."""
+    """A running average of the student's weights and norm statistics."""
     copy = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     copy.requires_grad_(False)
     copy.eval()
