@@ -1,0 +1,119 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from lightning_metakd.losses.coefficient import Learned, LearnedPerSample
+from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.loss import WeightedSum
+from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
+from lightning_metakd.strategy import describe, load_strategy, save_strategy
+from lightning_metakd.types import Output
+from tests.tiny import N_WAY, answered, batch, context, perturbed
+
+
+def loss(gate=LearnedPerSample):
+    return MatchGate(gate(), Hinton(Learned()))
+
+
+@pytest.fixture
+def written(tmp_path):
+    """(the loss, the file of its strategy)."""
+    learned = perturbed(loss())
+    path = tmp_path / "strategy.safetensors"
+    save_strategy(learned, path, ["PrototypeHead"], [12.5])
+    return learned, path
+
+
+def test_a_strategy_comes_back_as_it_was(written):
+    learned, path = written
+    other = loss()
+    load_strategy(other, path)
+    assert learned.state_dict().keys() == other.state_dict().keys()
+    assert all(map(torch.equal, learned.state_dict().values(), other.state_dict().values()))
+
+
+def test_its_head_says_what_it_was_learned_for(written):
+    with safe_open(written[1], framework="pt") as file:
+        head = json.loads(file.metadata()["strategy"])
+    assert head == {
+        "loss": "MatchGate",
+        "coefficients": {"gate": "LearnedPerSample", "match.temperature": "Learned"},
+        "teacher_heads": ["PrototypeHead"],
+        "teacher_scales": [12.5],
+    }
+    assert written[1].stat().st_size < 4000
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: loss(Learned),
+        lambda: MatchGate(LearnedPerSample(), Hinton(4.0)),
+        lambda: MatchGate(LearnedPerSample(hidden=4), Hinton(Learned())),
+        lambda: MatchGate(LearnedPerSample(student_signals=False), Hinton(Learned())),
+        lambda: WeightedSum({"gate": loss()}),
+    ],
+)
+def test_a_strategy_of_another_loss_is_refused(written, other):
+    with pytest.raises(
+        ValueError, match=r"was learned for .*'MatchGate'.* but this loss is .*; conf"
+    ):
+        load_strategy(other(), written[1])
+
+
+def test_a_loss_of_equal_shapes_but_another_meaning_is_refused(tmp_path):
+    save_strategy(MatchGate(Learned()), tmp_path / "gate", [], [])
+    with pytest.raises(
+        ValueError, match=r"was learned for .*'MatchGate'.* this loss is .*'Literal"
+    ):
+        load_strategy(LiteralMatchGate(Learned()), tmp_path / "gate")
+
+
+def test_a_refused_strategy_changes_nothing(written):
+    other = loss(Learned)
+    before = [p.clone() for p in other.parameters()]
+    with pytest.raises(ValueError, match="was learned for"):
+        load_strategy(other, written[1])
+    assert all(map(torch.equal, before, other.parameters()))
+
+
+@pytest.mark.parametrize("size", [0, 50, -30])
+def test_a_truncated_file_is_told(written, size):
+    learned, path = written
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"is truncated or no strategy .*; take another copy"):
+        load_strategy(learned, path)
+
+
+@pytest.mark.parametrize("head", [None, {"format": "pt"}, {"strategy": "no json"}])
+def test_tensors_that_are_no_strategy_are_told(written, head):
+    learned, path = written
+    save_file(learned.state_dict(), path, metadata=head)
+    with pytest.raises(ValueError, match="is truncated or no strategy"):
+        load_strategy(learned, path)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"strategy=.*none' does not exist; name a strategy"
+    ):
+        load_strategy(loss(), tmp_path / "none")
+
+
+def test_what_the_coefficients_say_of_rows_is_described():
+    rows = answered(batch(9))
+    student = Output(torch.randn(9, N_WAY).double(), torch.randn(9, 2).double())
+    learned = perturbed(loss()).double()
+    told = context(rows, student)
+    found = describe(learned, student, rows, told)
+    gate = learned.gate(rows, told)
+    expected = {
+        "gate_mean": gate.mean(),
+        "gate_min": gate.min(),
+        "gate_max": gate.max(),
+        "match.temperature_mean": learned.match.temperature(rows, told),
+    }
+    assert found == {name: pytest.approx(value.item()) for name, value in expected.items()}

@@ -1,0 +1,113 @@
+import pytest
+import torch
+
+from lightning_metakd.functional import class_means
+from lightning_metakd.heads import PrototypeHead, SlicedHead, leave_one_out_means, metric_logits
+from lightning_metakd.teachers import Teacher, another_view, weights_hash
+from tests.tiny import N_WAY, SHOTS, SmoothConv4, batch, episode, teacher
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A file of a trained network with a head for six classes, and the network."""
+    net = SmoothConv4(6)
+    state = {f"student.{name}": p for name, p in net.state_dict().items()}
+    torch.save({"state_dict": state, "classes": [2, 4, 5, 9, 11, 13]}, tmp_path / "teacher.ckpt")
+    return str(tmp_path / "teacher.ckpt"), net
+
+
+def test_it_answers_support_rows_leave_one_out_and_query_rows_by_class_means():
+    helper, task = teacher(), episode()
+    support, query = helper.answer(task.support, task.query, task.classes)
+    e, qe = helper.model(task.support.x).embedding, helper.model(task.query.x).embedding
+    means = leave_one_out_means(e, task.support.y, N_WAY)
+    expected = [
+        5 * metric_logits(e, means, "cosine"),
+        5 * metric_logits(qe, class_means(e, task.support.y, N_WAY)[None], "cosine"),
+    ]
+    for answer, logits, embedding in zip((support, query), expected, (e, qe), strict=True):
+        torch.testing.assert_close(answer.logits, logits, rtol=1e-10, atol=1e-12)
+        assert torch.equal(answer.embedding, embedding)
+        assert not answer.logits.requires_grad
+
+
+def test_one_shot_is_answered_on_a_view_that_it_was_not_fitted_on():
+    helper, task = teacher(), episode()
+    support = batch(N_WAY, (1, 8, 8))
+    found, _ = helper.answer(support, task.query, task.classes)
+    other = helper.model(another_view(support)).embedding
+    e = helper.model(support.x).embedding
+    expected = 5 * metric_logits(e, class_means(other, support.y, N_WAY)[None], "cosine")
+    torch.testing.assert_close(found.logits, expected, rtol=1e-10, atol=1e-12)
+    assert SHOTS > 1  # the other tests have more than one
+
+
+def test_it_stays_frozen_and_in_evaluation_mode():
+    helper = teacher()
+    helper.train()
+    helper.open()
+    assert not any(module.training for module in helper.modules())
+    assert not any(p.requires_grad for p in helper.parameters())
+
+
+def test_answering_leaves_it_as_it_was():
+    helper, task = teacher(), episode()
+    helper.open()
+    helper.answer(task.support, task.query, task.classes)
+    assert helper.sha256 == weights_hash(helper.model)
+
+
+def test_the_hash_sees_every_weight_and_buffer():
+    net = SmoothConv4()
+    before = weights_hash(net)
+    for tensor in (net.head.bias, net.norms[2].running_var):
+        with torch.no_grad():
+            tensor[0] += 1e-6
+        assert weights_hash(net) != before
+        before = weights_hash(net)
+
+
+def test_it_opens_its_checkpoint_late_and_knows_its_classes(checkpoint):
+    path, net = checkpoint
+    helper = Teacher(SmoothConv4(6), path, SlicedHead())
+    assert not len(helper.trained_on)
+    helper.open()
+    assert helper.trained_on.tolist() == [2, 4, 5, 9, 11, 13]
+    assert helper.sha256 == weights_hash(net)
+
+
+def test_a_sliced_head_answers_rows_without_a_support_set(checkpoint):
+    path, net = checkpoint
+    helper = Teacher(SmoothConv4(6), path, SlicedHead(scale=2.0))
+    helper.open()
+    rows = batch(8, (1, 8, 8))
+    rows = rows._replace(x=rows.x.float())
+    found = helper.answer_rows(rows, torch.tensor([9, 2, 13]))
+    expected = 2 * net.eval()(rows.x).logits[:, [3, 0, 5]]
+    torch.testing.assert_close(found.logits, expected, rtol=1e-5, atol=1e-6)  # single precision
+
+
+def test_a_prototype_head_does_not_need_the_networks_own(checkpoint, caplog):
+    path, net = checkpoint
+    helper = Teacher(SmoothConv4(0), path, PrototypeHead())
+    helper.open()
+    assert torch.equal(helper.model.convs[0].weight, net.convs[0].weight)
+    assert "the head was not loaded" in caplog.text
+
+
+def test_a_sliced_head_does(checkpoint):
+    path, _ = checkpoint
+    told = "SlicedHead answers with the network's own logits, .* Give the teacher's model the n_classes"
+    with pytest.raises(ValueError, match=told):
+        Teacher(SmoothConv4(5), path, SlicedHead()).open()
+
+
+def test_a_checkpoint_of_another_network_is_refused(checkpoint):
+    path, _ = checkpoint
+    with pytest.raises(ValueError, match=r"teacher .*: the checkpoint is of another network"):
+        Teacher(SmoothConv4(6, width=4), path).open()
+
+
+def test_a_missing_checkpoint_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist; train it first"):
+        Teacher(SmoothConv4(6), str(tmp_path / "none.ckpt")).open()
