@@ -93,13 +93,13 @@ class Bank:
             RuntimeError: if the live network answers otherwise.
         """
         index, view = batch.index.cpu(), batch.view.cpu()
-        found = [self.look_up(index, view, field) for field in (0, 1)]
+        logits, embedding = (self.look_up(index, view, field) for field in ("logits", "embedding"))
         again = mix(index ^ mix(view)) % CHECKED == 0
         if again.any():
-            self.compare(index[again], view[again], found[1][again])
-        return Output(*(tensor.to(batch.x.device) for tensor in found))
+            self.compare(index[again], view[again], embedding[again])
+        return Output(logits.to(batch.x.device), embedding.to(batch.x.device))
 
-    def look_up(self, index: Tensor, view: Tensor, field: int) -> Tensor:
+    def look_up(self, index: Tensor, view: Tensor, field: str) -> Tensor:
         """One field of the answers, row by row."""
         views = view.unique().tolist()
         if missing := [v for v in views if not self.has(index[view == v], v)]:
@@ -107,10 +107,11 @@ class Bank:
                 f"no answers are stored for some images in view {missing[0]}; set data.views to the number "
                 "of views that the bank keeps, or teacher.bank to false."
             )
-        first = self.stored[views[0]][field]
+        stored: dict[int, Tensor] = {v: getattr(self.stored[v], field) for v in views}
+        first = stored[views[0]]
         found = first.new_empty(len(index), first.shape[1])
-        for v in views:
-            found[view == v] = self.stored[v][field][index[view == v]]
+        for v, answers in stored.items():
+            found[view == v] = answers[index[view == v]]
         return found
 
     def has(self, rows: Tensor, view: int) -> bool:

@@ -10,7 +10,6 @@ import logging
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from lightning_metakd.loggers import with_run_logger
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
 
-COMMANDS: dict[str, Callable[..., Any]] = {"report": report}
+COMMANDS: dict[str, Any] = {"report": report}
 """Commands that need no Trainer."""
 
 

@@ -150,7 +150,7 @@ def lesson_gradient(
     at the output, with `seen` beside it, so that coefficients which look at the student are not
     differentiated in the step, and the hyper-gradient through them is exact all the same.
     """
-    seen, pull_back = vjp(forward, dict(params))
+    seen, pull_back = vjp(forward, dict(params))  # type: ignore[misc]
     slope = grad(lambda output: lesson(output, seen, progress).mean())(seen)
     return pull_back(slope)[0]
 

@@ -48,7 +48,7 @@ def slope_of(lesson: Lesson, output: Output) -> Output:
 def unrolled(answer: Answer, lesson: Lesson, quiz: Quiz, theta: Params, lr: float) -> Pilot:
     """The pilot by differentiating through the step."""
     at = detach(theta)
-    output, pull_back = vjp(answer, at)
+    output, pull_back = vjp(answer, at)  # type: ignore[misc]
     (grads,) = pull_back(slope_of(lesson, output))
     loss = quiz(step(at, grads, lr))
     return Pilot(loss, (quiz(at) - loss).detach())
@@ -57,12 +57,12 @@ def unrolled(answer: Answer, lesson: Lesson, quiz: Quiz, theta: Params, lr: floa
 def tangent(answer: Answer, lesson: Lesson, quiz: Quiz, theta: Params, lr: float) -> Pilot:
     """The pilot by one forward-mode product, without double backward."""
     at = detach(theta)
-    output, pull_back = vjp(answer, at)
+    output, pull_back = vjp(answer, at)  # type: ignore[misc]
     output = stop(output)
     slope = slope_of(lesson, output)  # the graph to the strategy starts here
     (grads,) = pull_back(stop(slope))
     v, after = grad_and_value(quiz)(detach(step(at, grads, lr)))
-    _, moved = jvp(answer, (at,), (v,))
+    _, moved = jvp(answer, (at,), (v,))  # type: ignore[misc]
     pairs = zip(tree_leaves(slope), tree_leaves(moved), strict=True)
     inner = torch.stack([(s * m.detach()).sum() for s, m in pairs]).sum()
     surrogate = -lr * inner

@@ -1,7 +1,7 @@
 """Where a run writes: one directory of its own, and Weights & Biases beside it when asked for.
 
 `runs/<experiment>/<version>/` is made by exactly one process and agreed on by all;
-`runs/<experiment>/latest` points to the newest. Nothing here needs an account or asks a question.
+`runs/<experiment>/latest` points to the newest with numbers in it. Nothing here needs an account or asks a question.
 """
 
 import netrc
@@ -93,7 +93,7 @@ class RunLogger(CSVLogger):
         super().__init__(save_dir, "", flush_logs_every_n_steps=flush_logs_every_n_steps)
         self.call_it(experiment or "default")
         self.is_named = experiment is not None
-        self._agreed = False
+        self._agreed = self._is_latest = False
 
     def call_it(self, experiment: str) -> None:
         """Set the name of what is run."""
@@ -112,7 +112,6 @@ class RunLogger(CSVLogger):
         """
         if self._version is None and first_process():
             self._version = new_version(Path(self.root_dir))
-            point_latest(Path(self.root_dir), self._version)
         if not self._agreed and torch.distributed.is_initialized():
             told = [self._version]
             torch.distributed.broadcast_object_list(told, src=0)
@@ -128,6 +127,14 @@ class RunLogger(CSVLogger):
     def log_dir(self) -> str:
         """The run's directory."""
         return str(Path(self.root_dir) / self.version)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Keep numbers; from the first of them on this run is the latest, and not if it fails before."""
+        if not self._is_latest:
+            point_latest(Path(self.root_dir), self.version)
+            self._is_latest = True
+        super().log_metrics(metrics, step)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:

@@ -9,6 +9,7 @@ trust it would trust it too much. So it remembers which they were (`trained_on`)
 """
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -73,7 +74,7 @@ class Teacher(nn.Module):
             if left_out and not self.head.needs_support:
                 raise ValueError(
                     f"head={type(self.head).__name__} answers with the network's own logits, and they are "
-                    f"not there: {left_out[0]} Give the teacher's model the n_classes that it was trained with."
+                    f"not there: {left_out[0]} Give the teacher's model the n_classes of its training."
                 )
             self.trained_on = torch.tensor(found.get("classes", []), device=self.trained_on.device)
             self.head.knows(self.trained_on)
@@ -113,6 +114,13 @@ class Teacher(nn.Module):
         asked = self.embed(batch)
         classifier = self.head.fit(asked, batch.y, classes)
         return asked._replace(logits=self.head.scale * classifier(asked))
+
+
+class Pool(nn.ModuleList):
+    """Teachers, in the order of the configuration."""
+
+    def __iter__(self) -> Iterator[Teacher]:
+        return super().__iter__()  # type: ignore[return-value]
 
 
 def another_view(batch: Batch) -> Tensor:

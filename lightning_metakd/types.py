@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
     x: Tensor
     y: Int[Tensor, " n"]
-    index: Int[Tensor, " n"]
+    index: Int[Tensor, " n"]  # type: ignore[assignment]  # hides tuple.index
     view: Int[Tensor, " n"]
     teachers: tuple[Output, ...] = ()
 

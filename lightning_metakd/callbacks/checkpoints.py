@@ -1,6 +1,8 @@
 """Which states of a run are kept, under names that say what they are."""
 
 import math
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from lightning_metakd.files import written_whole
 from lightning_metakd.loggers import rehearsed, run_directory
 
 
@@ -15,7 +18,7 @@ class Checkpoints(Checkpoint):
     """Writes `last.ckpt` (to resume from), `best.ckpt` (on validation), `final.ckpt` (complete).
 
     Best is the highest `val/student_accuracy`; of equal ones the earlier. A run without `final.ckpt` was
-    stopped.
+    stopped. One that goes on from a checkpoint in a directory of its own takes the best so far along.
 
     Args:
         every_minutes: time between two writes of `last.ckpt`.
@@ -26,6 +29,7 @@ class Checkpoints(Checkpoint):
             raise ValueError(f"every_minutes={every_minutes} must be positive.")
         self.every_minutes, self.best = every_minutes, -math.inf
         self.folder: Path | None = None
+        self.trained = False
         self.written = time.monotonic()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -38,6 +42,13 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.ckpt_path is not None:
+            self.keep(trainer, Path(trainer.ckpt_path).with_name("best.ckpt"), "best")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.trained = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -59,6 +70,30 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.write(trainer, "last")
         self.write(trainer, "final")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where nothing was left to train, the checkpoint that was resumed is the last and the final one."""
+        if not self.trained and trainer.ckpt_path is not None:
+            for name in ("last", "final"):
+                self.keep(trainer, Path(trainer.ckpt_path), name)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Say how to go on after a stop by hand."""
+        last = None if self.folder is None else self.folder / "last.ckpt"
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and last is not None:
+            there = "add --resume to go on from it" if last.is_file() else "nothing was saved yet"
+            print(f"stopped at step {trainer.global_step}; {last}: {there}.", file=sys.stderr)
+
+    def keep(self, trainer: Trainer, path: Path, name: str) -> None:
+        """Copy a checkpoint of an earlier directory into this one."""
+        if self.folder is None or not trainer.is_global_zero or not path.is_file():
+            return
+        target = self.folder / f"{name}.ckpt"
+        if path.resolve() != target.resolve():
+            with written_whole(target) as part:
+                shutil.copyfile(path, part)
 
     def write(self, trainer: Trainer, name: str) -> None:
         """Save under a name, over what stood there."""

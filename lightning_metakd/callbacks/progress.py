@@ -1,10 +1,13 @@
 """A progress bar with the numbers that matter, and no bar where nobody looks."""
 
+import os
 import sys
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
+
+from lightning_metakd.loggers import run_directory
 
 SHOWN = {
     "train/outer_loss": "loss",
@@ -25,6 +28,20 @@ class Progress(TQDMProgressBar):
         self.quiet = not sys.stderr.isatty()
         self.lines = self.quiet and refresh_rate > 0
         super().__init__(refresh_rate=0 if self.quiet else refresh_rate)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Say where the run writes, on what and from which seed it runs."""
+        super().setup(trainer, pl_module, stage)
+        folder = run_directory(trainer)  # every process
+        if not trainer.is_global_zero:
+            return
+        where = "rehearsal, nothing is written" if folder is None else str(folder)
+        processes = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
+        seed = os.environ.get("PL_GLOBAL_SEED", "none")
+        print(
+            f"{where}: {trainer.state.fn} on {pl_module.device.type}{processes}, seed {seed}",
+            file=sys.stderr,
+        )
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule

@@ -130,7 +130,8 @@ def sentence(row: Mapping[str, Any]) -> str:
         said += f", teacher {percent('teacher_accuracy', 'teacher_ci95')}"
     if row["paired_difference"] is not None:
         said += f", student - teacher {percent('paired_difference', 'paired_ci95')}"
-    return said + f" ({row['episodes']} episodes, 95% interval)"
+    counted = "" if row["episodes"] is None else f"{row['episodes']} episodes, "
+    return f"{said} ({counted}95% interval)"
 
 
 class Results(Callback):

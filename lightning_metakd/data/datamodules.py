@@ -270,6 +270,9 @@ class SupervisedData(SourceData):
             )
         return self._in_order(self.parts["val"])
 
+    def predict_dataloader(self) -> Loader:
+        return self.test_dataloader()
+
     def _shuffled(self, part: str, batch_size: int, views: int | None) -> BatchSet:
         return BatchSet(
             self.images(),

@@ -159,9 +159,10 @@ class Episodic(Recipe):
     on_validation_epoch_end = on_test_epoch_end = evaluation_end
 
     def predict_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
-        """Episode id, and the student's class probabilities for its query rows [q, c]."""
+        """Episode id, its classes, and for its query rows number, label and class probabilities [q, c]."""
         probs = self.adapted_answer(self.asked(episode)).logits.softmax(-1)
-        return {"id": episode.id, "classes": episode.classes, "probs": probs}
+        rows = {"index": episode.query.index, "y": episode.query.y, "probs": probs}
+        return {"id": episode.id, "classes": episode.classes, **rows}
 
     def adaptation(self) -> Callable[[], object] | None:
         """One adaptation to an episode like the latest, for counting its cost."""
@@ -185,7 +186,7 @@ class Episodic(Recipe):
 
     def prepare_teachers(self) -> None:
         """Store the teachers' answers where they keep a bank, and set the scale of their logits."""
-        data, needed = self.trainer.datamodule, self.images_needed()
+        data, needed = self.data, self.images_needed()
         with first_process_first(self.trainer):
             for teacher in self.teachers:
                 for split, views in needed:
@@ -196,7 +197,7 @@ class Episodic(Recipe):
 
     def images_needed(self) -> list[tuple[str, range]]:
         """The splits and views of which the teachers will be asked."""
-        data, stage, as_is = self.trainer.datamodule, self.trainer.state.fn, range(-1, 0)
+        data, stage, as_is = self.data, self.trainer.state.fn, range(-1, 0)
         needed = [("val", as_is)]
         if stage in ("test", "predict"):
             needed.append(("test", as_is))
@@ -224,7 +225,7 @@ class Episodic(Recipe):
 
     def val_episode(self, i: int) -> Episode:
         """Episode i of the val split, as the networks see it."""
-        data = self.trainer.datamodule
+        data = self.data
         episode = move_data_to_device(data.evaluation_episodes("val")[i], self.device)
         return data.on_after_batch_transfer(episode, 0)
 

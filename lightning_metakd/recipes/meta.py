@@ -195,7 +195,7 @@ class MetaKD(Episodic):
         """Refuse a strategy that would be learned where a teacher answers too well."""
         super().prepare_teachers()
         if self.strategy_lr > 0:
-            data = self.trainer.datamodule
+            data = self.data
             self.check_classes(data.classes(data.strategy_split or data.train_split))
 
     def check_classes(self, judged_on: Tensor) -> None:
@@ -223,18 +223,17 @@ class MetaKD(Episodic):
 
     def training_step(self, batch: Episode | tuple[Episode, Episode], batch_idx: int) -> None:
         """One outer update on a meta-batch."""
-        shared = isinstance(batch, Episode)
-        episodes, judges = (batch, batch) if shared else batch
+        episodes, judges = (batch, None) if isinstance(batch, Episode) else batch
         taught = [self.asked(episode) for episode in each(episodes)]
         objective, theta = self.objective(), self.meta()
         strategy = dict(self.loss.named_parameters())
         learns = self.strategy_lr > 0 and self.trainer.global_step % self.strategy_every == 0
-        one_pass = learns and shared and self.one_pass
+        one_pass = learns and judges is None and self.one_pass
         told = strategy if one_pass else detach(strategy)
         losses = [objective.student_loss(theta, told, episode) for episode in taught]
         scalar = student_loss = torch.stack(losses).mean()
         if learns and not one_pass:
-            judging = taught if shared else [self.asked(episode) for episode in each(judges)]
+            judging = taught if judges is None else [self.asked(e) for e in each(judges)]
             scalar = student_loss + self.strategy_loss(objective, theta, strategy, judging)
         self.outer_update(scalar, idle=() if learns else tuple(strategy.values()))
         self.latest = taught[0]

@@ -8,7 +8,7 @@ drift apart silently. A recipe fetches, calls and logs; the mathematics lies in 
 from abc import ABC
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -25,7 +25,7 @@ from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.optimisation import Optimisation, decay_groups
 from lightning_metakd.strategy import describe, load_strategy, save_strategy
-from lightning_metakd.teachers import Teacher, weights_hash
+from lightning_metakd.teachers import Pool, Teacher, weights_hash
 from lightning_metakd.types import Batch, Context, Output
 
 LISTEN_EVERY = 50
@@ -63,7 +63,7 @@ class Recipe(LightningModule, ABC):
         if norm is not None:
             make_episodic(self.student, norm)
         self.loss = Targets() if loss is None else loss
-        self.teachers = nn.ModuleList(teachers or [])
+        self.teachers = Pool(teachers or [])
         if self.loss.needs_teacher and not self.teachers:
             raise ValueError(
                 f"loss={type(self.loss).__name__} follows a teacher, but teachers is empty; name one in "
@@ -79,6 +79,11 @@ class Recipe(LightningModule, ABC):
         self.record: dict[str, Any] = {}
         self.rows: dict[str, Tensor] = {}
         self.said: dict[str, float] = {}
+
+    @property
+    def data(self) -> Any:
+        """The data module of this run."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     # --- files are opened late -----------------------------------------------------------------
 
@@ -113,7 +118,7 @@ class Recipe(LightningModule, ABC):
 
     def data_described(self) -> dict[str, Any]:
         """What the result row says of files and data."""
-        data: Any = self.trainer.datamodule
+        data = self.data
         names = ("n_way", "k_shot", "n_query", "eval_seed")
         return {
             "source": data.source.name,
@@ -152,8 +157,9 @@ class Recipe(LightningModule, ABC):
         if steps < 0 and trainer.max_epochs is not None and trainer.max_epochs > 0:
             steps = trainer.max_epochs * int(trainer.num_training_batches)
         parts = [trainer.global_step / steps] if steps > 0 else []
-        timers = [c for c in trainer.callbacks if isinstance(c, Timer) and c._duration]
-        parts += [timer.time_elapsed() / float(timer._duration) for timer in timers]
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        timers: list[Any] = [c for c in callbacks if isinstance(c, Timer) and c._duration]
+        parts += [timer.time_elapsed() / timer._duration for timer in timers]
         furthest = min(1.0, max(parts, default=0.0))
         # clocks differ between processes, and rates must not
         return float(trainer.strategy.broadcast(furthest)) if trainer.world_size > 1 else furthest
@@ -167,7 +173,7 @@ class Recipe(LightningModule, ABC):
         Raises:
             FloatingPointError: if the gradient is not finite; nothing was changed then.
         """
-        optimiser = self.optimizers()
+        optimiser: Any = self.optimizers()
         factor = self.optimisation.factor(self.progress())
         for group in optimiser.param_groups:
             group["lr"] = group["peak_lr"] * factor
@@ -182,7 +188,8 @@ class Recipe(LightningModule, ABC):
         if not torch.isfinite(norm):  # the averaged gradient: every process sees the same
             raise FloatingPointError(
                 f"the gradient is {norm.item()} at step {self.trainer.global_step} "
-                f"(loss {scalar.item():.4g}); nothing was changed. Lower model.optimisation.lr={self.optimisation.lr}, or set "
+                f"(loss {scalar.item():.4g}); nothing was changed. Lower "
+                f"model.optimisation.lr={self.optimisation.lr}, or set "
                 "model.optimisation.grad_clip, and resume from the last checkpoint."
             )
         optimiser.step()
@@ -201,7 +208,7 @@ class Recipe(LightningModule, ABC):
     @property
     def judged(self) -> Model:
         """The student that is evaluated: its average where one is kept."""
-        return self.student if self.ema is None else self.ema.module
+        return self.student if self.ema is None else cast(Model, self.ema.module)
 
     # --- strategy ------------------------------------------------------------------------------
 

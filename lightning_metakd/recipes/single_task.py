@@ -7,7 +7,7 @@ virtual step, which is judged on a batch of the quiz rows, on which the student 
 
 import copy
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torchmetrics import SumMetric
@@ -72,23 +72,24 @@ class SingleTask(Recipe):
                 )
         # for virtual steps, called with the student's parameters and never with its own; in a list
         # because it is no part of what is trained, saved or moved
-        self.virtual = [make_episodic(copy.deepcopy(self.student), "batch")]
-        self.sums = nn.ModuleDict({name: SumMetric() for name in ("rows", "correct", "nll")})
+        self.virtual = [copy.deepcopy(self.student)]
+        make_episodic(self.virtual[0], "batch")
+        self.sums: Any = nn.ModuleDict({name: SumMetric() for name in ("rows", "correct", "nll")})
         self.save_hyperparameters(ignore=["student", "loss", "teachers", "quiz", "optimisation"])
 
     def trained_classes(self) -> list[int]:
-        return self.trainer.datamodule.classes.tolist()
+        return self.data.classes.tolist()
 
     def asked(self, batch: Batch) -> Batch:
         """The batch with the teachers' answers."""
-        classes = self.trainer.datamodule.classes.to(batch.y.device)
+        classes = self.data.classes.to(batch.y.device)
         return batch._replace(teachers=tuple(t.answer_rows(batch, classes) for t in self.teachers))
 
     def training_step(self, batch: Batch | tuple[Batch, Batch], batch_idx: int) -> None:
         """One outer update on a batch."""
         taught, judge = (batch, None) if isinstance(batch, Batch) else batch
         taught = self.asked(taught)
-        classes = self.trainer.datamodule.classes.to(taught.y.device)
+        classes = self.data.classes.to(taught.y.device)
         strategy = dict(self.loss.named_parameters())
         told = lesson(bind_loss(self.loss), detach(strategy), taught, classes)
         answer = self.student(taught.x)
@@ -182,5 +183,7 @@ class SingleTask(Recipe):
     on_validation_epoch_end = on_test_epoch_end = evaluation_end
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Row numbers and class probabilities [n, c]."""
-        return {"index": batch.index, "probs": self.judged(batch.x).logits.softmax(-1)}
+        """Classes of the data, and row numbers, labels and class probabilities [n, c]."""
+        probs = self.judged(batch.x).logits.softmax(-1)
+        classes = self.data.classes.to(probs.device)
+        return {"classes": classes, "index": batch.index, "y": batch.y, "probs": probs}
