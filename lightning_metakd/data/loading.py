@@ -53,8 +53,17 @@ def place(trainer: Standing | None) -> tuple[int, int]:
 
 
 def mine(trainer: Standing | None, n: int) -> range:
-    """Evaluation items of one rank: every W-th of n, none twice, none added."""
+    """Evaluation items of one rank: every W-th of n, none twice, none added.
+
+    Raises:
+        ValueError: if a rank would have none.
+    """
     rank, world = place(trainer)
+    if n < world:
+        raise ValueError(
+            f"{n} episodes or batches of an evaluation cannot be shared by {world} processes; "
+            "raise data.n_episodes, lower data.batch_size or use fewer devices."
+        )
     return range(rank, n, world)
 
 

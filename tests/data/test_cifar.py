@@ -92,14 +92,11 @@ def test_both_forms_give_the_same_rows(tmp_path, draw_class):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    """All three sources, decoded once for this file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("METAKD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        root = str(data_folder())
-        sources = {source.__name__: source(root) for source in SOURCES}
-        sources["CIFAR100"].everything()
-        yield sources
+def real():
+    """All three sources, decoded once a machine: this fixture runs before the cache is set aside."""
+    sources = {source.__name__: source(str(data_folder())) for source in SOURCES}
+    sources["CIFAR100"].everything()
+    return sources
 
 
 @pytest.mark.real_data

@@ -13,7 +13,7 @@ from lightning_metakd.data.augment import augment, normalise
 from lightning_metakd.data.batches import partition
 from lightning_metakd.data.cifar import CIFAR100
 from lightning_metakd.data.datamodules import EpisodicData, SupervisedData
-from lightning_metakd.data.loading import Slots
+from lightning_metakd.data.loading import Slots, mine
 from lightning_metakd.types import Batch, Episode
 
 EXPECTED = (  # of Lightning: what these tests do on purpose
@@ -109,6 +109,13 @@ def test_evaluation_has_each_episode_once_on_any_number_of_ranks(episodic, world
         data.trainer = place
         ids += [int(episode.id) for episode in data.val_dataloader()]
     assert sorted(ids) == list(range(7))
+
+
+def test_more_ranks_than_episodes_are_refused():
+    with pytest.raises(
+        ValueError, match=r"7 episodes or batches .* cannot be shared by 8 processes"
+    ):
+        mine(ranks(8)[0], 7)
 
 
 def test_a_training_batch_is_a_stack_of_episodes(episodic):
