@@ -1,0 +1,74 @@
+"""What `predict` answers, as a table on disk."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lightning_metakd.files import written_whole
+from lightning_metakd.loggers import run_directory
+
+Row = tuple[int | None, int, int, int, float]
+"""Episode, image, class, predicted class, probability of the latter."""
+
+
+class Predictions(Callback):
+    """Writes `predictions.csv`: episode, image, class, predicted class and its probability.
+
+    One row for each image that was asked. An image is named by its row number in the source, a class by
+    its name. Of several processes each answers its share; the first one writes all, sorted.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.rows = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        self.rows += answered(outputs)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather on the first process, and write."""
+        folder = run_directory(trainer)  # every process
+        gathered: list[list[Row]] = [self.rows]
+        if trainer.world_size > 1:
+            gathered = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, self.rows)
+        if folder is None or not trainer.is_global_zero:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        rows = [row for part in gathered for row in part]
+        write_predictions(folder / "predictions.csv", rows, data.source.everything().class_names)
+        print(f"{len(rows)} predictions written to {folder / 'predictions.csv'}")
+
+
+def answered(outputs: Mapping[str, Tensor]) -> list[Row]:
+    """The rows of one answer of a recipe's `predict_step`."""
+    probability, label = outputs["probs"].max(-1)
+    episode = int(outputs["id"]) if "id" in outputs else None
+    classes = outputs["classes"]
+    columns = (outputs["index"], classes[outputs["y"]], classes[label], probability)
+    return [(episode, *row) for row in zip(*(c.tolist() for c in columns), strict=True)]
+
+
+def write_predictions(path: Path, rows: list[Row], names: tuple[str, ...]) -> None:
+    """The table, with class names."""
+    with written_whole(path) as part, part.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("episode", "image", "class", "predicted", "probability"))
+        for episode, image, true, predicted, probability in sorted(
+            rows, key=lambda row: (-1 if row[0] is None else row[0], row[1])
+        ):
+            writer.writerow((episode, image, names[true], names[predicted], probability))
