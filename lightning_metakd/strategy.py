@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lightning_metakd.files import written_whole
-from lightning_metakd.losses.coefficient import Coefficient
+from lightning_metakd.losses.coefficient import Coefficient, LearnedPerClass
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.types import Batch, Context, Output
 
@@ -24,6 +24,29 @@ from lightning_metakd.types import Batch, Context, Output
 def coefficients(loss: nn.Module) -> dict[str, Coefficient]:
     """The coefficients of a loss by name."""
     return {name: c for name, c in loss.named_modules() if isinstance(c, Coefficient)}
+
+
+def refuse_new_classes(loss: Loss, taught: Tensor, evaluated: Tensor) -> None:
+    """Raise where a coefficient of each class would meet classes for which it was not learned.
+
+    Args:
+        taught: dataset classes of the training.
+        evaluated: dataset classes of the evaluation.
+    """
+    for name, c in coefficients(loss).items():
+        if not isinstance(c, LearnedPerClass):
+            continue
+        if new := sorted(set(evaluated.tolist()) - set(taught.tolist())):
+            raise ValueError(
+                f"{name}=LearnedPerClass learns a number for each class that is trained on, and {len(new)} "
+                f"classes of the evaluation are new (dataset classes {new[:5]}); use Learned or "
+                "LearnedPerSample, or data whose test classes are its training classes."
+            )
+        if len(c.raw) <= (largest := int(taught.max())):
+            raise ValueError(
+                f"n_classes={len(c.raw)} of {name}=LearnedPerClass is too few for dataset class {largest}; "
+                f"set it to {largest + 1} or more."
+            )
 
 
 def describe(loss: Loss, student: Output, batch: Batch, context: Context) -> dict[str, float]:

@@ -57,6 +57,12 @@ class Episodic(Recipe):
     ) -> None:
         super().__init__(student, loss, teachers, optimisation, init, strategy, strategy_lr, norm)
         self.learner, self.teacher_at_test = learner, teacher_at_test
+        if teacher_at_test and not (learner.adapts_by_loss and self.loss.needs_teacher):
+            raise ValueError(
+                f"teacher_at_test=true changes nothing with learner={type(learner).__name__} and "
+                f"loss={type(self.loss).__name__}; take a learner that adapts by a loss, ProtoMAML for "
+                "instance, and a loss that follows a teacher, or leave teacher_at_test out."
+            )
         has_head = any(True for _ in self.student.head.parameters())
         if has_head != learner.needs_head:
             way_out = (

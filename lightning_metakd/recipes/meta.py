@@ -25,6 +25,7 @@ from lightning_metakd.models.norm import NormForm
 from lightning_metakd.recipes.episodic import Episodic
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import LISTEN_EVERY
+from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Batch, Episode, Forward, Lesson, Output, Params
 
@@ -177,26 +178,35 @@ class MetaKD(Episodic):
         self.one_pass = learner.adapts_by_loss and quiz is None
         default = Targets() if learner.adapts_by_loss else CalibratedTargets()
         self.quiz, self.hypergradient, self.pilot_lr = quiz or default, hypergradient, pilot_lr
-        self.check_strategy()
         self.save_hyperparameters(
             ignore=["student", "learner", "loss", "teachers", "quiz", "optimisation"]
         )
 
-    def check_strategy(self) -> None:
-        """A strategy that nothing can teach is refused."""
-        learned = sum(p.numel() for p in self.loss.parameters())
-        if self.strategy_lr > 0 and not learned:
-            raise ValueError(
-                f"strategy_lr={self.strategy_lr} trains a strategy, but no coefficient of the loss is "
-                "learned; name a Learned class in model.loss, or set strategy_lr to 0."
-            )
-
     def on_fit_start(self) -> None:
-        """Refuse a strategy that would be learned where a teacher answers too well."""
+        """Refuse a strategy that could not be learned, or only where a teacher answers too well."""
+        data = self.data
+        taught = data.classes(data.train_split)
+        evaluated = [data.classes(s) for s in ("val", "test") if s in data.source.splits]
+        refuse_new_classes(self.loss, taught, torch.cat([taught[:0], *evaluated]))
+        self.check_quiz()
         super().prepare_teachers()
         if self.strategy_lr > 0:
-            data = self.data
             self.check_classes(data.classes(data.strategy_split or data.train_split))
+
+    def check_quiz(self) -> None:
+        """Without inner steps, some query rows of each class teach and the others are the quiz."""
+        data = self.data
+        name = "n_query" if data.strategy_split else "train_n_query"
+        n_query = getattr(data, name, 2)
+        if self.strategy_lr > 0 and not self.learner.adapts_by_loss and n_query < 2:
+            raise ValueError(
+                f"{name}={n_query} leaves no rows to judge the strategy on: for "
+                f"{type(self.learner).__name__} half of the query rows of a class teach, and the other half "
+                "is the quiz; set data.n_query to 2 or more, or strategy_lr to 0."
+            )
+
+    def trained_classes(self) -> list[int]:
+        return self.data.classes(self.data.train_split).tolist()
 
     def check_classes(self, judged_on: Tensor) -> None:
         """No class on which the strategy is judged was seen by a teacher in training."""

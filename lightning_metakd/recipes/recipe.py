@@ -73,6 +73,11 @@ class Recipe(LightningModule, ABC):
         self.init, self.strategy, self.strategy_lr = init, strategy, strategy_lr
         if strategy_lr < 0:
             raise ValueError(f"strategy_lr={strategy_lr} must be 0 (frozen) or positive.")
+        if strategy_lr > 0 and not any(True for _ in self.loss.parameters()):
+            raise ValueError(
+                f"strategy_lr={strategy_lr} trains a strategy, but no coefficient of the loss is learned; "
+                "name a Learned class in model.loss, or set strategy_lr to 0."
+            )
         self.loss.requires_grad_(strategy_lr > 0)
         decay = self.optimisation.ema_decay
         self.ema = None if decay is None else averaged(self.student, decay)
@@ -89,6 +94,7 @@ class Recipe(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Open the files that the configuration names."""
+        refuse_sharding(self.trainer.strategy)
         for teacher in self.teachers:
             teacher.open()
         resumed = self.trainer.ckpt_path is not None
@@ -232,6 +238,19 @@ class Recipe(LightningModule, ABC):
         heads = [type(t.head).__name__ for t in self.teachers]
         scales = [float(t.head.scale) for t in self.teachers]
         save_strategy(self.loss, path, teacher_heads=heads, teacher_scales=scales)
+
+
+SHARDED = ("fsdp", "deepspeed", "modelparallel", "xla")
+
+
+def refuse_sharding(strategy: object) -> None:
+    """Raise where the Trainer's strategy would divide the parameters over processes."""
+    name = strategy if isinstance(strategy, str) else type(strategy).__name__
+    if any(word in name.lower().replace("_", "") for word in SHARDED):
+        raise ValueError(
+            f"trainer.strategy={name} divides parameters over processes, and second derivatives through an "
+            "inner loop need them whole; use ddp, or auto on one device."
+        )
 
 
 def averaged(student: Model, decay: float) -> AveragedModel:

@@ -18,6 +18,7 @@ from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Batch, Output, Params
 
@@ -76,6 +77,10 @@ class SingleTask(Recipe):
         make_episodic(self.virtual[0], "batch")
         self.sums: Any = nn.ModuleDict({name: SumMetric() for name in ("rows", "correct", "nll")})
         self.save_hyperparameters(ignore=["student", "loss", "teachers", "quiz", "optimisation"])
+
+    def on_fit_start(self) -> None:
+        """Refuse coefficients that do not know the classes of the data."""
+        refuse_new_classes(self.loss, self.data.classes, self.data.classes)
 
     def trained_classes(self) -> list[int]:
         return self.data.classes.tolist()
