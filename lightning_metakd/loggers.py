@@ -1,7 +1,8 @@
 """Where a run writes: one directory of its own, and Weights & Biases beside it when asked for.
 
 `runs/<experiment>/<version>/` is made by exactly one process and agreed on by all;
-`runs/<experiment>/latest` points to the newest with numbers in it. Nothing here needs an account or asks a question.
+`runs/<experiment>/latest` points to the newest with numbers in it. Nothing here needs an account or asks
+a question.
 """
 
 import netrc

@@ -36,7 +36,10 @@ def test_versions_count_up_and_latest_points_to_the_newest(tmp_path):
     runs = [RunLogger("a", str(tmp_path)) for _ in range(3)]
     assert [run.version for run in runs] == ["0", "1", "2"]
     assert runs[1].log_dir == str(tmp_path / "a" / "1")
-    assert (tmp_path / "a" / "latest").readlink() == Path("2")
+    assert not (tmp_path / "a" / "latest").exists()  # a run that fails before its first number is not it
+    for run in runs[:2]:
+        run.log_metrics({"x": 1.0}, 0)
+        assert (tmp_path / "a" / "latest").readlink() == Path(run.version)
     (tmp_path / "a" / "11").mkdir()
     assert RunLogger("a", str(tmp_path)).version == "12"
     assert RunLogger("b", str(tmp_path)).version == "0"
@@ -79,7 +82,7 @@ def test_all_processes_agree_on_one_directory(tmp_path):
 def test_latest_that_cannot_be_set_is_a_warning(tmp_path):
     (tmp_path / "a" / "latest" / "full").mkdir(parents=True)
     with pytest.warns(UserWarning, match="latest could not be set .*read "):
-        assert RunLogger("a", str(tmp_path)).version == "0"
+        RunLogger("a", str(tmp_path)).log_metrics({"x": 1.0}, 0)
     assert [p.name for p in (tmp_path / "a").iterdir() if p.name.startswith(".")] == []
 
 

@@ -76,6 +76,9 @@ class Checkpoints(Checkpoint):
         if not self.trained and trainer.ckpt_path is not None:
             for name in ("last", "final"):
                 self.keep(trainer, Path(trainer.ckpt_path), name)
+        if self.folder is not None and trainer.is_global_zero:
+            final = self.folder / "final.ckpt"
+            print(f"{final} is written; metakd test --ckpt_path {final} tests it", file=sys.stderr)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
