@@ -37,9 +37,10 @@ class Progress(TQDMProgressBar):
             return
         where = "rehearsal, nothing is written" if folder is None else str(folder)
         processes = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
+        command = getattr(trainer.state.fn, "value", None)
         seed = os.environ.get("PL_GLOBAL_SEED", "none")
         print(
-            f"{where}: {trainer.state.fn} on {pl_module.device.type}{processes}, seed {seed}",
+            f"{where}: {command} on {pl_module.device.type}{processes}, seed {seed}",
             file=sys.stderr,
         )
 
