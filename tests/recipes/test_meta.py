@@ -1,0 +1,247 @@
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from lightning_metakd.functional import bind
+from lightning_metakd.learners.maml import MAML
+from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.loss import Targets
+from lightning_metakd.recipes.meta import halves
+from lightning_metakd.teachers import weights_hash
+from tests.recipes.runs import episodes, helper, meta_kd, moved, sgd, state
+from tests.tiny import N_WAY, SmoothConv4, episode, trainer
+
+LEARNERS = {"MAML": lambda: MAML(0.05, 2), "ProtoNet": ProtoNet}
+
+
+def fit(recipe, data=None, **settings):
+    trainer(**{"max_steps": 1, **settings}).fit(recipe, datamodule=data or episodes())
+    return recipe
+
+
+# --- what moves ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("strategy_lr", [0.0, 0.05])
+def test_an_outer_step_moves_what_is_trained_and_nothing_else(learner, strategy_lr):
+    recipe = meta_kd(LEARNERS[learner](), strategy_lr=strategy_lr)
+    before = state(recipe)
+    names = {name for name, _ in recipe.named_parameters()}
+    fit(recipe)
+    found = moved(before, state(recipe))
+    students = {f"student.{name}" for name, _ in recipe.student.named_parameters()}
+    strategy = {"loss.gate.raw", "loss.match.temperature.raw"}
+    assert strategy | students <= names
+    assert found - strategy <= students  # no buffer, no teacher
+    assert {n for n in students if "weight" in n} <= found
+    assert found & strategy == (strategy if strategy_lr else set())
+
+
+def test_a_teacher_has_the_same_hash_after_training():
+    recipe = meta_kd()
+    fit(recipe, max_steps=4, max_epochs=2)
+    (teacher,) = recipe.teachers
+    assert teacher.sha256 == weights_hash(teacher.model)
+    assert not any(module.training for module in teacher.modules())
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_the_quiz_leaves_the_student_alone(learner):
+    ends = []
+    for strategy_lr in (0.0, 0.05):
+        torch.manual_seed(1)
+        recipe = meta_kd(LEARNERS[learner](), strategy_lr=strategy_lr, quiz=Targets())
+        ends.append(state(fit(recipe).student))
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(tensor, ends[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_between_its_updates_the_strategy_stays_though_momentum_would_move_it():
+    recipe = meta_kd(strategy_every=2)
+    fit(recipe, max_steps=1)
+    once = state(recipe.loss)
+    torch.manual_seed(0)
+    again = meta_kd(strategy_every=2)
+    again.load_state_dict(meta_kd(strategy_every=2).state_dict() | {})
+    before = state(again.loss)
+    fit(again, max_steps=2)
+    assert moved(before, once)
+    assert moved(before, state(again.loss))
+
+
+def test_a_strategy_on_its_own_episodes_is_learned_there():
+    recipe = meta_kd()
+    before = state(recipe.loss)
+    fit(recipe, episodes(train_split="teacher", strategy_split="strategy"))
+    assert moved(before, state(recipe.loss))
+    assert recipe.trainer.callback_metrics["train/quiz_loss"] > 0
+
+
+def test_half_of_the_query_rows_teach_and_the_others_are_the_quiz():
+    task = episode()
+    teaching, asking = (task.query.y[part] for part in halves(task))
+    assert torch.equal(torch.cat([teaching, asking]), task.query.y)
+    assert teaching.bincount().tolist() == asking.bincount().tolist() == [2] * N_WAY
+
+
+# --- what is refused -------------------------------------------------------------------------------------
+
+
+def test_a_strategy_on_classes_that_a_teacher_has_seen_is_refused(monkeypatch):
+    def recipe(**settings):
+        made = meta_kd(**settings)
+        made.teachers[0].trained_on = torch.arange(9)  # split `teacher`
+        return made
+
+    told = (
+        r"teachers\[0\] was trained on 9 of the 12 classes .* \[0, 1, 2, 3, 4\]\).*strategy_split"
+    )
+    with pytest.raises(ValueError, match=told):
+        fit(recipe())
+    fit(recipe(), episodes(strategy_split="strategy"))
+    fit(recipe(strategy_lr=0.0))
+    fit(recipe(strategy_on_seen_classes=True))
+
+
+@pytest.mark.parametrize(
+    ("learner", "n_classes", "told"),
+    [
+        (
+            MAML,
+            0,
+            "MAML needs the student's logits head, and the student has none; set its n_classes",
+        ),
+        (
+            ProtoNet,
+            5,
+            "ProtoNet does not use the student's logits head, .* has one; set n_classes to 0",
+        ),
+    ],
+)
+def test_a_head_that_does_not_suit_the_learner_is_refused(learner, n_classes, told):
+    with pytest.raises(ValueError, match=told):
+        meta_kd(learner(), SmoothConv4(n_classes))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"teachers": [], "loss": Hinton()},
+            "loss=Hinton follows a teacher, but teachers is empty",
+        ),
+        ({"strategy_lr": -1.0}, r"strategy_lr=-1\.0 must be 0 .frozen. or positive"),
+        ({"loss": Hinton(4.0)}, "trains a strategy, but no coefficient of the loss is learned"),
+        ({"pilot_lr": 0.0}, r"pilot_lr=0\.0 must be positive"),
+        ({"strategy_every": 0}, "strategy_every=0 must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, told):
+    with pytest.raises(ValueError, match=told):
+        meta_kd(**settings)
+
+
+def test_a_bank_without_a_fixed_number_of_views_is_refused():
+    recipe = meta_kd(teachers=[helper(bank=True)])
+    with pytest.raises(ValueError, match=r"data\.views=null draws a new view each time"):
+        fit(recipe)
+
+
+# --- the bank ----------------------------------------------------------------------------------------------
+
+
+def test_with_a_bank_the_student_learns_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
+    ends = []
+    for bank in (False, True):
+        torch.manual_seed(1)
+        recipe = meta_kd(teachers=[helper(bank=bank)])
+        fit(recipe, episodes(views=2), max_steps=2)
+        ends.append(state(recipe.student) | state(recipe.loss))
+    assert recipe.teachers[0].bank is not None
+    for name, tensor in ends[0].items():  # answers of other batch sizes round differently
+        torch.testing.assert_close(tensor, ends[1][name], rtol=1e-4, atol=1e-5)
+
+
+# --- evaluation --------------------------------------------------------------------------------------------
+
+
+def by_hand(recipe, task, test_steps):
+    """The adapted student's logits for the query rows, by a plain loop."""
+    net = recipe.judged
+    params = {n: p.detach().requires_grad_() for n, p in net.named_parameters()}
+    for _ in range(test_steps):
+        loss = cross_entropy(bind(net)(params, task.support.x).logits, task.support.y)
+        grads = torch.autograd.grad(loss, list(params.values()))
+        params = {n: p - 0.05 * g for (n, p), g in zip(params.items(), grads, strict=True)}
+    _, statistics = bind(net).observe(params, task.support.x)
+    return bind(net)({**params, **statistics}, task.query.x).logits
+
+
+@pytest.mark.parametrize("averaged", [None, 0.5])
+def test_the_student_is_tested_alone_after_its_test_steps(averaged):
+    learner = MAML(0.05, 2, test_steps=4, first_order=True)
+    recipe = meta_kd(learner, optimisation=sgd(ema_decay=averaged))
+    fit(recipe, max_steps=2)
+    data = episodes()
+    run = trainer()
+    run.test(recipe, datamodule=data, verbose=False)
+    correct = []
+    for i in range(3):
+        task = data.on_after_batch_transfer(data.evaluation_episodes("test")[i], 0)
+        logits = by_hand(recipe, task, 4)
+        correct.append((logits.argmax(1) == task.query.y).double().mean())
+    assert recipe.rows["accuracy"].tolist() == pytest.approx([c.item() for c in correct])
+    assert recipe.record["accuracy"] == pytest.approx(torch.stack(correct).mean().item())
+    assert recipe.record["teacher_at_test"] is False
+    assert recipe.record["transductive"] is False
+
+
+def test_with_its_teacher_at_test_the_student_adapts_otherwise():
+    task, answers = episode(), []
+    task = task._replace(
+        support=task.support._replace(x=task.support.x.float()),
+        query=task.query._replace(x=task.query.x.float()),
+    )
+    for present in (False, True):
+        torch.manual_seed(1)
+        recipe = meta_kd(teacher_at_test=present).eval()
+        answers.append(recipe.adapted_answer(recipe.asked(task)).logits)
+    assert (answers[0] - answers[1]).abs().max() > 1e-4
+
+
+def test_predictions_are_probabilities_of_the_adapted_student():
+    recipe, data = meta_kd(), episodes()
+    (first, *_) = trainer().predict(recipe, datamodule=data)
+    task = data.on_after_batch_transfer(data.evaluation_episodes("test")[0], 0)
+    expected = recipe.eval().adapted_answer(recipe.asked(task)).logits.softmax(1)
+    torch.testing.assert_close(first["probs"], expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(first["classes"], task.classes)
+
+
+def test_teachers_are_calibrated_once_on_val_episodes():
+    teacher = helper()
+    teacher.head.scale.fill_(float("nan"))
+    recipe = fit(meta_kd(teachers=[teacher]))
+    scale = teacher.head.scale.clone()
+    assert scale > 0
+    assert recipe.state_dict()["teachers.0.head.scale"] == scale
+    trainer().test(recipe, datamodule=episodes(), verbose=False)
+    assert torch.equal(teacher.head.scale, scale)
+
+
+def test_training_makes_the_student_better_at_learning_new_classes():
+    torch.manual_seed(1)
+    adam = sgd(lr=0.01, optimiser="adam")
+    alone = {"loss": None, "teachers": None, "strategy_lr": 0.0}
+    recipe = meta_kd(MAML(0.3, 2, first_order=True), optimisation=adam, **alone)
+    data = episodes(steps_per_epoch=40, n_episodes=12, augment=False)
+    found = []
+    for _ in range(2):
+        trainer().test(recipe, datamodule=data, verbose=False)
+        found.append(recipe.record["nll"])
+        if len(found) == 1:
+            fit(recipe, data, max_steps=40)
+    assert found[1] < 0.95 * found[0], found

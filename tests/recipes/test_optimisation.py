@@ -1,0 +1,84 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lightning_metakd.recipes.optimisation import SCHEDULES, Optimisation, decay_groups
+
+
+@pytest.mark.parametrize(
+    ("schedule", "begin", "end"),
+    [("constant", 1.0, 1.0), ("cosine", 1.0, 0.0), ("one_cycle", 0.04, 0.0)],
+)
+def test_a_schedule_has_its_ends(schedule, begin, end):
+    told = Optimisation(schedule=schedule)
+    assert told.factor(0.0) == pytest.approx(begin, abs=1e-12)
+    assert told.factor(1.0) == pytest.approx(end, abs=1e-12)
+
+
+def test_one_cycle_peaks_at_three_tenths():
+    told = Optimisation(schedule="one_cycle")
+    assert told.factor(0.3) == 1.0
+    assert told.factor(0.15) == pytest.approx(0.5)
+
+
+def test_cosine_is_half_way_in_the_middle():
+    assert Optimisation(schedule="cosine").factor(0.5) == pytest.approx(0.5)
+
+
+def test_a_warmup_rises_linearly_to_the_schedule():
+    told = Optimisation(warmup=0.2)
+    assert [told.factor(p) for p in (0.0, 0.1, 0.2, 0.9)] == [0.0, 0.5, 1.0, 1.0]
+
+
+@given(
+    schedule=st.sampled_from(sorted(SCHEDULES)),
+    warmup=st.sampled_from([0.0, 0.1, 0.3]),
+    at=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_a_rate_lies_between_zero_and_its_peak_and_falls_once_it_has_risen(schedule, warmup, at):
+    told, (early, late) = Optimisation(schedule=schedule, warmup=warmup), sorted(at)
+    factors = told.factor(early), told.factor(late)
+    assert all(0 <= f <= 1 for f in factors)
+    if early >= 0.3:
+        assert factors[0] >= factors[1]
+
+
+def test_weights_decay_and_norms_and_biases_do_not():
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    weights, others = decay_groups(dict(net.named_parameters()), 0.1, 0.01)
+    assert [tuple(p.shape) for p in weights["params"]] == [(3, 2)]
+    assert (weights["weight_decay"], others["weight_decay"]) == (0.01, 0.0)
+    assert len(others["params"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "setting", "value"),
+    [
+        ("sgd", torch.optim.SGD, "momentum", 0.7),
+        ("adam", torch.optim.Adam, "betas", (0.7, 0.999)),
+        ("adamw", torch.optim.AdamW, "betas", (0.7, 0.999)),
+    ],
+)
+def test_an_optimiser_is_built_with_the_peak_rate_of_each_group(name, kind, setting, value):
+    groups = [{"params": [nn.Parameter(torch.ones(1))], "lr": rate} for rate in (0.3, 0.01)]
+    built = Optimisation(lr=0.3, optimiser=name, momentum=0.7).build(groups)
+    assert type(built) is kind
+    assert [group["peak_lr"] for group in built.param_groups] == [0.3, 0.01]
+    assert built.param_groups[0][setting] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("lr", 0.0, r"\(0, inf\)"),
+        ("warmup", 1.0, r"\[0, 1\)"),
+        ("warmup", -0.1, r"\[0, 1\)"),
+        ("grad_clip", 0.0, r"\(0, inf\), or null"),
+        ("ema_decay", 1.0, r"\(0, 1\), or null"),
+    ],
+)
+def test_a_setting_outside_of_its_range_is_refused(name, value, told):
+    with pytest.raises(ValueError, match=rf"optimisation\.{name}={value} is outside of {told}"):
+        Optimisation(**{name: value})

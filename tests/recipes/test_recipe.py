@@ -1,0 +1,224 @@
+"""The outer update, what surrounds it, and what is saved."""
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from lightning_metakd.checkpoint import read_checkpoint, student_weights
+from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.losses.loss import Targets
+from lightning_metakd.strategy import load_strategy
+from tests.recipes.runs import (
+    batches,
+    episodes,
+    gate,
+    helper,
+    meta_kd,
+    moved,
+    sgd,
+    single_task,
+    state,
+)
+from tests.tiny import SmoothConv4, trainer
+
+RUNS = {"MetaKD": (meta_kd, episodes), "SingleTask": (single_task, batches)}
+each_recipe = pytest.mark.parametrize(("make", "data"), RUNS.values(), ids=RUNS)
+
+
+def fit(recipe, data, **settings):
+    run = trainer(**{"max_steps": 1, **settings})
+    run.fit(recipe, datamodule=data)
+    return run
+
+
+# --- the one outer update --------------------------------------------------------------------------------
+
+
+@each_recipe
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_told_and_changes_nothing(make, data, poison):
+    recipe = make()
+
+    class Poisoned(Targets):
+        def forward(self, student, batch, context):
+            # finite itself; its gradient is not
+            spoilt = torch.where(batch.y == 0, poison, 1.0)
+            twist = student.logits[:, 0] * 0.0
+            twist.register_hook(lambda g: g * spoilt) if twist.requires_grad else None
+            return super().forward(student, batch, context) + twist * spoilt
+
+    recipe.loss = Poisoned()
+    recipe.strategy_lr = 0.0
+    recipe.one_pass = False
+    before = {n: p.detach().clone() for n, p in recipe.named_parameters()}
+    told = r"the gradient is (nan|inf) at step 0 .*; nothing was changed\. Lower .*\.lr=0\.05"
+    with pytest.raises(FloatingPointError, match=told):
+        fit(recipe, data())
+    assert not moved(before, dict(recipe.named_parameters()))
+
+
+@each_recipe
+def test_clipping_bounds_the_norm_of_all_gradients_together(make, data):
+    limit, ends = 1e-3, []
+    for clip in (None, limit):
+        torch.manual_seed(2)
+        recipe = make(optimisation=sgd(momentum=0.0, grad_clip=clip), strategy_lr=0.05)
+        before = {n: p.detach().clone() for n, p in recipe.named_parameters()}
+        fit(recipe, data())
+        steps = [(before[n] - p.detach()).flatten() for n, p in recipe.named_parameters()]
+        ends.append(torch.cat(steps) / 0.05)
+    free, clipped = ends
+    assert free.norm() > 10 * limit
+    assert clipped.norm().item() == pytest.approx(limit, rel=1e-3)  # differences of float32
+    assert torch.cosine_similarity(free, clipped, dim=0) > 0.999
+
+
+@each_recipe
+def test_rates_follow_the_schedule_step_by_step(make, data):
+    recipe = make(optimisation=sgd(schedule="cosine"), strategy_lr=0.02)
+    seen = []
+    update = recipe.outer_update
+
+    def watched(*args, **kwargs):
+        update(*args, **kwargs)
+        seen.append([group["lr"] for group in recipe.optimizers().param_groups])
+
+    recipe.outer_update = watched
+    fit(recipe, data(), max_steps=4, max_epochs=4)
+    factors = [recipe.optimisation.factor(k / 4) for k in range(4)]
+    for rates, factor in zip(seen, factors, strict=True):
+        assert rates == pytest.approx([0.05 * factor, 0.05 * factor, 0.02 * factor])
+
+
+@each_recipe
+def test_the_average_follows_the_student(make, data):
+    recipe = make(optimisation=sgd(ema_decay=0.75))
+    after: list[dict] = []
+    update = recipe.outer_update
+
+    def watched(*args, **kwargs):
+        update(*args, **kwargs)
+        after.append(state(recipe.student))
+
+    recipe.outer_update = watched
+    fit(recipe, data(), max_steps=3, max_epochs=3)
+    assert recipe.judged is recipe.ema.module
+    assert not recipe.judged.training
+    for name in ("convs.0.weight", "norms.2.bias", "norms.1.running_mean"):
+        expected = after[0][name]
+        for student in after[1:]:
+            expected = 0.75 * expected + 0.25 * student[name]
+        torch.testing.assert_close(recipe.judged.state_dict()[name], expected)
+
+
+def test_without_an_average_the_student_itself_is_judged():
+    recipe = meta_kd()
+    assert recipe.judged is recipe.student
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def saved(recipe, data, folder, **settings):
+    run = fit(recipe, data, **settings)
+    run.save_checkpoint(folder / "run.ckpt")
+    return folder / "run.ckpt"
+
+
+@each_recipe
+def test_a_checkpoint_leaves_the_teachers_out_and_knows_its_classes(make, data, tmp_path):
+    recipe = make()
+    found = read_checkpoint(saved(recipe, data(), tmp_path))
+    names = list(found["state_dict"])
+    assert not any(".model." in name for name in names)
+    assert "teachers.0.head.scale" in names
+    assert "loss.gate.raw" in names
+    assert found["classes"] == list(range(12))
+    weights = student_weights(found)
+    assert not moved(state(recipe.student), weights)
+
+
+@each_recipe
+def test_a_checkpoint_is_a_start_or_a_teacher_for_others(make, data, tmp_path):
+    recipe = make()
+    path = saved(recipe, data(), tmp_path)
+    other = make(init=str(path), optimisation=sgd(ema_decay=0.5), strategy_lr=0.0)
+    other.trainer = trainer()
+    other.setup("fit")
+    assert not moved(state(recipe.student), state(other.student))
+    assert not moved(state(recipe.student), state(other.judged))
+
+
+@each_recipe
+def test_a_checkpoint_is_tested_as_it_was_trained(make, data, tmp_path):
+    recipe = make()
+    path = saved(recipe, data(val_fraction=0.25) if data is batches else data(), tmp_path)
+    torch.manual_seed(5)
+    other = make(teachers=list(recipe.teachers))
+    trainer().test(
+        other,
+        datamodule=data(val_fraction=0.25) if data is batches else data(),
+        ckpt_path=path,
+        verbose=False,
+    )
+    assert not moved(state(recipe.student), state(other.student))
+    assert not moved(state(recipe.loss), state(other.loss))
+
+
+def test_a_strategy_goes_from_one_run_to_another(tmp_path):
+    recipe, path = meta_kd(), tmp_path / "strategy.safetensors"
+    fit(recipe, episodes())
+    recipe.save_strategy(path)
+    other = meta_kd(ProtoNet(), strategy=str(path), strategy_lr=0.0)
+    fit(other, episodes())
+    assert not moved(state(recipe.loss), state(other.loss))
+    plain = gate()
+    load_strategy(plain, path)
+    assert not moved(state(recipe.loss), state(plain))
+
+
+def test_a_missing_strategy_is_told_when_training_begins(tmp_path):
+    recipe = meta_kd(strategy=str(tmp_path / "none.safetensors"))
+    with pytest.raises(FileNotFoundError, match=r"strategy=.*none\.safetensors' does not exist"):
+        fit(recipe, episodes())
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@each_recipe
+def test_two_epochs_are_one_and_a_resumed_one_to_the_last_bit(make, data, ema_decay, tmp_path):
+    def recipe():
+        told = sgd(schedule="one_cycle", ema_decay=ema_decay, weight_decay=1e-3)
+        return make(optimisation=told, teachers=[fixed])
+
+    n_classes = 12 if data is batches else 0
+    fixed = helper(n_classes)
+    keep = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    through, resumed = recipe(), recipe()
+    whole = {"max_steps": -1, "max_epochs": 2, "enable_checkpointing": True}
+    first = fit(through, data(), callbacks=[keep], **whole)
+    second = trainer(**whole, callbacks=[ModelCheckpoint(tmp_path, save_top_k=0)])
+    second.fit(resumed, datamodule=data(), ckpt_path=tmp_path / "epoch=0.ckpt")
+    assert first.global_step == second.global_step > 2
+    assert not moved(state(through), state(resumed))
+    momenta = [
+        [s["momentum_buffer"] for s in run.optimizers[0].state.values()] for run in (first, second)
+    ]
+    assert momenta[0]
+    assert all(map(torch.equal, *momenta))
+
+
+def test_any_module_may_be_a_student():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 3))
+    recipe = meta_kd(student=net)
+    before = state(recipe.student)
+    fit(recipe, episodes())
+    assert moved(before, state(recipe.student)) == set(before)
+
+
+def test_a_student_of_another_network_is_told_at_the_start(tmp_path):
+    path = saved(meta_kd(), episodes(), tmp_path)
+    recipe = meta_kd(student=SmoothConv4(3, width=5), init=str(path))
+    with pytest.raises(ValueError, match=r"init .*run\.ckpt: the checkpoint is of another network"):
+        fit(recipe, episodes())
