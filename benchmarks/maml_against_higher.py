@@ -1,0 +1,388 @@
+"""MAML of this package against a second one, written with `higher`: same start, episodes and steps.
+
+Grefenstette et al. (2019), "Generalized Inner Loop Meta-Learning", arXiv:1910.01727, is the library
+`higher`. Ours is `MetaKD` with `MAML`, run by Lightning's Trainer. The rival shares the first weights
+and the episodes with it and nothing else: its network, inner loop, outer step and evaluation are plain
+PyTorch, below. Both are second order, with Conv4-32 and the hyper-parameters of Finn et al. (2017,
+arXiv:1703.03400), whose elementwise clipping at 10 is here one of the norm at 10, and without
+augmentation. In double precision the two stay equal to 1e-8 and better (tests/benchmarks); in single
+precision round-off leads them apart within a few steps, so what is compared is where they arrive.
+An interrupted run goes on where it was saved.
+
+    python benchmarks/maml_against_higher.py                      one after the other, on CIFAR-FS
+    python benchmarks/maml_against_higher.py --side ours          one of them; whichever ends last
+    python benchmarks/maml_against_higher.py --side higher        writes the result
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import higher
+import torch
+import torch.nn.functional as F
+from lightning import Callback, Trainer
+from torch import Tensor, nn
+
+from lightning_metakd.callbacks.results import versions
+from lightning_metakd.checkpoint_io import AtomicCheckpointIO
+from lightning_metakd.data.cifar import CIFARFS
+from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.files import written_whole
+from lightning_metakd.learners.maml import MAML
+from lightning_metakd.metrics import interval, paired_difference
+from lightning_metakd.models.conv4 import Conv4
+from lightning_metakd.recipes.meta import MetaKD
+from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.types import Episode
+
+WIDTH, N_WAY, N_QUERY, META_BATCH = 32, 5, 15, 4
+INNER_LR, INNER_STEPS, TEST_STEPS = 0.01, 5, 10
+OUTER_LR, GRAD_CLIP = 1e-3, 10.0
+SIDES = ("ours", "higher")
+
+
+class Pace:
+    """Wall and processor seconds of every outer step, and the largest gradient before clipping."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self.name, self.steps = name, steps
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+        self.largest_norm = 0.0
+
+    def start(self) -> None:
+        self.began = time.perf_counter(), time.process_time()
+
+    def stop(self, loss: float, norm: float = 0.0) -> None:
+        self.largest_norm = max(self.largest_norm, norm)
+        self.wall.append(time.perf_counter() - self.began[0])
+        self.cpu.append(time.process_time() - self.began[1])
+        if len(self.wall) % 20 == 0:
+            seconds = statistics.median(self.wall[-20:])
+            left = (self.steps - len(self.wall)) * seconds / 60
+            print(
+                f"{self.name}: step {len(self.wall)}/{self.steps}, query loss {loss:.4f}, "
+                f"{seconds:.2f} s a step, {left:.0f} min left",
+                flush=True,
+            )
+
+    def state(self) -> dict[str, Any]:
+        return {"wall": self.wall, "cpu": self.cpu, "largest_norm": self.largest_norm}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        self.wall, self.cpu = list(state["wall"]), list(state["cpu"])
+        self.largest_norm = state["largest_norm"]
+
+
+# --- ours -------------------------------------------------------------------------------------
+
+
+class Watch(Callback):
+    """Times the steps of a Trainer and saves it every so often."""
+
+    def __init__(self, pace: Pace, path: Path, every: int) -> None:
+        self.pace, self.path, self.every = pace, path, every
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.pace.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.pace.resume(state_dict)
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.pace.start()
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self.pace.stop(float(trainer.callback_metrics["train/outer_loss"]))
+        if trainer.global_step % self.every == 0:
+            trainer.save_checkpoint(self.path)
+
+
+def ours(student: Conv4) -> MetaKD:
+    """The recipe, with batch statistics of the query rows as in the published MAML."""
+    return MetaKD(
+        student,
+        MAML(INNER_LR, INNER_STEPS, TEST_STEPS),
+        optimisation=Optimisation(lr=OUTER_LR, grad_clip=GRAD_CLIP),
+        norm="batch",
+    )
+
+
+def train_ours(
+    recipe: MetaKD, data: EpisodicData, pace: Pace, folder: Path, every: int = 100
+) -> Trainer:
+    """Fit the recipe, from where it was saved last."""
+    path = folder / "ours.ckpt"
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=pace.steps,
+        max_epochs=-1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        callbacks=[Watch(pace, path, every)],
+        plugins=[AtomicCheckpointIO()],
+    )
+    trainer.fit(recipe, data, ckpt_path=path if path.exists() else None)
+    return trainer
+
+
+def run_ours(student: Conv4, data: EpisodicData, pace: Pace, folder: Path, every: int) -> Tensor:
+    """Accuracy on each test episode after training."""
+    recipe = ours(student)
+    train_ours(recipe, data, pace, folder, every).test(recipe, data, verbose=False)
+    return recipe.rows["accuracy"]
+
+
+# --- the rival --------------------------------------------------------------------------------
+
+
+class PlainConv4(nn.Module):
+    """Four blocks of convolution, batch norm, ReLU and max-pool, and a linear layer.
+
+    Args:
+        student: the network of this package whose weights it starts from.
+    """
+
+    def __init__(self, student: Conv4) -> None:
+        super().__init__()
+        blocks = [
+            nn.Sequential(
+                nn.Conv2d(WIDTH if i else 3, WIDTH, 3, padding=1),
+                nn.BatchNorm2d(WIDTH, track_running_stats=False),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            )
+            for i in range(4)
+        ]
+        self.blocks, self.head = nn.Sequential(*blocks), nn.Linear(WIDTH * 4, N_WAY)
+        with torch.no_grad():
+            for name, p in self.named_parameters():
+                p.copy_(student.get_parameter(its_name(name)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(x).flatten(1))
+
+
+def its_name(name: str) -> str:
+    """What the package calls a parameter of the rival."""
+    if name.startswith("head."):
+        return name
+    _, block, layer, kind = name.split(".")
+    return f"{('convs', 'norms')[int(layer)]}.{block}.{kind}"
+
+
+def answer(net: nn.Module, episode: Episode, steps: int, training: bool) -> Tensor:
+    """Logits of the query rows after some steps of gradient descent on the support rows."""
+    descent = torch.optim.SGD(net.parameters(), lr=INNER_LR)
+    with higher.innerloop_ctx(
+        net, descent, copy_initial_weights=False, track_higher_grads=training
+    ) as (fast, steps_of):
+        for _ in range(steps):
+            steps_of.step(F.cross_entropy(fast(episode.support.x), episode.support.y))
+        return fast(episode.query.x)
+
+
+def outer_step(
+    net: nn.Module, optimiser: torch.optim.Optimizer, episodes: list[Episode]
+) -> tuple[float, float]:
+    """One update by the mean query loss of the episodes: (loss, norm of its gradient)."""
+    optimiser.zero_grad()
+    total = 0.0
+    for episode in episodes:
+        logits = answer(net, episode, INNER_STEPS, training=True)
+        loss = F.cross_entropy(logits, episode.query.y) / len(episodes)
+        loss.backward()
+        total += loss.item()
+    norm = nn.utils.clip_grad_norm_(net.parameters(), GRAD_CLIP)
+    optimiser.step()
+    return total, norm.item()
+
+
+def train_rival(
+    net: PlainConv4, data: EpisodicData, pace: Pace, folder: Path, every: int = 100
+) -> None:
+    """Train the rival, from where it was saved last."""
+    path, optimiser = folder / "higher.pt", torch.optim.Adam(net.parameters(), lr=OUTER_LR)
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        net.load_state_dict(saved["net"])
+        optimiser.load_state_dict(saved["optimiser"])
+        pace.resume(saved["pace"])
+    episodes = data.training_episodes("train", data.train_n_way, data.train_n_query)
+    size = data.meta_batch_size
+    for step in range(len(pace.wall), pace.steps):
+        batch = [shown(data, episodes[i]) for i in range(step * size, (step + 1) * size)]
+        pace.start()
+        pace.stop(*outer_step(net, optimiser, batch))
+        if (step + 1) % every == 0:
+            state = {
+                "net": net.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "pace": pace.state(),
+            }
+            with written_whole(path) as part:
+                torch.save(state, part)
+
+
+def run_rival(student: Conv4, data: EpisodicData, pace: Pace, folder: Path, every: int) -> Tensor:
+    """Accuracy on each test episode after training."""
+    net = PlainConv4(student)
+    train_rival(net, data, pace, folder, every)
+    episodes, rows = data.evaluation_episodes("test"), []
+    for i in range(data.n_episodes):
+        episode = shown(data, episodes[i])
+        logits = answer(net, episode, TEST_STEPS, training=False)
+        rows.append((logits.argmax(-1) == episode.query.y).double().mean())
+    return torch.stack(rows)
+
+
+def shown(data: EpisodicData, episode: Episode) -> Episode:
+    """The episode with its pixels as a network sees them."""
+    return data.on_after_batch_transfer(episode, 0)
+
+
+# --- both -------------------------------------------------------------------------------------
+
+RUNS: dict[str, Callable[..., Tensor]] = {"ours": run_ours, "higher": run_rival}
+
+
+def arguments(args: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=2000, help="meta-steps of 4 episodes")
+    parser.add_argument("--seed", type=int, default=0, help="of the start and the episodes")
+    parser.add_argument("--k_shot", type=int, default=5)
+    parser.add_argument("--episodes", type=int, default=600, help="test episodes, novel classes")
+    parser.add_argument("--source", choices=("cifar_fs", "synthetic"), default="cifar_fs")
+    parser.add_argument("--data", default="../shared/data", help="directory that holds CIFAR-100")
+    parser.add_argument("--side", choices=("both", *SIDES), default="both")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save_every", type=int, default=100, help="meta-steps")
+    parser.add_argument("--out", type=Path, default=Path("runs/maml_against_higher"))
+    result = Path(__file__).parent / "results" / "maml_against_higher.json"
+    parser.add_argument("--result", type=Path, default=result)
+    return parser.parse_args(args)
+
+
+def episodic(told: argparse.Namespace) -> EpisodicData:
+    """The episodes of both sides: images as they are, normalised."""
+    return EpisodicData(
+        CIFARFS(told.data) if told.source == "cifar_fs" else Synthetic(per_class=40),
+        n_way=N_WAY,
+        k_shot=told.k_shot,
+        n_query=N_QUERY,
+        meta_batch_size=META_BATCH,
+        steps_per_epoch=told.steps,
+        n_episodes=told.episodes,
+        seed=told.seed,
+        augment=False,
+    )
+
+
+def first_student(seed: int) -> Conv4:
+    torch.manual_seed(seed)
+    return Conv4(width=WIDTH, n_classes=N_WAY)
+
+
+def run(side: str, told: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What one side reached, trained and evaluated if that was not done before."""
+    path = folder / f"{side}.{told.episodes}.json"
+    if not path.exists():
+        pace = Pace(side, told.steps)
+        accuracy = RUNS[side](
+            first_student(told.seed), episodic(told), pace, folder, told.save_every
+        )
+        found = {"accuracy": accuracy.tolist(), **pace.state(), "made_with": made_with(told)}
+        with written_whole(path) as part:
+            part.write_text(json.dumps(found))
+    return json.loads(path.read_text())
+
+
+def made_with(told: argparse.Namespace) -> dict[str, Any]:
+    """The machine and the libraries."""
+    info = Path("/proc/cpuinfo")
+    models = [
+        line.split(":")[1].strip()
+        for line in (info.read_text().splitlines() if info.exists() else [])
+        if line.startswith("model name")
+    ]
+    cpu = models[0] if models else platform.processor() or platform.machine()
+    machine = {"cpu": cpu, "cores": os.cpu_count(), "threads": told.threads}
+    return machine | {"versions": versions() | {"higher": version("higher")}}
+
+
+def summary(side: dict[str, Any]) -> dict[str, Any]:
+    accuracy, ci95 = interval(torch.tensor(side["accuracy"], dtype=torch.float64))
+    return {
+        "accuracy": accuracy,
+        "ci95": ci95,
+        "wall_s_per_step": statistics.median(side["wall"]),
+        "cpu_s_per_step": statistics.median(side["cpu"]),
+        **side["made_with"],
+    }
+
+
+def compare(told: argparse.Namespace, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """One row of results: accuracies in [0, 1], half-widths of 95% intervals over episodes."""
+    rows = [torch.tensor(sides[name]["accuracy"], dtype=torch.float64) for name in SIDES]
+    difference, ci95 = paired_difference(*rows)
+    options = ("steps", "seed", "k_shot", "episodes", "source", "threads")
+    command = " ".join(f"--{name} {getattr(told, name)}" for name in options)
+    return {
+        **{name: summary(sides[name]) for name in SIDES},
+        "paired_difference": difference,
+        "paired_ci95": ci95,
+        "within_2_points": abs(difference) <= 0.02,
+        "largest_gradient_norm": sides["higher"]["largest_norm"],
+        "grad_clip": GRAD_CLIP,
+        "split": "test",
+        "n_way": N_WAY,
+        "n_query": N_QUERY,
+        "transductive": True,
+        **{name: getattr(told, name) for name in options},
+        "command": f"python benchmarks/maml_against_higher.py {command}",
+    }
+
+
+def sentence(result: dict[str, Any]) -> str:
+    said = [
+        f"{name} {100 * result[name]['accuracy']:.2f} +- {100 * result[name]['ci95']:.2f} % "
+        f"({result[name]['cpu_s_per_step']:.2f} processor s a step)"
+        for name in SIDES
+    ]
+    difference = f"{100 * result['paired_difference']:+.2f} +- {100 * result['paired_ci95']:.2f}"
+    return f"{', '.join(said)}; paired difference {difference} points"
+
+
+def main(args: list[str] | None = None) -> None:
+    told = arguments(args)
+    torch.set_num_threads(told.threads)
+    folder = told.out / f"{told.source}_{N_WAY}w{told.k_shot}s_{told.steps}_seed{told.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for side in SIDES if told.side == "both" else (told.side,):
+        run(side, told, folder)
+    if not all((folder / f"{side}.{told.episodes}.json").exists() for side in SIDES):
+        print(f"{told.side} is done; the result is written when the other side is done too")
+        return
+    result = compare(told, {side: run(side, told, folder) for side in SIDES})
+    with written_whole(told.result) as part:
+        part.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{sentence(result)}; written to {told.result}")
+
+
+if __name__ == "__main__":
+    main()

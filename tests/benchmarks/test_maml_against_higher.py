@@ -1,0 +1,115 @@
+"""The benchmark compares two implementations of one computation: in float64 they are equal."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("higher", reason="the rival needs the extra `benchmarks` (pip install higher)")
+
+from benchmarks.maml_against_higher import (
+    META_BATCH,
+    N_QUERY,
+    N_WAY,
+    Pace,
+    PlainConv4,
+    first_student,
+    its_name,
+    main,
+    ours,
+    train_ours,
+    train_rival,
+)
+from lightning_metakd.data.cifar import CIFARFS, locate
+from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.source import Source
+from lightning_metakd.data.synthetic import Synthetic
+
+ROOT = Path(__file__).parents[2]
+REAL = Path(os.environ.get("METAKD_DATA") or ROOT.parent / "shared" / "data")
+
+
+class Double(EpisodicData):
+    """The episodes in double precision."""
+
+    def normalise(self, x, index, view):
+        return super().normalise(x, index, view).double()
+
+
+@pytest.fixture(params=["synthetic", pytest.param("real", marks=pytest.mark.real_data)])
+def source(request) -> Source:
+    if request.param == "synthetic":
+        return Synthetic(per_class=12)
+    if not locate(REAL):
+        pytest.skip(f"CIFAR-100 is not in {REAL}; name its directory in METAKD_DATA")
+    return CIFARFS(str(REAL))
+
+
+def trained(source, steps, folder, every=100):
+    """Students of both implementations in double precision after some steps from one start."""
+
+    def data():
+        return Double(source, n_way=N_WAY, k_shot=1, n_query=2, meta_batch_size=2, augment=False)
+
+    student = first_student(seed=0).double()
+    rival, recipe = PlainConv4(student).double(), ours(student)
+    train_ours(recipe, data(), Pace("ours", steps), folder, every)
+    train_rival(rival, data(), Pace("higher", steps), folder, every)
+    return recipe.student, rival
+
+
+def test_meta_gradients_of_a_batch_agree(source, tmp_path):
+    student, rival = trained(source, 1, tmp_path)
+    for name, p in rival.named_parameters():
+        its = student.get_parameter(its_name(name))
+        torch.testing.assert_close(p.grad, its.grad, rtol=1e-8, atol=1e-10)
+
+
+def test_weights_after_three_steps_agree(tmp_path):
+    start = PlainConv4(first_student(seed=0).double()).state_dict()
+    student, rival = trained(Synthetic(per_class=12), 3, tmp_path)
+    for name, p in rival.named_parameters():
+        torch.testing.assert_close(p, student.get_parameter(its_name(name)), rtol=1e-8, atol=1e-8)
+    assert (rival.head.weight - start["head.weight"]).abs().max() > 1e-3
+
+
+def test_an_interrupted_run_ends_like_a_whole_one(tmp_path):
+    source = Synthetic(per_class=12)
+    whole = trained(source, 2, tmp_path / "whole")
+    trained(source, 1, tmp_path / "interrupted", every=1)
+    resumed = trained(source, 2, tmp_path / "interrupted", every=1)
+    for one, other in zip(whole, resumed, strict=True):
+        for p, q in zip(one.parameters(), other.parameters(), strict=True):
+            assert torch.equal(p, q)
+
+
+def test_the_result_holds_both_sides_and_their_paired_difference(tmp_path):
+    result = tmp_path / "result.json"
+    options = "--source synthetic --steps 1 --k_shot 1 --episodes 2 --save_every 1"
+    main([*options.split(), f"--out={tmp_path}", f"--result={result}"])
+    found = json.loads(result.read_text())
+    gap = found["ours"]["accuracy"] - found["higher"]["accuracy"]
+    assert found["paired_difference"] == pytest.approx(gap)
+    assert found["within_2_points"] == (abs(gap) <= 0.02)
+    assert found["largest_gradient_norm"] > 0
+    assert found["command"].startswith("python benchmarks/maml_against_higher.py --steps 1 ")
+
+
+def test_the_full_length_experiment_has_the_hyper_parameters_of_the_benchmark():
+    experiment = ROOT / "configs" / "experiment" / "meta_kd_cifar_fs_5w5s_maml.yaml"
+    told = yaml.safe_load(experiment.read_text())
+    model, data = (told[part]["init_args"] for part in ("model", "data"))
+    learner = yaml.safe_load((experiment.parent / model["learner"]).read_text())["init_args"]
+    recipe = ours(first_student(seed=0))
+    assert learner == {
+        name: getattr(recipe.learner, name) for name in ("inner_lr", "inner_steps", "test_steps")
+    }
+    assert model["student"]["init_args"] == {"width": recipe.student.width, "n_classes": N_WAY}
+    assert model["optimisation"] == {
+        name: getattr(recipe.optimisation, name) for name in model["optimisation"]
+    }
+    assert (model["norm"], data["augment"]) == ("batch", False)
+    assert (data["meta_batch_size"], data["n_query"]) == (META_BATCH, N_QUERY)
