@@ -35,20 +35,23 @@ def fit(recipe, data, **settings):
 # --- the one outer update --------------------------------------------------------------------------------
 
 
+class Poisoned(Targets):
+    """Finite itself; the square root has an infinite slope at 0, and 0 times that is not a number."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, student, batch, context):
+        zero = student.logits[:, 0] - student.logits[:, 0].detach()
+        return super().forward(student, batch, context) + (self.factor * zero).sqrt()
+
+
 @each_recipe
-@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_is_told_and_changes_nothing(make, data, poison):
+@pytest.mark.parametrize("factor", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_is_told_and_changes_nothing(make, data, factor):
     recipe = make()
-
-    class Poisoned(Targets):
-        def forward(self, student, batch, context):
-            # finite itself; its gradient is not
-            spoilt = torch.where(batch.y == 0, poison, 1.0)
-            twist = student.logits[:, 0] * 0.0
-            twist.register_hook(lambda g: g * spoilt) if twist.requires_grad else None
-            return super().forward(student, batch, context) + twist * spoilt
-
-    recipe.loss = Poisoned()
+    recipe.loss = Poisoned(factor)
     recipe.strategy_lr = 0.0
     recipe.one_pass = False
     before = {n: p.detach().clone() for n, p in recipe.named_parameters()}
