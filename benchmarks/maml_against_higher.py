@@ -40,7 +40,7 @@ from lightning_metakd.files import written_whole
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.metrics import interval, paired_difference
 from lightning_metakd.models.conv4 import Conv4
-from lightning_metakd.recipes.meta import MetaKD
+from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.types import Episode
 

@@ -9,7 +9,7 @@ from lightning_metakd.losses.coefficient import Learned
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.model import Model
-from lightning_metakd.recipes.meta import MetaKD
+from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.single_task import SingleTask
 from lightning_metakd.teachers import Teacher

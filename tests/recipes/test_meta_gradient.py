@@ -23,7 +23,7 @@ from lightning_metakd.learners.proto_maml import ProtoMAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses import hinton
 from lightning_metakd.recipes import meta
-from lightning_metakd.recipes.meta import MetaKD
+from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
 from tests.recipes.definition import Metric, Params, Procedure, Task, task
 from tests.tiny import (

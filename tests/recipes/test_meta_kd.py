@@ -7,7 +7,7 @@ from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets
-from lightning_metakd.recipes.meta import halves
+from lightning_metakd.recipes.objective import halves
 from lightning_metakd.teachers import weights_hash
 from tests.recipes.runs import episodes, helper, meta_kd, moved, sgd, state
 from tests.tiny import N_WAY, SmoothConv4, episode, trainer

@@ -1,0 +1,101 @@
+"""What a meta-step minimises for one episode: pure functions of parameters, strategy and episode.
+
+Two things: the student's loss, in everything but the strategy, and the quiz, in the strategy alone. A
+strategy trained on the loss that it parametrises would make that loss small rather than the student good
+(a weight goes to the teacher that is easiest to match). So it sees the quiz only: rows on which the
+student is judged after it was taught.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lightning_metakd.functional import bind_loss, detach, rows
+from lightning_metakd.hypergradient import Pilot
+from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.losses.loss import Loss, Targets, lesson
+from lightning_metakd.types import Batch, Episode, Forward, Lesson, Output, Params
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a meta-step minimises for one episode.
+
+    Attributes:
+        learner: how the student adapts.
+        forward: the student as a pure function.
+        teach: the teaching loss as a function of the strategy.
+        quiz: what judges the strategy.
+        pilot: how the quiz is differentiated where no lesson acts inside `adapt`.
+        pilot_lr: step of that pilot.
+    """
+
+    learner: Learner
+    forward: Forward
+    teach: Callable[..., Tensor]
+    quiz: Loss
+    pilot: Callable[..., Pilot]
+    pilot_lr: float
+
+    def taught(self, strategy: Params, batch: Batch, episode: Episode) -> Lesson:
+        """What the teachers make of a batch."""
+        return lesson(self.teach, strategy, batch, episode.classes)
+
+    def plain(self, loss: Loss, batch: Batch, episode: Episode) -> Lesson:
+        """A loss without a strategy."""
+        return lesson(bind_loss(loss), {}, batch, episode.classes)
+
+    def adapt(self, theta: Params, told: Lesson, episode: Episode) -> Adapted:
+        """The student after the support set."""
+        return self.learner.adapt(self.forward, theta, told, episode.support, len(episode.classes))
+
+    def student_loss(self, theta: Params, strategy: Params, episode: Episode) -> Tensor:
+        """What trains theta: the learner's outer loss.
+
+        Where the lesson acts inside `adapt`, the query rows are asked plainly; otherwise they are taught.
+        """
+        adapted = self.adapt(theta, self.taught(strategy, episode.support, episode), episode)
+        if self.learner.adapts_by_loss:
+            asked = self.plain(Targets(), episode.query, episode)
+        else:
+            asked = self.taught(strategy, episode.query, episode)
+        return self.learner.outer_loss(theta, adapted, asked, episode.query)
+
+    def quiz_of_adaptation(self, theta: Params, strategy: Params, episode: Episode) -> Tensor:
+        """What trains the strategy of a learner that adapts by loss: the quiz, through its inner steps."""
+        adapted = self.adapt(theta, self.taught(strategy, episode.support, episode), episode)
+        asked = self.plain(self.quiz, episode.query, episode)
+        return self.learner.outer_loss(theta, adapted, asked, episode.query)
+
+    def quiz_of_pilot(self, theta: Params, strategy: Params, episode: Episode) -> Pilot:
+        """What trains the strategy of other learners: half of the query rows teach, the rest is the quiz."""
+        teaching, asking = (rows(episode.query, half) for half in halves(episode))
+
+        def answer(at: Params) -> Output:
+            told = self.taught(strategy, episode.support, episode)
+            return self.adapt(at, told, episode).predict(teaching.x)
+
+        def quiz(at: Params) -> Tensor:
+            asked = self.plain(self.quiz, asking, episode)
+            return self.learner.outer_loss(at, self.adapt(at, asked, episode), asked, asking)
+
+        return self.pilot(
+            answer, self.taught(strategy, teaching, episode), quiz, theta, self.pilot_lr
+        )
+
+    def strategy_loss(
+        self, theta: Params, strategy: Params, episode: Episode
+    ) -> tuple[Tensor, Tensor]:
+        """(the quiz, whose gradient reaches the strategy alone; gain of the pilot or 0)."""
+        if self.learner.adapts_by_loss:
+            loss = self.quiz_of_adaptation(detach(theta), strategy, episode)
+            return loss, loss.new_zeros(())
+        return self.quiz_of_pilot(theta, strategy, episode)
+
+
+def halves(episode: Episode) -> tuple[slice, slice]:
+    """The query rows in two balanced parts."""
+    n_way, n = len(episode.classes), len(episode.query.y)
+    cut = n // n_way // 2 * n_way
+    return slice(0, cut), slice(cut, None)
