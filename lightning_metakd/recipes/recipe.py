@@ -188,9 +188,13 @@ class Recipe(LightningModule, ABC):
         self.manual_backward(scalar + sum(0.0 * p.sum() for p in idle))
         for p in idle:
             p.grad = None
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        limit = self.optimisation.grad_clip
-        norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        limit = self.optimisation.grad_clip or float("inf")
+        # apart, so that a large gradient of the student does not shorten the strategy's step
+        norms = [
+            nn.utils.clip_grad_norm_(list(parameters), limit).to(self.device)
+            for parameters in (self.trained_parameters().values(), self.loss.parameters())
+        ]
+        norm = torch.stack(norms).max()
         if not torch.isfinite(norm):  # the averaged gradient: every process sees the same
             raise FloatingPointError(
                 f"the gradient is {norm.item()} at step {self.trainer.global_step} "

@@ -66,6 +66,10 @@ class SingleTask(Recipe):
                     f"head={type(teacher.head).__name__} is fitted on the support set of an episode, and "
                     "SingleTask has none; give the teacher a SlicedHead."
                 )
+            if teacher.keeps_bank:
+                raise ValueError(
+                    "bank=true stores answers for episodes, and SingleTask asks its teachers live; leave it out."
+                )
             if not teacher.head.calibrated:
                 raise ValueError(
                     "scale=None is calibrated on held-out episodes, and SingleTask has none; give the "

@@ -22,7 +22,7 @@ from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.proto_maml import ProtoMAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses import hinton
-from lightning_metakd.recipes import meta
+from lightning_metakd.recipes import meta_kd, objective
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
 from tests.recipes.definition import Metric, Params, Procedure, Task, task
@@ -224,9 +224,9 @@ def test_the_outer_update_descends_the_gradient_of_its_definition(name):
 
 def without_strategy(monkeypatch):
     """The strategy detached where it teaches."""
-    told = meta.Objective.taught
+    told = objective.Objective.taught
     wrong = lambda self, strategy, *rest: told(self, functional.detach(strategy), *rest)  # noqa: E731
-    monkeypatch.setattr(meta.Objective, "taught", wrong)
+    monkeypatch.setattr(objective.Objective, "taught", wrong)
 
 
 def averaged_over_classes(monkeypatch):
@@ -278,7 +278,7 @@ def trajectory_not_frozen(monkeypatch):
 
 def strategy_in_the_outer_loss(monkeypatch):
     """The strategy trained by the loss that it parametrises, beside the quiz."""
-    monkeypatch.setattr(meta, "detach", dict)
+    monkeypatch.setattr(meta_kd, "detach", dict)
 
 
 @pytest.mark.parametrize(
