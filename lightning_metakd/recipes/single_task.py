@@ -68,7 +68,8 @@ class SingleTask(Recipe):
                 )
             if teacher.keeps_bank:
                 raise ValueError(
-                    "bank=true stores answers for episodes, and SingleTask asks its teachers live; leave it out."
+                    "bank=true stores answers for episodes, and SingleTask asks its teachers live; "
+                    "leave it out."
                 )
             if not teacher.head.calibrated:
                 raise ValueError(

@@ -75,9 +75,8 @@ def test_clipping_bounds_student_and_strategy_apart(make, data):
             ends.append(torch.cat(of_part) / 5.0)
     for free, clipped in zip(ends[:2], ends[2:], strict=True):
         assert free.norm() > 2 * limit
-        assert clipped.norm().item() == pytest.approx(
-            limit, rel=1e-2
-        )  # differences of float32 parameters
+        bound = limit * free.norm() / (free.norm() + 1e-6)  # torch's guard against division by zero
+        assert clipped.norm().item() == pytest.approx(bound.item(), rel=1e-2)  # float32 parameters
         assert torch.cosine_similarity(free, clipped, dim=0) > 0.99
 
 
