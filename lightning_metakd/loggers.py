@@ -195,6 +195,7 @@ class WandbOrOffline(WandbLogger):
             entity=entity,
             tags=tags,
         )
+        self._wandb_init.pop("anonymous", None)  # wandb warns of it although it is off
         if os.environ.get("WANDB_MODE") == "disabled":
             self._wandb_init["mode"] = "disabled"
         elif offline:

@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from lightning_metakd.checkpoint import read_checkpoint
 from lightning_metakd.files import written_whole
 from lightning_metakd.loggers import rehearsed, run_directory
 
@@ -44,8 +45,12 @@ class Checkpoints(Checkpoint):
         self.best = state_dict["best"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.ckpt_path is not None:
-            self.keep(trainer, Path(trainer.ckpt_path).with_name("best.ckpt"), "best")
+        earlier = Path(trainer.ckpt_path or "none").with_name("best.ckpt")
+        if trainer.ckpt_path is not None and earlier.is_file():
+            # it may be later than the checkpoint that is resumed; every process must know
+            known = read_checkpoint(earlier)["callbacks"][self.state_key]
+            self.best = max(self.best, known["best"])
+            self.keep(trainer, earlier, "best")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trained = True
