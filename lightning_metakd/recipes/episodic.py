@@ -70,7 +70,8 @@ class Episodic(Recipe):
             )
             raise ValueError(
                 f"learner={type(learner).__name__} {'needs' if learner.needs_head else 'does not use'} the "
-                f"student's logits head, and the student has {'one' if has_head else 'none'}; {way_out}."
+                f"student's logits head, and the student has {'one' if has_head else 'none'}; {way_out} "
+                "(models.wrapped.Wrapped around a network of your own)."
             )
         columns = ["accuracy", "nll"]
         if self.teachers:
