@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import jaxtyping
@@ -34,6 +35,19 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def metakd(tmp_path, monkeypatch):
+    """The command, run in this process in a folder of its own; returns what it ran with."""
+    from lightning_metakd.cli import main  # late: it imports the whole package
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METAKD_CACHE", str(tmp_path / "cache"))
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # put back afterwards
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(sys, "argv", ["metakd"])
+    return lambda *words: main([str(word) for word in words])
 
 
 @pytest.fixture

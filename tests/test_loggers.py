@@ -36,7 +36,9 @@ def test_versions_count_up_and_latest_points_to_the_newest(tmp_path):
     runs = [RunLogger("a", str(tmp_path)) for _ in range(3)]
     assert [run.version for run in runs] == ["0", "1", "2"]
     assert runs[1].log_dir == str(tmp_path / "a" / "1")
-    assert not (tmp_path / "a" / "latest").exists()  # a run that fails before its first number is not it
+    assert not (
+        tmp_path / "a" / "latest"
+    ).exists()  # a run that fails before its first number is not it
     for run in runs[:2]:
         run.log_metrics({"x": 1.0}, 0)
         assert (tmp_path / "a" / "latest").readlink() == Path(run.version)

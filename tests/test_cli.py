@@ -1,0 +1,369 @@
+"""What a user does at the command line, and finds on disk afterwards."""
+
+import csv
+import os
+import re
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning import Trainer
+
+import lightning_metakd
+from lightning_metakd import cli
+from lightning_metakd.callbacks.checkpoints import Checkpoints
+from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.models.conv4 import Conv4
+from lightning_metakd.recipes.meta_kd import MetaKD
+from tests.commands import (
+    CONFIGS,
+    MAML,
+    STUDENT,
+    TEACHER,
+    checkpoint,
+    fresh,
+    results,
+    same,
+    written,
+)
+
+NUMBERS = (
+    "accuracy",
+    "ci95",
+    "teacher_accuracy",
+    "teacher_ci95",
+    "paired_difference",
+    "nll",
+    "ece",
+)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """A folder in which a teacher and a student were trained, and its student tested, in one process."""
+    folder = tmp_path_factory.mktemp("once")
+    written(folder, teacher=TEACHER, student=STUDENT, maml=MAML)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("METAKD_CACHE", str(folder / "cache"))
+        patch.setenv("PL_GLOBAL_SEED", "0")
+        patch.setenv("PL_SEED_WORKERS", "0")
+        patch.setattr(sys, "argv", ["metakd"])
+        cli.main(["fit", "--config", "teacher.yaml"])
+        run = cli.main(["fit", "--config", "student.yaml"])
+        run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
+    return folder, dict(run.model.record)
+
+
+@pytest.fixture
+def folder(once, tmp_path):
+    """A copy of that folder, in which the command runs."""
+    shutil.copytree(once[0], tmp_path, symlinks=True, dirs_exist_ok=True)
+    return tmp_path
+
+
+def last_config(run):
+    return run.config[run.config.subcommand]
+
+
+# --- results ----------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_process_finds_the_very_number_of_the_one_that_trained(once, folder):
+    told = fresh(folder, "test", "--ckpt_path", "runs/student/latest/checkpoints/final.ckpt")
+    assert told.returncode == 0, told.stderr
+    (row,) = results("student.test", folder)
+    trained = once[1]
+    assert {name: row[name] for name in NUMBERS} == {name: trained[name] for name in NUMBERS}
+    assert row["checkpoint_sha256"] is not None
+    assert row["train_steps"] == 6
+    # what the terminal says: one sentence, and nothing that a user cannot act on
+    (line,) = told.stdout.splitlines()
+    assert line.startswith(f"student.test: test accuracy {100 * row['accuracy']:.2f} +- ")
+    assert line.endswith("written to runs/student.test/0/results.jsonl")
+    assert "runs/student.test/0: test on cpu, seed 0" in told.stderr
+    assert not re.search("warn|deprecat|site-packages|Tip|GPU|Seed set", told.stderr, re.IGNORECASE)
+
+
+def test_validation_of_a_checkpoint_repeats_the_number_of_its_training(metakd, folder):
+    metakd("validate", "--ckpt_path", "runs/student/latest/checkpoints/last.ckpt")
+    (row,) = results("student.validate")
+    with Path("runs/student/0/metrics.csv").open() as file:
+        seen = [float(r[key]) for r in csv.DictReader(file) if r[key := "val/student_accuracy"]]
+    assert len(seen) == 2
+    assert row["accuracy"] == pytest.approx(seen[-1], abs=1e-7)  # single precision in the csv
+    assert row["stage"] == row["split"] == "val"
+
+
+def test_predictions_are_written_and_add_up_to_the_accuracy(metakd, folder, capsys):
+    path = "runs/student/latest/checkpoints/final.ckpt"
+    for command in ("test", "predict"):
+        metakd(command, "--ckpt_path", path)
+    assert "140 predictions written to runs/student.predict/0/predictions.csv" in (
+        capsys.readouterr().out
+    )
+    with Path("runs/student.predict/0/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    right = [row["class"] == row["predicted"] for row in rows]
+    assert sum(right) / len(right) == pytest.approx(results("student.test")[0]["accuracy"])
+    assert sorted({int(row["episode"]) for row in rows}) == list(range(7))
+    names = Synthetic(8).everything()
+    assert all(names.class_names[names.y[int(r["image"])]] == r["class"] for r in rows)
+
+
+def test_a_single_task_predicts_too(metakd, folder):
+    for command in ("test", "predict"):
+        metakd(command, "--ckpt_path", "runs/teacher/latest/checkpoints/final.ckpt")
+    with Path("runs/teacher.predict/0/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    right = [row["class"] == row["predicted"] for row in rows]
+    assert sum(right) / len(right) == pytest.approx(results("teacher.test")[0]["accuracy"])
+    assert {row["episode"] for row in rows} == {""}
+
+
+def test_every_checkpoint_opens_without_trust(once):
+    paths = sorted(once[0].glob("runs/*/0/checkpoints/*.ckpt"))
+    assert len(paths) == 6
+    for path in paths:
+        found = torch.load(path, weights_only=True)
+        assert not [name for name in found["state_dict"] if ".model." in name]
+
+
+# --- configurations -----------------------------------------------------------------------------------------
+
+
+def test_a_second_run_has_a_directory_of_its_own(metakd, folder):
+    metakd("fit", "--config", "student.yaml", "--trainer.max_epochs=1")
+    assert sorted(p.name for p in Path("runs/student").iterdir()) == ["0", "1", "latest"]
+    assert Path("runs/student/latest").readlink() == Path("1")
+    assert checkpoint("student")["global_step"] == 3
+    assert checkpoint("student", version="0")["global_step"] == 6
+
+
+def test_the_configuration_of_a_run_repeats_it(metakd, folder):
+    metakd("fit", "--config", "runs/student/0/config.fit.yaml")
+    one, other = (checkpoint("student", version=version) for version in ("0", "1"))
+    assert same(one["state_dict"], other["state_dict"])
+    assert same(one["optimizer_states"], other["optimizer_states"])
+    metakd(
+        *("test", "--config", "runs/student/1/config.fit.yaml"),
+        *("--ckpt_path", "runs/student/1/checkpoints/final.ckpt"),
+    )
+    assert results("student.test")[0]["experiment"] == "student.test"
+    assert Path("runs/student/latest").readlink() == Path("1")
+
+
+def test_print_config_shows_what_would_run(metakd, tmp_path, capsys):
+    written(tmp_path, student=STUDENT)
+    with pytest.raises(SystemExit) as done:
+        metakd("fit", "--config", "student.yaml", "--data.n_way=4", "--print_config")
+    assert done.value.code == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["model"]["class_path"] == "lightning_metakd.recipes.meta_kd.MetaKD"
+    assert shown["data"]["init_args"]["n_way"] == 4
+    assert not Path("runs").exists()
+
+
+def test_a_second_configuration_overrides_the_first_and_words_override_both(metakd, tmp_path):
+    over = {"data": {"init_args": {"n_way": 3}}, "trainer": {"max_epochs": 5}}
+    written(tmp_path, student=MAML, over=over)
+    run = metakd(
+        *("fit", "--config", "student.yaml", "--config", "over.yaml"),
+        *("--config", CONFIGS / "trainer" / "cpu.yaml", "--trainer.fast_dev_run=1"),
+        *("--data.n_query=3", "--model.student.n_classes=3"),
+    )
+    assert (run.datamodule.n_way, run.datamodule.n_query) == (3, 3)
+    assert last_config(run).trainer.max_epochs == 5
+    assert not Path("runs").exists()  # a rehearsal writes nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["fit", "--config", "student.yaml", "--data.n_wayy=3"], "n_wayy"),
+        (["fit", "--config", "student.yaml", "--model.strategy_lrr=3"], "strategy_lrr"),
+        (["fit", "--config", "student.yaml", "--model.learner.inner_lrr=3"], "inner_lrr"),
+        (["fit", "--config", "student.yaml", "--trainer.max_epohcs=3"], "trainer.max_epohcs"),
+        (["fit", "--config", "student.yaml", "--data.n_way=five"], "five"),
+        (["fit", "--config", "student.yaml", "--model.learner=MAMBL"], "MAMBL"),
+        (["fit", "--config", "typo.yaml"], "strategy_ratee"),
+        (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["fit"], "fit.model"),
+        (["fti", "--config", "student.yaml"], "'fti' is no command; choose one of fit, validate"),
+    ],
+)
+def test_a_typo_is_named_and_nothing_runs(words, named, metakd, tmp_path, capsys):
+    typo = {**STUDENT["model"]["init_args"], "strategy_ratee": 1}
+    typo = {**STUDENT, "model": {"class_path": "MetaKD", "init_args": typo}}
+    written(tmp_path, student=STUDENT, typo=typo)
+    with pytest.raises(SystemExit) as done:
+        metakd(*words)
+    assert done.value.code == 2
+    said = capsys.readouterr().err
+    assert named in said
+    assert len(said.splitlines()) < 25  # the mistake, and not all that could have been written
+    assert not Path("runs").exists()
+
+
+def test_version_and_commands_are_told(metakd, capsys):
+    metakd("--version")
+    assert capsys.readouterr().out.strip() == lightning_metakd.__version__
+    with pytest.raises(SystemExit):
+        metakd("--help")
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("fit", "validate", "test", "predict", "report"))
+
+
+# --- stopping and going on ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_run_that_was_cut_goes_on_to_the_very_same_end(step, metakd, folder, monkeypatch):
+    """In the middle of an epoch and at its border; the schedule is that of the whole run."""
+    monkeypatch.setattr(cli, "Checkpoints", partial(Checkpoints, every_minutes=1e-9))
+    words = ["fit", "--config", "student.yaml", "--experiment=cut"]
+    cut = f'[{{"class_path": "tests.commands.PowerCut", "init_args": {{"step": {step}}}}}]'
+    with pytest.raises(RuntimeError, match="power cut"):
+        metakd(*words, f"--trainer.callbacks={cut}")
+    assert not Path("runs/cut/0/checkpoints/final.ckpt").exists()
+    assert checkpoint("cut", "last")["global_step"] == step
+    metakd(*words, "--resume")
+    assert Path("runs/cut/latest").readlink() == Path("1")
+    for name in ("final", "best", "last"):
+        whole, resumed = checkpoint("student", name), checkpoint("cut", name)
+        assert whole["global_step"] == resumed["global_step"]
+        assert same(whole["state_dict"], resumed["state_dict"])
+        assert same(whole["optimizer_states"], resumed["optimizer_states"])
+        assert same(*(c["callbacks"]["Checkpoints"] for c in (whole, resumed)))
+    told = [Path(f"runs/{e}/latest/strategy.safetensors").read_bytes() for e in ("student", "cut")]
+    assert told[0] == told[1]
+
+
+def test_a_run_limited_by_time_stops_and_goes_on_with_more(metakd, tmp_path):
+    written(tmp_path, maml=MAML)
+    words = ["fit", "--config", "maml.yaml", "--trainer.max_epochs=-1", "--data.n_episodes=1"]
+    steps = []
+    for limit in (1, 2):
+        metakd(*words, "--resume", f"--trainer.max_time=00:00:00:0{limit}")
+        steps.append(checkpoint("maml")["global_step"])
+    assert 0 < steps[0] < steps[1]
+    # nothing is left: the complete run is still what `latest` points to, or a copy of it
+    metakd(*words, "--resume", "--trainer.max_time=00:00:00:02")
+    assert (
+        checkpoint("maml")["global_step"] == checkpoint("maml", "last")["global_step"] == steps[1]
+    )
+
+
+def test_a_complete_run_that_is_resumed_stays_complete(metakd, folder):
+    metakd("fit", "--config", "student.yaml", "--resume")
+    newest = Path("runs/student/1/checkpoints")
+    assert sorted(p.name for p in newest.iterdir()) == ["best.ckpt", "final.ckpt", "last.ckpt"]
+    assert same(checkpoint("student", version="1"), checkpoint("student", version="0"))
+
+
+def test_a_start_that_fails_hides_no_earlier_run(metakd, folder):
+    with pytest.raises(ValueError, match="n_way=17 exceeds"):
+        metakd("fit", "--config", "student.yaml", "--data.n_way=17")
+    assert Path("runs/student/latest").readlink() == Path("0")
+    run = metakd("fit", "--config", "student.yaml", "--resume", "--trainer.max_epochs=3")
+    assert run.trainer.global_step == 9
+
+
+def test_resume_begins_where_there_is_nothing(metakd, tmp_path):
+    written(tmp_path, maml=MAML)
+    run = metakd("fit", "--resume", "--config", "maml.yaml", "--trainer.max_epochs=1")
+    assert run.trainer.global_step == 3
+
+
+# --- the networks and tools of others ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["own", "torchvision"])
+def test_any_network_may_be_student_and_teacher(kind, metakd, tmp_path):
+    if kind == "own":
+        net = {"class_path": "tests.commands.Net"}
+        classifier = "fc"
+    else:
+        net = {"class_path": "torchvision.models.mobilenet_v3_small", "init_args": {}}
+        classifier = "classifier.3"
+    pretrained = {"class_path": "Wrapped", "init_args": {"module": net, "n_classes": 48}}
+    bodies = {"class_path": "Wrapped", "init_args": {"module": net, "n_classes": 0}}
+    bodies["init_args"]["head"] = pretrained["init_args"]["head"] = classifier
+    teacher = {**TEACHER, "model": {**TEACHER["model"], "init_args": {"student": pretrained}}}
+    told = dict(STUDENT["model"]["init_args"], student=bodies)
+    trained = {"model": bodies, "checkpoint": "runs/teacher/latest/checkpoints/final.ckpt"}
+    told["teachers"] = [{"class_path": "lightning_metakd.teachers.Teacher", "init_args": trained}]
+    student = {**STUDENT, "model": {"class_path": "MetaKD", "init_args": told}}
+    written(tmp_path, teacher=teacher, student=student)
+    small = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    metakd("fit", "--config", "teacher.yaml", *small, "--data.batch_size=16")
+    metakd(
+        "fit", "--config", "student.yaml", *small, "--data.meta_batch_size=1", "--data.n_episodes=2"
+    )
+    metakd("test", "--ckpt_path", "runs/student/latest/checkpoints/final.ckpt")
+    assert results("student.test")[0]["teacher_sha256"] is not None
+
+
+def test_a_plain_network_adapts_as_it_is(metakd, tmp_path):
+    told = {**MAML["model"]["init_args"], "student": {"class_path": "tests.commands.Net"}}
+    written(tmp_path, own={**MAML, "model": {"class_path": "MetaKD", "init_args": told}})
+    metakd("fit", "--config", "own.yaml", "--trainer.max_epochs=1")
+    assert "student.head.weight" in checkpoint("own")["state_dict"]
+
+
+def test_weights_and_biases_stands_beside_without_account_network_or_question(
+    once, folder, monkeypatch
+):
+    home = folder / "home"
+    home.mkdir()
+    quiet = {name: "" for name in os.environ if name.startswith("WANDB_")}
+    told = fresh(
+        *(folder, "fit", "--config", "maml.yaml", "--config", CONFIGS / "logger" / "wandb.yaml"),
+        "--trainer.max_epochs=1",
+        **quiet,
+        HOME=str(home),
+        NETRC=str(home / "netrc"),
+        https_proxy="http://127.0.0.1:9",
+    )
+    assert told.returncode == 0, told.stderr
+    (run,) = (folder / "runs" / "maml" / "0" / "wandb").glob("offline-run-*")
+    assert list(run.glob("*.wandb"))
+    assert (folder / "runs" / "maml" / "0" / "checkpoints" / "final.ckpt").is_file()
+    assert not (folder / "wandb").exists()
+
+
+def test_the_same_in_plain_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = EpisodicData(
+        Synthetic(per_class=8),
+        k_shot=2,
+        n_query=4,
+        meta_batch_size=2,
+        steps_per_epoch=2,
+        n_episodes=5,
+    )
+    recipe = MetaKD(Conv4(width=4), ProtoNet(metric="cosine", scale=10.0))
+    settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    trainer = Trainer(
+        **settings,
+        max_epochs=1,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(recipe, datamodule=data)
+    trainer.save_checkpoint("student.ckpt")
+    (found,) = trainer.test(recipe, datamodule=data, verbose=False)
+    assert 0 <= found["test/student_accuracy"] <= 1
+
+    weights = torch.load("student.ckpt", weights_only=True)
+    assert weights["global_step"] == 2
+    again = MetaKD(Conv4(width=4), ProtoNet(metric="cosine", scale=10.0))
+    (repeated,) = trainer.test(again, datamodule=data, ckpt_path="student.ckpt", verbose=False)
+    assert repeated == found
