@@ -6,19 +6,19 @@ the student sees exactly what the teacher saw. About one row in a hundred is ask
 teacher, and a difference is an error.
 """
 
+import sys
 from pathlib import Path
 
 import torch
 from jaxtyping import Int
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from tqdm import tqdm
 
-from lightning_metakd.data import cache
 from lightning_metakd.data.augment import mix
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.files import written_whole
 from lightning_metakd.models.model import Model
-from lightning_metakd.types import Batch, Output
+from lightning_metakd.types import Batch, Output, Params
 
 CHUNK = 500
 CHECKED = 100
@@ -34,7 +34,7 @@ class Bank:
         model: the network, frozen and in evaluation mode.
         key: what identifies its weights, a hash.
         data: whose images and views.
-        folder: where the answers are kept between runs.
+        folder: where the answers are kept between runs; None keeps them in memory alone.
     """
 
     def __init__(
@@ -42,17 +42,15 @@ class Bank:
     ) -> None:
         self.model, self.data = model, data
         self.images = data.images()
-        self.folder = (
-            folder or cache.folder() / "bank"
-        ) / f"{data.source.name}-{len(self.images.y)}-{key[:16]}"
+        name = f"{data.source.name}-{len(self.images.y)}-{key[:16]}"
+        self.folder = None if folder is None else folder / name
         self.stored: dict[int, Output] = {}  # view -> answers by row number
         self.known: dict[int, Tensor] = {}  # view -> whether a row is stored
 
-    @torch.no_grad()
     def fill(self, rows: Int[Tensor, " n"], view: int) -> None:
         """Compute what is missing of these rows in this view, or read it from disk."""
-        path = self.folder / f"view{view}.pt"
-        if view not in self.stored and path.is_file():
+        path = None if self.folder is None else self.folder / f"view{view}.pt"
+        if path is not None and view not in self.stored and path.is_file():
             kept = torch.load(path, weights_only=True, mmap=True)
             self.known[view] = kept["known"]
             self.stored[view] = Output(kept["logits"], kept["embedding"])
@@ -60,22 +58,33 @@ class Bank:
         missing = rows[~known[rows]]
         if not len(missing):
             return
-        rank_zero_info(f"Storing the teacher's answers for view {view} of {len(missing)} images.")
-        answers = [self.live(chunk, torch.full_like(chunk, view)) for chunk in missing.split(CHUNK)]
-        embedding, logits = (torch.cat(parts) for parts in zip(*answers, strict=True))
-        whole = self.stored.get(view)
-        kept = [
-            new.new_zeros(len(known), new.shape[1]) if old is None else old.clone()
-            for new, old in zip(
-                (logits, embedding), whole[:2] if whole else (None, None), strict=True
-            )
-        ]
-        for into, new in zip(kept, (logits, embedding), strict=True):
-            into[missing] = new
+        self.stored[view] = self.joined(view, missing, self.ask(missing, view))
         self.known[view] = known.index_fill(0, missing, True)
-        self.stored[view] = Output(*kept)
-        with written_whole(path) as part:
-            torch.save({"known": self.known[view], "logits": kept[0], "embedding": kept[1]}, part)
+        if path is not None:
+            logits, embedding, *_ = self.stored[view]
+            kept = {"known": self.known[view], "logits": logits, "embedding": embedding}
+            with written_whole(path) as part:
+                torch.save(kept, part)
+
+    @torch.no_grad()
+    def ask(self, rows: Int[Tensor, " n"], view: int) -> Output:
+        """The network's answers for some rows in one view, in pieces, under a progress bar."""
+        pieces = rows.split(CHUNK)
+        shown = tqdm(pieces, f"Embedding view {view}", disable=not sys.stderr.isatty(), leave=False)
+        answers = [self.live(piece, torch.full_like(piece, view)) for piece in shown]
+        embedding, logits = (torch.cat(parts) for parts in zip(*answers, strict=True))
+        return Output(logits, embedding)
+
+    def joined(self, view: int, rows: Int[Tensor, " n"], answers: Output) -> Output:
+        """What is stored of a view, with the answers for further rows."""
+        whole = self.stored.get(view)
+        if whole is None:
+            n = len(self.images.y)
+            wide = [a.new_zeros(n, a.shape[1]) for a in (answers.logits, answers.embedding)]
+        else:
+            wide = [whole.logits.clone(), whole.embedding.clone()]
+        wide[0][rows], wide[1][rows] = answers.logits, answers.embedding
+        return Output(wide[0], wide[1])
 
     def live(self, rows: Int[Tensor, " n"], views: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
         """(embedding, logits) of the network itself; no logits where it has no head of its own."""
@@ -93,26 +102,30 @@ class Bank:
             RuntimeError: if the live network answers otherwise.
         """
         index, view = batch.index.cpu(), batch.view.cpu()
-        logits, embedding = (self.look_up(index, view, field) for field in ("logits", "embedding"))
+        answer = self.look_up(index, view)
         again = mix(index ^ mix(view)) % CHECKED == 0
         if again.any():
-            self.compare(index[again], view[again], embedding[again])
-        return Output(logits.to(batch.x.device), embedding.to(batch.x.device))
+            self.compare(index[again], view[again], answer.embedding[again])
+        return Output(answer.logits.to(batch.x.device), answer.embedding.to(batch.x.device))
 
-    def look_up(self, index: Tensor, view: Tensor, field: str) -> Tensor:
-        """One field of the answers, row by row."""
+    def look_up(self, index: Tensor, view: Tensor) -> Output:
+        """What is stored, row by row."""
         views = view.unique().tolist()
         if missing := [v for v in views if not self.has(index[view == v], v)]:
             raise KeyError(
                 f"no answers are stored for some images in view {missing[0]}; set data.views to the number "
                 "of views that the bank keeps, or teacher.bank to false."
             )
-        stored: dict[int, Tensor] = {v: getattr(self.stored[v], field) for v in views}
-        first = stored[views[0]]
-        found = first.new_empty(len(index), first.shape[1])
-        for v, answers in stored.items():
-            found[view == v] = answers[index[view == v]]
-        return found
+        if len(views) == 1:
+            whole = self.stored[views[0]]
+            return Output(whole.logits[index], whole.embedding[index])
+        first = self.stored[views[0]]
+        found = [a.new_empty(len(index), a.shape[1]) for a in (first.logits, first.embedding)]
+        for v in views:
+            of_view, whole = view == v, self.stored[v]
+            found[0][of_view] = whole.logits[index[of_view]]
+            found[1][of_view] = whole.embedding[index[of_view]]
+        return Output(found[0], found[1])
 
     def has(self, rows: Tensor, view: int) -> bool:
         """Whether these rows are stored in this view."""
@@ -128,3 +141,36 @@ class Bank:
                 f"the stored answers in {self.folder} are not those of this teacher (relative distance "
                 f"{distance:.1e} over {len(index)} images); delete that folder to have them made again."
             )
+
+
+class Recall:
+    """A network that does not change between episodes, as a `Forward` over image numbers.
+
+    In place of pixels it is given the numbers of images as they are (view -1), and looks up what the
+    network said of them.
+    """
+
+    def __init__(self, bank: Bank) -> None:
+        self.bank = bank
+
+    def __call__(self, params: Params, x: Int[Tensor, " n"]) -> Output:
+        index = x.cpu()
+        answer = self.bank.look_up(index, torch.full_like(index, -1))
+        return Output(answer.logits.to(x.device), answer.embedding.to(x.device))
+
+    def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
+        """The answer; no norm of such a network depends on the batch."""
+        return self(params, x), {}
+
+    def statistics(self, params: Params, x: Tensor) -> Params:
+        """None."""
+        return {}
+
+    def classify(self, params: Params, embedding: Tensor) -> Tensor:
+        """The logits of the network's own head."""
+        return self.bank.model.head(embedding)
+
+
+def by_number(batch: Batch) -> Batch:
+    """The batch as `Recall` reads it."""
+    return batch._replace(x=batch.index)

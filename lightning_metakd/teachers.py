@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.bank import Bank
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
+from lightning_metakd.data import cache
 from lightning_metakd.data.augment import augment
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.heads import Head, PrototypeHead
@@ -84,7 +85,7 @@ class Teacher(nn.Module):
     def store(self, data: SourceData, rows: Int[Tensor, " n"], views: range) -> None:
         """Compute the answers for these images and views now, where the teacher keeps a bank."""
         if self.keeps_bank:
-            self.bank = self.bank or Bank(self.model, self.sha256, data)
+            self.bank = self.bank or Bank(self.model, self.sha256, data, cache.folder() / "bank")
             for view in views:
                 self.bank.fill(rows, view)
 

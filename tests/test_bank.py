@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_metakd.bank import Bank
+from lightning_metakd.bank import Bank, Recall, by_number
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.teachers import Teacher, weights_hash
 from lightning_metakd.types import Batch
@@ -133,3 +133,22 @@ def test_a_teacher_with_a_bank_answers_as_one_without(data, tmp_path, monkeypatc
     stored = helper.answer(shown, asked, classes)
     for one, other in zip(live, stored, strict=True):
         torch.testing.assert_close(one.logits, other.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_recalled_network_is_asked_by_number(net, data):
+    stored = Bank(net, "", data)
+    stored.fill(data.images().index, view=-1)
+    shown = rows(data, -1, torch.arange(5, 20))
+    recall, live = Recall(stored), net(shown.x)
+    answer, statistics = recall.observe({}, by_number(shown).x)
+    assert (answer.embedding - live.embedding).norm() < 1e-5 * live.embedding.norm()
+    torch.testing.assert_close(recall.classify({}, answer.embedding), live.logits)
+    assert not statistics
+    assert not recall.statistics({}, by_number(shown).x)
+
+
+def test_a_bank_in_memory_writes_nothing(net, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
+    Bank(net, "", data).fill(data.images().index, view=-1)
+    assert not list(tmp_path.iterdir())

@@ -225,8 +225,8 @@ class SupervisedData(SourceData):
         return partition(self.source.everything().y[rows], rows, self.fractions, self.split_seed)
 
     def setup(self, stage: str) -> None:
-        logged = self.trainer is not None and bool(self.trainer.loggers)
-        folder = self.trainer.log_dir if logged else None  # asked on every rank: a collective
+        trainer = self.trainer
+        folder = trainer.log_dir if trainer and trainer.loggers else None  # a collective: every rank
         if stage == "fit" and folder and place(self.trainer)[0] == 0:
             write_manifest(self.manifest(), folder)
 

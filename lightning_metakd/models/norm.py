@@ -95,6 +95,11 @@ def at_least_single(x: Tensor) -> Tensor:
     return x if x.dtype.itemsize >= 4 else x.float()
 
 
+def answers_row_by_row(module: nn.Module) -> bool:
+    """Whether what a network in evaluation mode says of a row is the same in any batch."""
+    return all(m.form == "running" for m in module.modules() if isinstance(m, EpisodicNorm))
+
+
 def make_episodic(module: nn.Module, form: NormForm) -> nn.Module:
     """Make every norm of `module` fit for inner loops, in place, and return the module.
 

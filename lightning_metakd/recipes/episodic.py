@@ -13,6 +13,7 @@ from lightning import Trainer
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor, nn
 
+from lightning_metakd.bank import Bank, Recall, by_number
 from lightning_metakd.functional import bind, bind_loss, detach, under
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
@@ -25,11 +26,11 @@ from lightning_metakd.metrics import (
     nll,
     paired_difference,
 )
-from lightning_metakd.models.norm import NormForm
+from lightning_metakd.models.norm import NormForm, answers_row_by_row
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.teachers import Teacher
-from lightning_metakd.types import Episode, Output, Params
+from lightning_metakd.types import Episode, Forward, Output, Params
 
 CALIBRATION_EPISODES = 50
 
@@ -78,6 +79,7 @@ class Episodic(Recipe):
             columns += ["teacher_accuracy", "teacher_nll", "agreement"]
         self.rows_of_episodes, self.calibration = EpisodeRows(columns), Calibration()
         self.latest: Episode | None = None
+        self.recall: Recall | None = None
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Student and learner."""
@@ -106,7 +108,23 @@ class Episodic(Recipe):
 
     # --- evaluation ----------------------------------------------------------------------------
 
-    def adapted_answer(self, episode: Episode) -> Output:
+    def remember(self) -> None:
+        """Embed the images of a test once, where nothing in the student changes between its episodes."""
+        student = self.judged
+        if self.learner.adapts_by_loss or not answers_row_by_row(student):
+            return
+        bank = Bank(student, "", self.data)
+        bank.fill(self.data.source.rows("test"), view=-1)
+        self.recall = Recall(bank)
+
+    def recalled_answer(self, episode: Episode) -> Output:
+        """The same as `adapted_answer`, from memory where there is one."""
+        if self.recall is None:
+            return self.adapted_answer(episode)
+        support, query = by_number(episode.support), by_number(episode.query)
+        return self.adapted_answer(episode._replace(support=support, query=query), self.recall)
+
+    def adapted_answer(self, episode: Episode, forward: Forward | None = None) -> Output:
         """The judged student's answer for the query rows, after the support rows."""
         student = self.judged
         loss = self.loss if self.teacher_at_test else Targets()
@@ -117,14 +135,16 @@ class Episodic(Recipe):
             **under("student", dict(student.named_parameters())),
             **under("learner", dict(self.learner.named_parameters())),
         }
-        adapted = self.learner.adapt(bind(student), detach(meta), told, support, len(classes))
+        adapted = self.learner.adapt(
+            forward or bind(student), detach(meta), told, support, len(classes)
+        )
         return adapted.predict(episode.query.x)
 
     def evaluate(self, episode: Episode) -> dict[str, Tensor]:
         """One row of numbers; torch.func differentiates under no_grad and inference_mode alike."""
         episode = self.latest = self.asked(episode)
         y = episode.query.y
-        answer = self.adapted_answer(episode)
+        answer = self.recalled_answer(episode)
         self.calibration.update(answer.logits.softmax(-1), y)
         row = {"accuracy": accuracy(answer.logits, y), "nll": nll(answer.logits, y)}
         if self.teachers:
@@ -200,7 +220,12 @@ class Episodic(Recipe):
                     teacher.store(data, data.source.rows(split), views)
         self.calibrate_teachers()
 
-    on_fit_start = on_validation_start = on_test_start = on_predict_start = prepare_teachers
+    on_fit_start = on_validation_start = on_predict_start = prepare_teachers
+
+    def on_test_start(self) -> None:
+        """Prepare what answers for images of the test split."""
+        self.prepare_teachers()
+        self.remember()
 
     def images_needed(self) -> list[tuple[str, range]]:
         """The splits and views of which the teachers will be asked."""

@@ -250,3 +250,17 @@ def test_training_makes_the_student_better_at_learning_new_classes():
         if len(found) == 1:
             fit(recipe, data, max_steps=40)
     assert found[1] < 0.95 * found[0], found
+
+
+@pytest.mark.parametrize(("norm", "remembers"), [("running", True), ("support", False)])
+def test_a_student_that_does_not_change_is_embedded_once_in_a_test(norm, remembers):
+    recipe = meta_kd(ProtoNet(), norm=norm)
+    data = episodes(n_episodes=6)
+    trainer().test(recipe, datamodule=data, verbose=False)
+    assert (recipe.recall is not None) == remembers
+    recalled = recipe.rows
+    recipe.remember = lambda: None
+    recipe.recall = None
+    trainer().test(recipe, datamodule=data, verbose=False)
+    for name, column in recipe.rows.items():
+        torch.testing.assert_close(recalled[name], column)
