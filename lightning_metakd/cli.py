@@ -170,7 +170,8 @@ NOISE = (
 
 ADVICE = (
     *("is deprecated", "does not have many workers", "smaller than the logging interval"),
-    *("in eval mode at the start", "treespec, LeafSpec"),
+    *("in eval mode at the start", "treespec, LeafSpec", "across ranks is zero"),
+    "It is recommended to use `self.log(",  # to average what is the same on all processes already
 )
 """Warnings about what is done on purpose, or inside the libraries below."""
 

@@ -12,6 +12,8 @@ import torch
 ADVICE = [  # of the Trainer, which does not concern a dozen rows
     "ignore:.*does not have many workers",
     "ignore:.*but have no `val_dataloader`",
+    "ignore:.*across ranks is zero",  # a single task without validation rows
+    "ignore:It is recommended to use .self.log",  # on several processes; rows are gathered before
     "ignore:.*treespec, LeafSpec",  # Lightning 2.6.6 on torch 2.15
     "ignore:Found .* module.s. in eval mode",  # teachers are, on purpose
     "ignore:.*torch.jit.script. is deprecated",  # by torch itself, at its first forward-mode product
