@@ -1,77 +1,63 @@
-"""Every trainer and logger config builds what it names, and trains."""
-
-from pathlib import Path
+"""Every trainer and logger config stands over any experiment."""
 
 import pytest
 import torch
-from lightning import Trainer
-from lightning.pytorch.cli import LightningArgumentParser
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy
 
+from lightning_metakd.callbacks.checkpoints import Checkpoints
+from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
+from lightning_metakd.callbacks.results import Results
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
-from lightning_metakd.loggers import RunLogger, WandbOrOffline, with_run_logger
-from tests.callbacks.tiny import Tiny, batches
+from lightning_metakd.cli import build
+from lightning_metakd.loggers import RunLogger, WandbOrOffline
+from tests.commands import MAML, written
+from tests.contracts.walk import configs, content
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-TRAINERS = sorted((CONFIGS / "trainer").rglob("*.yaml"))
-LOGGERS = sorted((CONFIGS / "logger").rglob("*.yaml"))
+HARDWARE = {"accelerator", "devices", "strategy", "precision"}
+EXPERIMENT = {key: MAML[key] for key in ("model", "data")}
 
 
-def built(*args):
-    parser = LightningArgumentParser()
-    parser.add_lightning_class_args(Trainer, "trainer")
-    parser.add_argument("--config", action="config")
-    return Trainer(
-        **vars(parser.instantiate(parser.parse_args([str(arg) for arg in args])).trainer)
+def under(path, tmp_path, *words):
+    written(tmp_path, it=EXPERIMENT)
+    return build(["--config", "it.yaml", "--config", str(path), *words], run=False).trainer
+
+
+@pytest.mark.parametrize("path", configs("trainer"), ids=lambda path: path.stem)
+def test_a_trainer_config_is_about_hardware_alone(path, metakd, tmp_path):
+    told = content(path)
+    assert set(told) == {"trainer"}
+    assert set(told["trainer"]) <= HARDWARE
+    if told["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
+        with pytest.raises(MisconfigurationException, match="No supported gpu backend found"):
+            under(path, tmp_path)
+        return
+    trainer = under(path, tmp_path)
+    devices = told["trainer"]["devices"]
+    assert devices in (-1, trainer.num_devices)
+    assert isinstance(trainer.strategy, DDPStrategy) == (
+        "ddp" in told["trainer"].get("strategy", "")
     )
 
 
-def test_there_is_something_to_test():
-    assert [path.stem for path in TRAINERS] == ["cpu", "ddp_cpu", "default", "gpu"]
-    assert [path.stem for path in LOGGERS] == ["csv", "wandb"]
+@pytest.mark.parametrize("words", [[], ["--trainer.callbacks=[{class_path: EarlyStopping, "]])
+def test_what_a_run_needs_is_there_whatever_is_configured(words, metakd, tmp_path):
+    if words:
+        words = [f"{words[0]}init_args: {{monitor: val/student_accuracy}}}}]"]
+    trainer = under(configs("trainer")[0], tmp_path, *words)
+    found = [type(callback) for callback in trainer.callbacks]
+    for needed in (Checkpoints, ReplicaConsistency, FrozenStaysFrozen, Results):
+        assert found.count(needed) == 1
+    assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+    assert [type(logger) for logger in trainer.loggers] == [RunLogger]
+    assert trainer.loggers[0].name == "it"
 
 
-@pytest.mark.parametrize("path", TRAINERS, ids=lambda path: path.stem)
-def test_a_trainer_config_trains_and_tests(path, tmp_path):
-    one_cpu = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]
-    if path.stem == "gpu" and not torch.cuda.is_available():
-        with pytest.raises(Exception, match=r"No supported gpu backend found|gpu"):
-            built("--trainer", path)
-    runner = built(
-        "--trainer",
-        path,
-        *one_cpu,
-        "--trainer.max_epochs=2",
-        "--trainer.log_every_n_steps=1",
-        "--trainer.logger=false",
-    )
-    runner.loggers = with_run_logger(None, "tiny", str(tmp_path))
-    assert isinstance(runner.strategy.checkpoint_io, AtomicCheckpointIO)
-    module = Tiny()
-    runner.fit(module, batches(), batches())
-    runner.test(module, batches(), verbose=False)
-    found = {p.name for p in (tmp_path / "tiny" / "0").iterdir()}
-    assert found >= {
-        *(
-            "metrics.csv",
-            "strategy.safetensors",
-            "results.jsonl",
-            "episodes.test.csv",
-            "checkpoints",
-        ),
-    }
-    assert {p.name for p in (tmp_path / "tiny" / "0" / "checkpoints").iterdir()} == {
-        *("best.ckpt", "last.ckpt", "final.ckpt"),
-    }
-
-
-@pytest.mark.parametrize(("name", "kind"), [("csv", RunLogger), ("wandb", WandbOrOffline)])
-def test_a_logger_config_stands_over_any_trainer(name, kind, monkeypatch, tmp_path):
+@pytest.mark.parametrize("path", configs("logger"), ids=lambda path: path.stem)
+def test_a_logger_config_keeps_the_run_directory(path, metakd, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.chdir(tmp_path)
-    config = CONFIGS / "logger" / f"{name}.yaml"
-    runner = built("--trainer", CONFIGS / "trainer" / "cpu.yaml", "--config", config)
-    (logger,) = runner.loggers
-    assert isinstance(logger, kind)
-    assert [type(found) for found in with_run_logger(logger, "a")] == (
-        [RunLogger] if kind is RunLogger else [RunLogger, WandbOrOffline]
-    )
+    trainer = under(path, tmp_path, "--trainer.accelerator=cpu")
+    kinds = [type(logger) for logger in trainer.loggers]
+    assert kinds == ([RunLogger, WandbOrOffline] if path.stem == "wandb" else [RunLogger])
+    assert trainer.loggers[0].name == "it"
+    assert trainer.loggers[0].root_dir.endswith("runs/it") or "runs" in trainer.loggers[0].root_dir
