@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["lightning.pytorch", "torchmetrics"])
+SERVER.set_forkserver_preload(["lightning_metakd.cli"])
 
 
 def run_on(world: int, folder: Path, function: Callable, *args: Any) -> list[Any]:

@@ -1,0 +1,146 @@
+"""Several processes train one student, and one evaluation has one number whatever their number."""
+
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from tests.commands import MAML, STUDENT, TEACHER, checkpoint, fresh, results, same, written
+from tests.conftest import ADVICE
+from tests.processes import run_on
+
+pytestmark = pytest.mark.ddp
+DDP = ("--trainer.accelerator=cpu", "--trainer.strategy=ddp")
+
+
+def command(rank, world, folder, words):
+    """The command on one of several processes that are there already, as under a cluster's launcher."""
+    from lightning_metakd.cli import main  # late: it imports the whole package
+
+    os.chdir(folder)
+    names = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": world}
+    names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}  # the processes have met by a file
+    os.environ |= {name: str(value) for name, value in names.items()}
+    os.environ["METAKD_CACHE"] = str(Path(folder) / "cache")
+    for text in ADVICE:
+        warnings.filterwarnings(*text.split(":", 1))
+    os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # as pyproject.toml says
+    sys.argv = ["metakd"]
+    run = main([*words, *DDP, f"--trainer.devices={world}"])
+    weights = run.model.state_dict()
+    return {name: p.clone().numpy() for name, p in weights.items()}, run.trainer.global_step
+
+
+def on(world, folder, *words):
+    """What each process holds in the end, and how many steps it took."""
+    said = run_on(world, folder, command, str(folder), [str(word) for word in words])
+    for text in said:
+        assert not isinstance(text, str), text
+    return said
+
+
+KINDS = {
+    "maml": ["--data.meta_batch_size"],
+    "student": ["--model.strategy_every=2", "--data.meta_batch_size"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_train_as_one_with_twice_the_episodes(kind, metakd, tmp_path):
+    written(tmp_path, maml=MAML, student=STUDENT, teacher=TEACHER)
+    *settings, size = KINDS[kind]
+    if kind == "student":
+        metakd("fit", "--config", "teacher.yaml")
+    words = ["fit", "--config", f"{kind}.yaml", "--data.n_episodes=3", *settings]
+    # Adam would divide rounding by rounding at the biases before a norm, which have no gradient
+    words += ["--model.optimisation.optimiser=sgd", "--model.optimisation.lr=0.05"]
+    (one, steps), (other, _) = on(2, tmp_path, *words, f"{size}=1", "--experiment=two")
+    assert steps == 6
+    assert one.keys() == other.keys()
+    assert all((one[name] == other[name]).all() for name in one)
+    metakd(*words, f"{size}=2", "--experiment=alone")
+    alone, two = (checkpoint(name)["state_dict"] for name in ("alone", "two"))
+    assert any("loss." in name for name in two) == (kind == "student")
+    for name, tensor in alone.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+    assert len(list(Path("runs/two").glob("[0-9]*"))) == 1
+
+
+def test_a_single_task_trains_replicas_that_agree(tmp_path):
+    written(tmp_path, teacher=TEACHER)
+    words = ["fit", "--config", "teacher.yaml", "--data.batch_size=32"]
+    (one, steps), (other, _) = on(2, tmp_path, *words)
+    assert steps == 2
+    # running statistics are each process's own between two steps
+    trained = [name for name in one if not name.rpartition(".")[2].startswith(("running", "num_b"))]
+    assert all((one[name] == other[name]).all() for name in trained)
+
+
+def test_a_test_on_one_two_and_three_processes_is_the_same_to_the_last_digit(metakd, tmp_path):
+    written(tmp_path, teacher=TEACHER, student=STUDENT)
+    metakd("fit", "--config", "teacher.yaml")
+    metakd("fit", "--config", "student.yaml", "--trainer.max_epochs=1")
+    test = ["test", "--config", "student.yaml", "--data.n_episodes=7"]
+    test += ["--ckpt_path", "runs/student/0/checkpoints/final.ckpt", "--experiment"]
+    metakd(*test, "on1")
+    on(2, tmp_path, *test, "on2")
+    on(3, tmp_path, *test, "on3")
+    rows = [results(f"on{world}") for world in (1, 2, 3)]
+    assert [row["world_size"] for (row,) in rows] == [1, 2, 3]
+    numbers = ("accuracy", "ci95", "teacher_accuracy", "teacher_ci95", "paired_difference", "nll")
+    for name in (*numbers, "agreement", "episodes"):
+        assert len({row[name] for (row,) in rows}) == 1, name
+    told = [Path(f"runs/on{world}/0/episodes.test.csv").read_text() for world in (1, 2, 3)]
+    assert told[0] == told[1] == told[2]
+    rows = []
+    for world, where in ((1, "of1"), (2, "of2")):
+        words = ["test", "--config", "teacher.yaml", "--experiment", where, "--data.batch_size=9"]
+        on(world, tmp_path, *words, "--ckpt_path", "runs/teacher/0/checkpoints/final.ckpt")
+        rows += results(where)
+    assert rows[0]["accuracy"] == rows[1]["accuracy"]
+    assert rows[0]["ci95"] == rows[1]["ci95"]
+    predict = ["predict", *test[1:], "guess"]
+    on(2, tmp_path, *predict)
+    assert len(Path("runs/guess/0/predictions.csv").read_text().splitlines()) == 1 + 7 * 20
+
+
+class Slow(Callback):
+    """One process is slower than the others, so that their clocks disagree about the end."""
+
+    def on_train_batch_start(self, trainer, *args) -> None:
+        time.sleep(0.05 * trainer.global_rank)
+
+
+def test_a_limit_of_time_stops_all_processes_at_one_step(tmp_path):
+    written(tmp_path, maml=MAML)
+    words = [
+        "--trainer.max_epochs=-1",
+        "--trainer.max_time=00:00:00:02",
+        "--data.meta_batch_size=1",
+    ]
+    words += ["--data.steps_per_epoch=500", "--trainer.limit_val_batches=0"]
+    words += ["--model.optimisation.schedule=cosine"]
+    slow = "--trainer.callbacks=[{class_path: tests.test_distributed.Slow}]"
+    (one, steps), (other, other_steps) = on(
+        2, tmp_path, "fit", "--config", "maml.yaml", *words, slow
+    )
+    assert steps == other_steps > 1
+    assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_the_command_itself_starts_the_other_processes(tmp_path):
+    written(tmp_path, maml=MAML)
+    words = ["--trainer.max_epochs=1", "--data.n_episodes=3", "--trainer.devices=2"]
+    told = fresh(tmp_path, "fit", "--config", "maml.yaml", *words, *DDP)
+    assert told.returncode == 0, told.stderr
+    assert "runs/maml/0: fit on cpu, 2 processes, seed 0" in told.stderr
+    assert told.stderr.count("fit on cpu") == 1
+    assert "Warning" not in told.stderr
+    final = tmp_path / "runs" / "maml" / "0" / "checkpoints" / "final.ckpt"
+    assert torch.load(final, weights_only=True)["global_step"] == 3
+    assert same(sorted(p.name for p in (tmp_path / "runs" / "maml").iterdir()), ["0", "latest"])
