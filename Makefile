@@ -7,7 +7,7 @@ METAKD := $(BIN)/metakd
 DATA ?= data
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cifar-fs maml test test-all check lint format type notebooks report clean
+.PHONY: help install demo cifar-fs maml maml-full test test-all check lint format type notebooks report clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -73,6 +73,12 @@ $(foreach shots,1 5,$(foreach row,$(ROWS), \
 
 cifar-fs: $(TESTS)  ## The main table on real CIFAR-FS (DATA=folder of images), resumable
 	$(METAKD) report --folder runs/table --baseline $(PLAIN)
+
+maml: install  ## MAML beside an independent implementation, 2,000 meta-steps each; hours, resumable
+	$(BIN)/python benchmarks/maml_against_higher.py --steps 2000 --data $(DATA)
+
+maml-full: install  ## MAML as published, 60,000 meta-steps; a day and a half on a CPU core, resumable
+	$(METAKD) fit --resume --config configs/experiment/meta_kd_cifar_fs_5w5s_maml.yaml --data.source.root=$(DATA)
 
 # --- checks --------------------------------------------------------------------------------------
 
