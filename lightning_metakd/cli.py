@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import auto_cli
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -38,6 +38,25 @@ COMMANDS: dict[str, Any] = {"report": report}
 """Commands that need no Trainer."""
 
 
+AROUND = re.compile(
+    r"\s*(- )?(Does not validate against any|Subtypes:|Errors:$|Given value|Expected a <class '\w+'>$|$)"
+)
+"""Lines in which the parser tells what else it has tried."""
+
+
+def plainly(message: str) -> str:
+    """A message of the parser without what surrounds the mistake itself."""
+    kept = [line for line in message.splitlines() if not AROUND.match(line)]
+    return "\n".join(kept) or message
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong, and not all that it was given."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        super().error(plainly(message), ex)
+
+
 class MetaKDCLI(LightningCLI):
     """LightningCLI over our recipes and data."""
 
@@ -58,6 +77,16 @@ class MetaKDCLI(LightningCLI):
         if subcommand in unless_asked:
             parser.set_defaults({unless_asked[subcommand]: False})
         return parser
+
+    def instantiate_classes(self) -> None:
+        """What a class says of its arguments, without what the parser says around it."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            said = plainly(str(error))
+            if said == str(error):
+                raise
+            raise ValueError(said.strip().removeprefix("- ")) from error
 
     def _parse_ckpt_path(self) -> None:
         """The configuration decides, not what a checkpoint says of itself."""
@@ -284,6 +313,7 @@ def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
             "description": f"Commands without a Trainer: {', '.join(COMMANDS)}.",
             **commands,
         },
+        parser_class=Parser,
         run=run,
         args=args,
     )
