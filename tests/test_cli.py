@@ -290,8 +290,8 @@ def test_any_network_may_be_student_and_teacher(kind, metakd, tmp_path):
         net = {"class_path": "tests.commands.Net"}
         classifier = "fc"
     else:
-        net = {"class_path": "torchvision.models.mobilenet_v3_small", "init_args": {}}
-        classifier = "classifier.3"
+        net = {"class_path": "torchvision.models.resnet18"}
+        classifier = "fc"
     pretrained = {"class_path": "Wrapped", "init_args": {"module": net, "n_classes": 48}}
     bodies = {"class_path": "Wrapped", "init_args": {"module": net, "n_classes": 0}}
     bodies["init_args"]["head"] = pretrained["init_args"]["head"] = classifier
