@@ -80,6 +80,7 @@ class MetaKDCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """What a class says of its arguments, without what the parser says around it."""
+        refuse_untrained(self.subcommand, self.config)
         try:
             super().instantiate_classes()
         except ValueError as error:
@@ -128,6 +129,17 @@ def refuse_settings(config: Any) -> None:
         )
 
 
+def refuse_untrained(command: str | None, config: Any) -> None:
+    """Raise where a student would be judged that nobody has trained."""
+    if command in (None, "fit") or config[command].ckpt_path is not None:
+        return
+    if config[command].model.init_args.get("init") is None:
+        raise ValueError(
+            f"ckpt_path=null and model.init=null: {command} would judge random weights; add --ckpt_path "
+            "runs/<experiment>/latest/checkpoints/final.ckpt, or --model.init to start from other weights."
+        )
+
+
 def experiment_name(configs: Any, command: str) -> str:
     """Stem of the first configuration file; other commands than fit stand beside it, not in its place.
 
@@ -149,13 +161,25 @@ def import_everything() -> None:
 
 
 def with_found_config(args: list[str]) -> list[str]:
-    """Where a checkpoint is named and no configuration, that of the run which wrote it."""
+    """Where a checkpoint is named and no configuration, that of the run which wrote it.
+
+    Raises:
+        ValueError: if it is no file, or no configuration lies beside it.
+    """
     checkpoint = option(args, "--ckpt_path")
     if checkpoint is None or option(args, "--config") or option(args, "-c"):
         return args
     run = Path(checkpoint).parent.parent
+    if not Path(checkpoint).is_file():
+        raise ValueError(
+            f"ckpt_path={checkpoint} is no file; name one, for instance "
+            "runs/<experiment>/latest/checkpoints/final.ckpt."
+        )
     if not (run / "config.fit.yaml").is_file():
-        return args
+        raise ValueError(
+            f"no configuration lies beside ckpt_path={checkpoint} (as {run / 'config.fit.yaml'}); add the "
+            "--config that it was trained with."
+        )
     beside = f"{run.resolve().parent.name}.{args[0]}"
     name = [] if option(args, "--experiment") else [f"--experiment={beside}"]
     return [args[0], f"--config={run / 'config.fit.yaml'}", *name, *args[1:]]
@@ -242,6 +266,8 @@ def console() -> None:
         # rewritten in place: further processes are started with the very same words
         sys.argv[1:] = with_found_config(resumed(sys.argv[1:]))
         main()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except MENDABLE as error:
         if os.environ.get("METAKD_DEBUG"):
             raise

@@ -218,6 +218,13 @@ def test_a_truncated_checkpoint_is_named(path, words, told, refused, folder):
             r"checkpoint='no\.ckpt' does not exist; train it first",
         ),
         ([*MAML_FIT, "--model.init=code.ckpt"], "is truncated, or not a checkpoint of tensors"),
+        (
+            ["test", "--config", "maml.yaml"],
+            r"model\.init=null: test would judge random weights; add",
+        ),
+        (["test", "--ckpt_path=runs/maml/0"], r"ckpt_path=runs/maml/0 is no file; name one"),
+        (["test", "--ckpt_path=best"], "ckpt_path=best is no file; name one"),
+        (["test", "--ckpt_path=code.ckpt"], r"no configuration lies beside ckpt_path=code\.ckpt"),
         ([*MAML_FIT, "--ckpt_path=no.ckpt"], r"Checkpoint file not found: no\.ckpt"),
         (
             [*MAML_FIT, f"--model.init={FINAL}", "--model.student.width=6"],

@@ -284,30 +284,41 @@ def test_resume_begins_where_there_is_nothing(metakd, tmp_path):
 # --- the networks and tools of others ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["own", "torchvision"])
-def test_any_network_may_be_student_and_teacher(kind, metakd, tmp_path):
-    if kind == "own":
-        net = {"class_path": "tests.commands.Net"}
-        classifier = "fc"
-    else:
-        net = {"class_path": "torchvision.models.resnet18"}
-        classifier = "fc"
-    pretrained = {"class_path": "Wrapped", "init_args": {"module": net, "n_classes": 48}}
-    bodies = {"class_path": "Wrapped", "init_args": {"module": net, "n_classes": 0}}
-    bodies["init_args"]["head"] = pretrained["init_args"]["head"] = classifier
+def wrapped(class_path, **settings):
+    return {
+        "class_path": "Wrapped",
+        "init_args": {"module": {"class_path": class_path}, "n_classes": 0, **settings},
+    }
+
+
+def helped(student, teacher, checkpoint=None):
+    """A student with such a teacher."""
+    trained = {"model": teacher, "checkpoint": checkpoint}
+    teachers = [{"class_path": "lightning_metakd.teachers.Teacher", "init_args": trained}]
+    told = {**STUDENT["model"]["init_args"], "student": student, "teachers": teachers}
+    return {**STUDENT, "model": {"class_path": "MetaKD", "init_args": told}}
+
+
+def test_any_network_may_be_student_and_teacher(metakd, tmp_path):
+    net = wrapped("tests.commands.Net")
+    pretrained = wrapped("tests.commands.Net", n_classes=48, head="fc")
     teacher = {**TEACHER, "model": {**TEACHER["model"], "init_args": {"student": pretrained}}}
-    told = dict(STUDENT["model"]["init_args"], student=bodies)
-    trained = {"model": bodies, "checkpoint": "runs/teacher/latest/checkpoints/final.ckpt"}
-    told["teachers"] = [{"class_path": "lightning_metakd.teachers.Teacher", "init_args": trained}]
-    student = {**STUDENT, "model": {"class_path": "MetaKD", "init_args": told}}
+    student = helped(net, net, "runs/teacher/latest/checkpoints/final.ckpt")
     written(tmp_path, teacher=teacher, student=student)
     small = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     metakd("fit", "--config", "teacher.yaml", *small, "--data.batch_size=16")
-    metakd(
-        "fit", "--config", "student.yaml", *small, "--data.meta_batch_size=1", "--data.n_episodes=2"
-    )
+    metakd("fit", "--config", "student.yaml", *small, "--data.n_episodes=2")
     metakd("test", "--ckpt_path", "runs/student/latest/checkpoints/final.ckpt")
     assert results("student.test")[0]["teacher_sha256"] is not None
+
+
+def test_a_network_of_torchvision_may_be_student_and_teacher(metakd, tmp_path):
+    net = wrapped("torchvision.models.mobilenet_v3_small", head="classifier.3")
+    written(tmp_path, student=helped(net, net))
+    words = ["--trainer.fast_dev_run=1", "--data.meta_batch_size=1", "--data.n_query=2"]
+    run = metakd("fit", "--config", "student.yaml", *words)
+    assert type(run.model.student.module).__name__ == "MobileNetV3"
+    assert run.trainer.global_step == 1
 
 
 def test_a_plain_network_adapts_as_it_is(metakd, tmp_path):
