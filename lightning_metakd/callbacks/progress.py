@@ -48,7 +48,9 @@ class Progress(TQDMProgressBar):
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         recipe: Any = pl_module
-        return shown(trainer) | recipe.describe_strategy()
+        said = recipe.describe_strategy().items()
+        means = {n.removesuffix("_mean"): v for n, v in said if n.endswith("_mean")}
+        return shown(trainer) | means
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)

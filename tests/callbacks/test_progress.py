@@ -18,9 +18,9 @@ def test_on_a_terminal_the_bar_shows_what_matters(tmp_path, capsys, monkeypatch)
     module = Tiny()
     runner.fit(module, batches(), batches())
     told = bar.get_metrics(runner, module)
-    assert told == {"loss": 0.5, "val": 0.625, "gate_mean": module.describe_strategy()["gate_mean"]}
+    assert told == {"loss": 0.5, "val": 0.625, "gate": module.describe_strategy()["gate_mean"]}
     printed = capsys.readouterr()
-    assert "gate_mean=" in printed.out + printed.err
+    assert "gate=" in printed.out + printed.err
 
 
 def test_a_bar_that_is_switched_off_says_nothing(tmp_path, capsys):
