@@ -133,7 +133,7 @@ def refuse_untrained(command: str | None, config: Any) -> None:
     """Raise where a student would be judged that nobody has trained."""
     if command in (None, "fit") or config[command].ckpt_path is not None:
         return
-    if config[command].model.init_args.get("init") is None:
+    if config[command].get("model.init_args.init") is None:
         raise ValueError(
             f"ckpt_path=null and model.init=null: {command} would judge random weights; add --ckpt_path "
             "runs/<experiment>/latest/checkpoints/final.ckpt, or --model.init to start from other weights."
