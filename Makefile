@@ -83,10 +83,10 @@ maml-full: install  ## MAML as published, 60,000 meta-steps; a day and a half on
 # --- checks --------------------------------------------------------------------------------------
 
 test: install  ## The default test suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-all: install  ## Slow tests too
-	$(BIN)/python -m pytest -q -m ''
+	$(BIN)/python -m pytest -q -m '' -n 2 --dist worksteal
 
 check: lint type test  ## Everything that a change must pass
 
