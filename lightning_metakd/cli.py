@@ -6,13 +6,9 @@ configuration is named beside it, or is found in the run's directory.
 """
 
 import importlib
-import logging
 import os
 import pkgutil
-import re
 import sys
-import warnings
-from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import auto_cli
@@ -31,23 +27,19 @@ from lightning_metakd.callbacks.strategy_report import StrategyReport
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.loggers import with_run_logger
-from lightning_metakd.recipes.recipe import Recipe, refuse_sharding
+from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
+from lightning_metakd.terminal import plainly, tidy_terminal, told
+from lightning_metakd.words import (
+    experiment_name,
+    refuse_settings,
+    refuse_untrained,
+    resumed,
+    with_found_config,
+)
 
 COMMANDS: dict[str, Any] = {"report": report}
 """Commands that need no Trainer."""
-
-
-AROUND = re.compile(
-    r"\s*(- )?(Does not validate against any|Subtypes:|Errors:$|Given value|Expected a <class '\w+'>$|$)"
-)
-"""Lines in which the parser tells what else it has tried."""
-
-
-def plainly(message: str) -> str:
-    """A message of the parser without what surrounds the mistake itself."""
-    kept = [line for line in message.splitlines() if not AROUND.match(line)]
-    return "\n".join(kept) or message
 
 
 class Parser(LightningArgumentParser):
@@ -105,54 +97,6 @@ class MetaKDCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
 
-def refuse_settings(config: Any) -> None:
-    """Raise where the Trainer is asked for what it cannot do here, and say what can.
-
-    Raises:
-        ValueError: names the setting and the one to use.
-    """
-    if str(config.precision).startswith("16"):
-        raise ValueError(
-            f"trainer.precision={config.precision} loses hyper-gradients to underflow; use bf16-mixed or "
-            "32-true."
-        )
-    refuse_sharding(config.strategy)
-    if config.gradient_clip_val:
-        raise ValueError(
-            f"trainer.gradient_clip_val={config.gradient_clip_val} does not act on the outer update; set "
-            "model.optimisation.grad_clip instead."
-        )
-    if config.accumulate_grad_batches != 1:
-        raise ValueError(
-            f"trainer.accumulate_grad_batches={config.accumulate_grad_batches} does not act on the outer "
-            "update; raise data.meta_batch_size (episodes) or data.batch_size (rows) instead."
-        )
-
-
-def refuse_untrained(command: str | None, config: Any) -> None:
-    """Raise where a student would be judged that nobody has trained."""
-    if command in (None, "fit") or config[command].ckpt_path is not None:
-        return
-    if config[command].get("model.init_args.init") is None:
-        raise ValueError(
-            f"ckpt_path=null and model.init=null: {command} would judge random weights; add --ckpt_path "
-            "runs/<experiment>/latest/checkpoints/final.ckpt, or --model.init to start from other weights."
-        )
-
-
-def experiment_name(configs: Any, command: str) -> str:
-    """Stem of the first configuration file; other commands than fit stand beside it, not in its place.
-
-    The configuration that a run has left in its directory stands for the experiment of that run.
-    """
-    paths = [Path(str(path)) for path in configs or []]
-    stem = paths[0].stem if paths else "default"
-    if re.fullmatch(r"config\.\w+(\.\d+)?", stem):
-        stem = paths[0].resolve().parent.parent.name
-    beside = f".{command}"
-    return stem if command == "fit" or stem.endswith(beside) else f"{stem}{beside}"
-
-
 def import_everything() -> None:
     """Make short class names known to the parser."""
     for module in pkgutil.walk_packages(lightning_metakd.__path__, "lightning_metakd."):
@@ -160,103 +104,7 @@ def import_everything() -> None:
             importlib.import_module(module.name)
 
 
-def with_found_config(args: list[str]) -> list[str]:
-    """Where a checkpoint is named and no configuration, that of the run which wrote it.
-
-    Raises:
-        ValueError: if it is no file, or no configuration lies beside it.
-    """
-    checkpoint = option(args, "--ckpt_path")
-    if checkpoint is None or option(args, "--config") or option(args, "-c"):
-        return args
-    run = Path(checkpoint).parent.parent
-    if not Path(checkpoint).is_file():
-        raise ValueError(
-            f"ckpt_path={checkpoint} is no file; name one, for instance "
-            "runs/<experiment>/latest/checkpoints/final.ckpt."
-        )
-    if not (run / "config.fit.yaml").is_file():
-        raise ValueError(
-            f"no configuration lies beside ckpt_path={checkpoint} (as {run / 'config.fit.yaml'}); add the "
-            "--config that it was trained with."
-        )
-    beside = f"{run.resolve().parent.name}.{args[0]}"
-    name = [] if option(args, "--experiment") else [f"--experiment={beside}"]
-    return [args[0], f"--config={run / 'config.fit.yaml'}", *name, *args[1:]]
-
-
-def resumed(args: list[str]) -> list[str]:
-    """`--resume`: go on from the last checkpoint of the experiment, or begin where there is none."""
-    if "--resume" not in args:
-        return args
-    args = [arg for arg in args if arg != "--resume"]
-    config = option(args, "--config") or option(args, "-c")
-    name = option(args, "--experiment") or experiment_name([config] if config else None, "fit")
-    last = last_checkpoint(Path(option(args, "--runs") or "runs") / name)
-    return args if last is None else [*args, f"--ckpt_path={last}"]
-
-
-def last_checkpoint(experiment: Path) -> Path | None:
-    """`last.ckpt` of the newest version that has one: a start that failed early has none."""
-    versions = [p for p in experiment.glob("*") if p.name.isdigit()]
-    newest_first = sorted(versions, key=lambda p: int(p.name), reverse=True)
-    found = [p / "checkpoints" / "last.ckpt" for p in newest_first]
-    return next((path.resolve() for path in found if path.is_file()), None)
-
-
-def option(args: list[str], name: str) -> str | None:
-    """The first value given for an option, as `--name value` or `--name=value`."""
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
-        if arg == name:
-            return following
-        if arg.startswith(f"{name}="):
-            return arg.removeprefix(f"{name}=")
-    return None
-
-
-NOISE = (
-    *("Tip: For seamless", "`weights_only` was not set", "GPU available", "TPU available"),
-    *("Seed set to", "Initializing distributed", "distributed_backend=", "`fast_dev_run` mode"),
-    "Loaded model weights",
-)
-"""Messages of Lightning that tell a user nothing, or nothing that our own line does not."""
-
-ADVICE = (
-    *("is deprecated", "does not have many workers", "smaller than the logging interval"),
-    *("in eval mode at the start", "treespec, LeafSpec", "across ranks is zero"),
-    "It is recommended to use `self.log(",  # to average what is the same on all processes already
-)
-"""Warnings about what is done on purpose, or inside the libraries below."""
-
-
-def quiet(record: logging.LogRecord) -> bool:
-    """Whether a message of Lightning tells a user anything."""
-    return not any(noise in record.getMessage() for noise in NOISE)
-
-
-def one_line(message: Any, category: type[Warning], *where: Any, line: Any = None) -> str:
-    """A warning without the line of a library that raised it."""
-    return f"{category.__name__}: {message}\n"
-
-
-def tidy_terminal() -> None:
-    """Nothing but what a user can act on."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(quiet)
-    for text in ADVICE:
-        warnings.filterwarnings("ignore", f"[\\s\\S]*{re.escape(text)}")
-    warnings.formatwarning = one_line  # type: ignore[assignment]
-
-
 MENDABLE = (ValueError, TypeError, OSError, FloatingPointError, MisconfigurationException)
-
-
-def told(error: Exception) -> str:
-    """What an error says, without the number that the operating system gives it."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror + (f": {error.filename}" if error.filename else "")
-    return str(error)
 
 
 def console() -> None:
