@@ -165,7 +165,7 @@ class Results(Callback):
     ) -> None:
         self.train_steps = checkpoint.get("global_step")
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.began, seed = time.monotonic(), os.environ.get("PL_GLOBAL_SEED")
         if self.train_seed is None and seed is not None:  # a resumed run keeps its first seed
             self.train_seed = int(seed)
