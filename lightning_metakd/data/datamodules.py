@@ -226,7 +226,9 @@ class SupervisedData(SourceData):
 
     def setup(self, stage: str) -> None:
         trainer = self.trainer
-        folder = trainer.log_dir if trainer and trainer.loggers else None  # a collective: every rank
+        folder = (
+            trainer.log_dir if trainer and trainer.loggers else None
+        )  # a collective: every rank
         if stage == "fit" and folder and place(self.trainer)[0] == 0:
             write_manifest(self.manifest(), folder)
 

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
 from lightning_metakd.files import file_sha256
 from lightning_metakd.losses.loss import Loss, Targets
@@ -95,6 +96,8 @@ class Recipe(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Open the files that the configuration names."""
         refuse_sharding(self.trainer.strategy)
+        if self.device.type == "cpu":
+            keep_large_blocks()
         for teacher in self.teachers:
             teacher.open()
         resumed = self.trainer.ckpt_path is not None
