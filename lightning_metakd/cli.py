@@ -6,13 +6,17 @@ configuration is named beside it, or is found in the run's directory.
 """
 
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
-from typing import Any, NoReturn
+from functools import reduce
+from operator import or_
+from typing import Any, NoReturn, get_args
 
 from jsonargparse import auto_cli
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_metakd
@@ -151,6 +155,18 @@ def usage(command: str) -> dict[str, str]:
     }
 
 
+def whole_numbers_first() -> None:
+    """Read `--trainer.limit_train_batches=1` as one batch, never as 1.0, which is all of them.
+
+    The Trainer says Optional[Union[int, float]], and typing may answer with an equal, cached union that
+    names float first; which one depends on what was imported before. A union by `|` keeps its order.
+    """
+    hints = inspect.unwrap(Trainer.__init__).__annotations__
+    for name, hint in hints.items():
+        if {int, float} <= set(get_args(hint)):
+            hints[name] = reduce(or_, sorted(get_args(hint), key=lambda kind: kind is not int))
+
+
 def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
     """Parse, instantiate, and run.
 
@@ -158,6 +174,7 @@ def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
         run: false stops before the command, which is then not among the words.
     """
     import_everything()
+    whole_numbers_first()
     commands = {name: usage(name) for name in MetaKDCLI.subcommands()} if run else {}
     return MetaKDCLI(
         Recipe,

@@ -1,12 +1,14 @@
 """What a user does at the command line, and finds on disk afterwards."""
 
 import csv
+import inspect
 import os
 import re
 import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Union
 
 import pytest
 import torch
@@ -157,6 +159,15 @@ def test_the_configuration_of_a_run_repeats_it(metakd, folder):
     )
     assert results("student.test")[0]["experiment"] == "student.test"
     assert Path("runs/student/latest").readlink() == Path("1")
+
+
+def test_one_batch_is_not_all_of_them(metakd, capsys, monkeypatch):
+    hints = inspect.unwrap(Trainer.__init__).__annotations__
+    monkeypatch.setitem(hints, "limit_train_batches", Union[float, int, None])  # noqa: UP007
+    config = CONFIGS / "experiment" / "single_task_synthetic_teacher.yaml"
+    with pytest.raises(SystemExit):
+        metakd("fit", "--config", config, "--trainer.limit_train_batches=1", "--print_config")
+    assert "limit_train_batches: 1\n" in capsys.readouterr().out
 
 
 def test_print_config_shows_what_would_run(metakd, tmp_path, capsys):
