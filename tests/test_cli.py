@@ -85,6 +85,7 @@ def test_a_fresh_process_finds_the_very_number_of_the_one_that_trained(once, fol
     assert {name: row[name] for name in NUMBERS} == {name: trained[name] for name in NUMBERS}
     assert row["checkpoint_sha256"] is not None
     assert row["train_steps"] == 6
+    assert row["train_classes"] == 64
     # what the terminal says: one sentence, and nothing that a user cannot act on
     (line,) = told.stdout.splitlines()
     assert line.startswith(f"student.test: test accuracy {100 * row['accuracy']:.2f} +- ")

@@ -1,5 +1,6 @@
 """What the strategy says while it is learned, and its file at the end."""
 
+import warnings
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -7,9 +8,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_metakd.files import written_whole
 from lightning_metakd.loggers import keep_file, run_directory
 
+GAINS = 5
+"""So many entries in a row of a negative gain are no accident."""
+
 
 class StrategyReport(Callback):
     """Logs `strategy/<coefficient>_...` and writes `strategy.safetensors` when training ends.
+
+    Warns once if the pilot steps on which a strategy is judged keep making the quiz worse.
 
     Args:
         every_n_steps: outer steps between two entries.
@@ -19,6 +25,7 @@ class StrategyReport(Callback):
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps={every_n_steps} must be at least 1.")
         self.every_n_steps = every_n_steps
+        self.losses_in_a_row = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -33,6 +40,21 @@ class StrategyReport(Callback):
         }
         for logger in trainer.loggers:
             logger.log_metrics(said, step - 1)  # where Lightning puts what this batch logged
+        self.judge(trainer)
+
+    def judge(self, trainer: Trainer) -> None:
+        """Count the entries in which a pilot step made the quiz worse."""
+        gain = trainer.callback_metrics.get("strategy/pilot_gain")
+        if gain is None:
+            return
+        self.losses_in_a_row = self.losses_in_a_row + 1 if gain < 0 else 0
+        if self.losses_in_a_row == GAINS and trainer.is_global_zero:
+            warnings.warn(
+                f"strategy/pilot_gain was negative {GAINS} times in a row, last {float(gain):.2g}: a pilot "
+                "step makes the quiz worse, and the strategy learns from steps that lead astray; lower "
+                "model.pilot_lr.",
+                stacklevel=2,
+            )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file; its coefficients are what the recipe calls strategy."""

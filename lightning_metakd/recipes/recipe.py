@@ -107,6 +107,7 @@ class Recipe(LightningModule, ABC):
             if stage == "test":  # what is judged is what that run trained
                 told = found.get("callbacks", {}).get("Results", {})
                 self.record.update(told, train_steps=found.get("global_step"))
+                self.record["train_classes"] = len(found.get("classes", [])) or None
             if self.ema is not None:
                 self.ema.module.load_state_dict(self.student.state_dict())
         if self.strategy is not None and not resumed:
@@ -119,8 +120,13 @@ class Recipe(LightningModule, ABC):
             del state[name]
         checkpoint["classes"] = self.trained_classes()
 
+    def on_train_start(self) -> None:
+        """Write down what the student is trained on."""
+        self.record["train_classes"] = len(self.trained_classes()) or None
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The teachers' networks come from their own files."""
+        self.record["train_classes"] = len(checkpoint.get("classes", [])) or None
         own = self.state_dict()
         left_out = [name for name in own if name.startswith("teachers.") and ".model." in name]
         checkpoint["state_dict"].update({name: own[name] for name in left_out})

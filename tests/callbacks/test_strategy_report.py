@@ -1,4 +1,5 @@
 import csv
+import warnings
 
 import pytest
 import torch
@@ -33,6 +34,23 @@ def test_a_loss_without_coefficients_leaves_no_file(tmp_path):
 
     trainer(tmp_path, StrategyReport()).fit(Plain(), batches())
     assert not (tmp_path / "tiny" / "0" / "strategy.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("gains", "warns"), [([-1.0] * 5, True), ([-1.0] * 4 + [1.0, -1.0], False)]
+)
+def test_pilot_steps_that_keep_leading_astray_are_warned_of(tmp_path, gains, warns):
+    class Judged(Tiny):
+        def training_step(self, batch, batch_idx):
+            super().training_step(batch, batch_idx)
+            self.log("strategy/pilot_gain", gains[batch_idx])
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, StrategyReport(every_n_steps=1)).fit(Judged(), batches(len(gains)))
+    said = [str(w.message) for w in caught if "pilot_gain" in str(w.message)]
+    assert len(said) == warns
+    assert all("lower model.pilot_lr" in text for text in said)
 
 
 def test_an_interval_below_one_is_refused():
