@@ -38,6 +38,7 @@ from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.synthetic import Synthetic
 from lightning_metakd.files import written_whole
 from lightning_metakd.learners.maml import MAML
+from lightning_metakd.markdown import between_markers, markdown, percent
 from lightning_metakd.metrics import interval, paired_difference
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
@@ -275,6 +276,7 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/maml_against_higher"))
     result = Path(__file__).parent / "results" / "maml_against_higher.json"
     parser.add_argument("--result", type=Path, default=result)
+    parser.add_argument("--output", type=Path, help="Markdown file with a section maml to fill")
     return parser.parse_args(args)
 
 
@@ -368,6 +370,26 @@ def sentence(result: dict[str, Any]) -> str:
     return f"{', '.join(said)}; paired difference {difference} points"
 
 
+def table(result: dict[str, Any]) -> str:
+    """Both sides, and how they were run, as Markdown."""
+    rows = [
+        {
+            "implementation": {"ours": "lightning_metakd"}.get(name, name),
+            "accuracy": percent(result[name]["accuracy"], result[name]["ci95"]),
+            "processor time of a step": f"{result[name]['cpu_s_per_step']:.2f} s",
+        }
+        for name in SIDES
+    ]
+    ours = result["ours"]
+    difference = percent(result["paired_difference"], result["paired_ci95"], sign="+")
+    return (
+        f"{markdown(rows)}\n\n{result['n_way']}-way {result['k_shot']}-shot on {result['source']}, "
+        f"{result['steps']} meta-steps, {result['episodes']} episodes of the {result['split']} split, seed "
+        f"{result['seed']}; paired difference {difference} points. {ours['cpu']}, {ours['threads']} thread, "
+        f"torch {ours['versions']['torch']}: `{result['command']}`"
+    )
+
+
 def main(args: list[str] | None = None) -> None:
     told = arguments(args)
     torch.set_num_threads(told.threads)
@@ -382,6 +404,10 @@ def main(args: list[str] | None = None) -> None:
     with written_whole(told.result) as part:
         part.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{sentence(result)}; written to {told.result}")
+    if told.output is not None:
+        changed = between_markers(told.output.read_text(), "maml", table(result))
+        with written_whole(told.output) as part:
+            part.write_text(changed)
 
 
 if __name__ == "__main__":

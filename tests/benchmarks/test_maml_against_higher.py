@@ -89,13 +89,16 @@ def test_an_interrupted_run_ends_like_a_whole_one(tmp_path):
 def test_the_result_holds_both_sides_and_their_paired_difference(tmp_path):
     result = tmp_path / "result.json"
     options = "--source synthetic --steps 1 --k_shot 1 --episodes 2 --save_every 1"
-    main([*options.split(), f"--out={tmp_path}", f"--result={result}"])
+    page = tmp_path / "page.md"
+    page.write_text("<!-- results:begin maml -->\n<!-- results:end -->\n")
+    main([*options.split(), f"--out={tmp_path}", f"--result={result}", f"--output={page}"])
     found = json.loads(result.read_text())
     gap = found["ours"]["accuracy"] - found["higher"]["accuracy"]
     assert found["paired_difference"] == pytest.approx(gap)
     assert found["within_2_points"] == (abs(gap) <= 0.02)
     assert found["largest_gradient_norm"] > 0
     assert found["command"].startswith("python benchmarks/maml_against_higher.py --steps 1 ")
+    assert f"| higher           | {100 * found['higher']['accuracy']:.2f}" in page.read_text()
 
 
 def test_the_full_length_experiment_has_the_hyper_parameters_of_the_benchmark():
