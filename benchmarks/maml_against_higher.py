@@ -17,7 +17,6 @@ An interrupted run goes on where it was saved.
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ import torch.nn.functional as F
 from lightning import Callback, Trainer
 from torch import Tensor, nn
 
-from lightning_metakd.callbacks.results import versions
+from lightning_metakd.callbacks.results import processor, versions
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.cifar import CIFARFS
 from lightning_metakd.data.datamodules import EpisodicData
@@ -316,14 +315,7 @@ def run(side: str, told: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def made_with(told: argparse.Namespace) -> dict[str, Any]:
     """The machine and the libraries."""
-    info = Path("/proc/cpuinfo")
-    models = [
-        line.split(":")[1].strip()
-        for line in (info.read_text().splitlines() if info.exists() else [])
-        if line.startswith("model name")
-    ]
-    cpu = models[0] if models else platform.processor() or platform.machine()
-    machine = {"cpu": cpu, "cores": os.cpu_count(), "threads": told.threads}
+    machine = {"cpu": processor(), "cores": os.cpu_count(), "threads": told.threads}
     return machine | {"versions": versions() | {"higher": version("higher")}}
 
 

@@ -182,6 +182,23 @@ def heading(row: Mapping[str, Any]) -> str:
     return "### " + ", ".join(task)
 
 
+def made_with(results: list[Result]) -> str:
+    """Machines, seeds and code of the results, each combination once."""
+    said = []
+    for row in (result.row for result in results):
+        told = {
+            "device": row.get("device"),
+            "threads": row.get("threads"),
+            "seed": row.get("train_seed"),
+            "torch": (row.get("versions") or {}).get("torch"),
+            "commit": (row.get("git") or "")[:10] or None,
+        }
+        said.append(
+            ", ".join(f"{name} {value}" for name, value in told.items() if value is not None)
+        )
+    return "Made with " + "; ".join(dict.fromkeys(said)) + "."
+
+
 def tables(results: list[Result], baseline: str | None = None) -> str:
     """Markdown: one table for each task and learner, the best first."""
     baselines = None if baseline is None else named(results, baseline)
@@ -194,7 +211,7 @@ def tables(results: list[Result], baseline: str | None = None) -> str:
         names = [name_of(r, False) for r in group]
         rows = [cells(r, names.count(name_of(r, False)) > 1, baselines) for r in group]
         parts.append(f"{title}\n\n{markdown(rows)}")
-    return "\n\n".join([*parts, NOTE])
+    return "\n\n".join([*parts, f"{NOTE} {made_with(latest(results))}"])
 
 
 def report(

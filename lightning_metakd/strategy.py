@@ -91,12 +91,15 @@ def shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
     return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
-def load_strategy(loss: Loss, path: Path) -> None:
+def load_strategy(loss: Loss, path: Path, teacher_heads: list[str] | None = None) -> None:
     """Read a strategy into a loss of the same build.
+
+    Args:
+        teacher_heads: class names of the heads by which the teachers will answer; None does not ask.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or was learned for another loss.
+        ValueError: if it is damaged, or was learned for another loss, or with other heads.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -116,6 +119,11 @@ def load_strategy(loss: Loss, path: Path) -> None:
         raise ValueError(
             f"strategy={str(path)!r} was learned for {theirs}, but this loss is {own}; configure the loss as "
             "the head of the file says."
+        )
+    if teacher_heads is not None and teacher_heads != head["teacher_heads"]:
+        raise ValueError(
+            f"strategy={str(path)!r} was learned with teachers that answer by {head['teacher_heads']}, and "
+            f"these answer by {teacher_heads}; give model.teachers the same heads in the same order."
         )
     with torch.no_grad():
         loss.load_state_dict(tensors)

@@ -46,7 +46,7 @@ def on(world, folder, *words):
 
 KINDS = {
     "maml": ["--data.meta_batch_size"],
-    "student": ["--model.strategy_every=2", "--data.meta_batch_size"],
+    "student": ["--model.strategy_every=2", "--model.norm=tracked", "--data.meta_batch_size"],
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_metakd.recipes import episodic
+from lightning_metakd.recipes import preparation
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -17,7 +17,7 @@ def test_the_lines_of_python_run(tmp_path, monkeypatch):
     for many in ("max_steps=100", "n_episodes=100"):
         assert many in block
         block = block.replace(many, many.replace("100", "1"))
-    monkeypatch.setattr(episodic, "CALIBRATION_EPISODES", 1)
+    monkeypatch.setattr(preparation, "CALIBRATION_EPISODES", 1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path / "cache"))
     said = {}

@@ -96,6 +96,12 @@ def test_tensors_that_are_no_strategy_are_told(written, head):
         load_strategy(learned, path)
 
 
+def test_a_strategy_learned_with_other_heads_is_refused(written):
+    load_strategy(loss(), written[1], ["PrototypeHead"])
+    with pytest.raises(ValueError, match=r"answer by \['PrototypeHead'\], and these .*'SlicedHead'"):
+        load_strategy(loss(), written[1], ["SlicedHead"])
+
+
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"strategy=.*none' does not exist; name a strategy"

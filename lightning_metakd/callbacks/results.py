@@ -108,11 +108,20 @@ def versions() -> dict[str, str | None]:
     return own | {name: package_version(name) for name in names}
 
 
+def processor() -> str:
+    """What the CPU calls itself."""
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else []:
+        name, _, said = line.partition(":")
+        if name.strip() == "model name":
+            return said.strip()
+    return platform.processor() or platform.machine()
+
+
 def device_name(device: torch.device) -> str:
     """The device and what it is."""
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({platform.processor() or platform.machine()})"
+    cuda = device.type == "cuda"
+    return f"{device.type} ({torch.cuda.get_device_name(device) if cuda else processor()})"
 
 
 def sentence(row: Mapping[str, Any]) -> str:

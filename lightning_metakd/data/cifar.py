@@ -12,6 +12,7 @@ then by class, then by original file name.
 
 import json
 import pickle
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
@@ -26,7 +27,14 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from lightning_metakd.data import cache, folder
-from lightning_metakd.data.source import Labelled, Source, class_ids, few_shot_splits, rows_of
+from lightning_metakd.data.source import (
+    FEW_SHOT_SPLITS,
+    Labelled,
+    Source,
+    class_ids,
+    few_shot_splits,
+    rows_of,
+)
 
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # over the 50,000 training images
 PARTS = ("train", "test")
@@ -57,48 +65,32 @@ class CIFAR100(Source):
         return MEAN, STD
 
 
-class CIFARFS(Source):
-    """CIFAR-FS: 64 base, 16 validation and 20 novel classes of CIFAR-100, 600 images each.
+class ByClass(CIFAR100):
+    """All 600 images of each class, the classes divided by a published list."""
 
-    Args:
-        root: directory with cifar-100-python (as torchvision leaves it), cifar100*.zip, or
-            {train,test}/<class>/<image>.
-        download: fetch the archive (169 MB) into root if nothing is there.
-    """
+    splits = FEW_SHOT_SPLITS
 
-    def __init__(self, root: str = "data", download: bool = False) -> None:
-        self.root, self.download = root, download
+    @property
+    @abstractmethod
+    def split_names(self) -> dict[str, list[str]]:
+        """Class names of each split."""
 
-    def everything(self) -> Labelled:
-        return load(self.root, self.download)
+    def select(self, split: str) -> Int[Tensor, " n"]:
+        everything = self.everything()
+        return rows_of(everything.y, class_ids(split, self.split_names, everything.class_names))
+
+
+class CIFARFS(ByClass):
+    """CIFAR-FS: 64 base, 16 validation and 20 novel classes of CIFAR-100, 600 images each."""
 
     @cached_property
     def split_names(self) -> dict[str, list[str]]:
         """Class names of each split; every fourth base class is the strategy's."""
         return few_shot_splits(**packaged("cifar_fs"))
 
-    def select(self, split: str) -> Int[Tensor, " n"]:
-        everything = self.everything()
-        return rows_of(everything.y, class_ids(split, self.split_names, everything.class_names))
 
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return MEAN, STD
-
-
-class FC100(Source):
-    """FC100: 60 base, 20 validation and 20 novel classes of CIFAR-100 that share no superclass.
-
-    Args:
-        root: directory with cifar-100-python (as torchvision leaves it), cifar100*.zip, or
-            {train,test}/<class>/<image>.
-        download: fetch the archive (169 MB) into root if nothing is there.
-    """
-
-    def __init__(self, root: str = "data", download: bool = False) -> None:
-        self.root, self.download = root, download
-
-    def everything(self) -> Labelled:
-        return load(self.root, self.download)
+class FC100(ByClass):
+    """FC100: 60 base, 20 validation and 20 novel classes of CIFAR-100 that share no superclass."""
 
     @cached_property
     def split_names(self) -> dict[str, list[str]]:
@@ -108,13 +100,6 @@ class FC100(Source):
             split: [fine[name] for name in names] for split, names in packaged("fc100").items()
         }
         return few_shot_splits(**groups)
-
-    def select(self, split: str) -> Int[Tensor, " n"]:
-        everything = self.everything()
-        return rows_of(everything.y, class_ids(split, self.split_names, everything.class_names))
-
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return MEAN, STD
 
 
 @lru_cache

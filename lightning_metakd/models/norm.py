@@ -2,11 +2,13 @@
 
 Ioffe, Szegedy (2015), "Batch Normalization", arXiv:1502.03167. In an inner loop nothing may be
 remembered from one episode to the next, so `EpisodicNorm` mutates no running statistics. It has
-three named forms, which differ in what normalises the query rows:
+four named forms, which differ in what normalises the query rows:
 
 - `support`: the statistics of the support set, under the adapted parameters. Inductive: each query
   row is answered alone.
 - `running`: the frozen statistics of a pretrained start. Inductive.
+- `tracked`: for learners without an inner loop, as in ordinary training: a batch's own while training,
+  which the running ones follow (`follow_statistics`), and those in evaluation. Inductive.
 - `batch`: those of the query rows themselves, as in the published MAML. Transductive: queries see
   one another, and every result says so.
 
@@ -16,6 +18,8 @@ All is written with `var_mean`: differentiated a second time through `torch.func
 a norm of channels, has no second derivative at all, so it is rewritten here too.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -24,7 +28,9 @@ from torch.nn.functional import relu6
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-NormForm = Literal["support", "running", "batch"]
+NormForm = Literal["support", "running", "tracked", "batch"]
+MOMENTUM = 0.1
+"""Part of the way that tracked statistics go towards those of an outer step."""
 
 
 class EpisodicNorm(nn.Module):
@@ -55,7 +61,7 @@ class EpisodicNorm(nn.Module):
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Variance (biased) and mean [ch] that normalise `x` where none are given."""
-        if self.form == "running":
+        if self.form == "running" or (self.form == "tracked" and not self.training):
             return self.running_var, self.running_mean
         return torch.var_mean(at_least_single(x), dim=[0, *range(2, x.dim())], correction=0)
 
@@ -97,7 +103,39 @@ def at_least_single(x: Tensor) -> Tensor:
 
 def answers_row_by_row(module: nn.Module) -> bool:
     """Whether what a network in evaluation mode says of a row is the same in any batch."""
-    return all(m.form == "running" for m in module.modules() if isinstance(m, EpisodicNorm))
+    return all(
+        m.form in ("running", "tracked") for m in module.modules() if isinstance(m, EpisodicNorm)
+    )
+
+
+@contextmanager
+def follow_statistics(
+    module: nn.Module, mean_over_processes: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
+    """Norms of the form `tracked` see the batches that pass inside, and follow their mean statistics.
+
+    Args:
+        mean_over_processes: so that replicas stay equal.
+    """
+    seen: dict[EpisodicNorm, list[tuple[Tensor, Tensor]]] = {}
+
+    @torch.no_grad()
+    def record(layer: EpisodicNorm, args: tuple[Tensor]) -> None:
+        var, mean = layer.statistics(*args)
+        n = args[0].numel() / len(mean)
+        seen.setdefault(layer, []).append((var * n / (n - 1), mean))
+
+    with ExitStack() as hooks:
+        for layer in module.modules():
+            if isinstance(layer, EpisodicNorm) and layer.form == "tracked":
+                hooks.callback(layer.register_forward_pre_hook(record).remove)
+        yield
+    for layer, passes in seen.items():
+        var, mean = (
+            mean_over_processes(torch.stack(found).mean(0)) for found in zip(*passes, strict=True)
+        )
+        layer.running_var.lerp_(var, MOMENTUM)
+        layer.running_mean.lerp_(mean, MOMENTUM)
 
 
 def make_episodic(module: nn.Module, form: NormForm) -> nn.Module:
@@ -108,8 +146,8 @@ def make_episodic(module: nn.Module, form: NormForm) -> nn.Module:
     a network loads the checkpoints of its unconverted twin.
 
     Raises:
-        ValueError: if the form is unknown, `running` meets a norm that tracked no statistics, or a
-            norm has no form for inner loops.
+        ValueError: if the form is unknown, `running` or `tracked` meets a norm that keeps no statistics,
+            or a norm has no form for inner loops.
     """
     if form not in get_args(NormForm):
         raise ValueError(
@@ -122,10 +160,10 @@ def make_episodic(module: nn.Module, form: NormForm) -> nn.Module:
 
 def refuse_norm(name: str, layer: nn.Module, form: NormForm) -> None:
     """Raise where a norm has no form for inner loops."""
-    if isinstance(layer, _BatchNorm | EpisodicNorm) and form == "running":
+    if isinstance(layer, _BatchNorm | EpisodicNorm) and form in ("running", "tracked"):
         if layer.running_mean is None:
             raise ValueError(
-                f"norm='running' needs the statistics of a pretrained start, but {name!r} tracks "
+                f"norm={form!r} needs the statistics of a pretrained start, but {name!r} tracks "
                 "none; build it with track_running_stats=True or choose norm='support'."
             )
     elif isinstance(layer, _InstanceNorm) and layer.track_running_stats:

@@ -5,12 +5,8 @@ support rows, and the teacher's on the same rows. Rows are gathered and sorted b
 that one process and seven give the same number.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import torch
-from lightning import Trainer
-from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor, nn
 
 from lightning_metakd.bank import Bank, Recall, by_number
@@ -28,11 +24,10 @@ from lightning_metakd.metrics import (
 )
 from lightning_metakd.models.norm import NormForm, answers_row_by_row
 from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.recipes.preparation import calibrate, store_answers
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Episode, Forward, Output, Params
-
-CALIBRATION_EPISODES = 50
 
 
 class Episodic(Recipe):
@@ -63,6 +58,11 @@ class Episodic(Recipe):
                 f"teacher_at_test=true changes nothing with learner={type(learner).__name__} and "
                 f"loss={type(self.loss).__name__}; take a learner that adapts by a loss, ProtoMAML for "
                 "instance, and a loss that follows a teacher, or leave teacher_at_test out."
+            )
+        if norm == "tracked" and learner.adapts_by_loss:
+            raise ValueError(
+                f"norm='tracked' does not go with learner={type(learner).__name__}, whose inner steps must "
+                "remember nothing; take support, running or batch."
             )
         has_head = any(True for _ in self.student.head.parameters())
         if has_head != learner.needs_head:
@@ -213,12 +213,8 @@ class Episodic(Recipe):
 
     def prepare_teachers(self) -> None:
         """Store the teachers' answers where they keep a bank, and set the scale of their logits."""
-        data, needed = self.data, self.images_needed()
-        with first_process_first(self.trainer):
-            for teacher in self.teachers:
-                for split, views in needed:
-                    teacher.store(data, data.source.rows(split), views)
-        self.calibrate_teachers()
+        store_answers(self.teachers, self.data, self.trainer)
+        calibrate(self.teachers, self.data, self.device)
 
     on_fit_start = on_validation_start = on_predict_start = prepare_teachers
 
@@ -226,50 +222,6 @@ class Episodic(Recipe):
         """Prepare what answers for images of the test split."""
         self.prepare_teachers()
         self.remember()
-
-    def images_needed(self) -> list[tuple[str, range]]:
-        """The splits and views of which the teachers will be asked."""
-        data, stage, as_is = self.data, self.trainer.state.fn, range(-1, 0)
-        needed = [("val", as_is)]
-        if stage in ("test", "predict"):
-            needed.append(("test", as_is))
-        if stage == "fit":
-            if data.views is None and any(t.keeps_bank for t in self.teachers):
-                raise ValueError(
-                    "data.views=null draws a new view each time, and a teacher's bank keeps a fixed number; "
-                    "set data.views, for instance to 4, or the teacher's bank to false."
-                )
-            splits = {data.train_split, data.strategy_split or data.train_split}
-            needed += [
-                (split, range(data.views) if data.views else as_is) for split in sorted(splits)
-            ]
-        return needed
-
-    def calibrate_teachers(self) -> None:
-        """Set each teacher's logit scale by leave-one-out likelihood on episodes of the val split."""
-        for teacher in self.teachers:
-            if teacher.head.calibrated:
-                continue
-            teacher.head.scale.fill_(1.0)
-            episodes = [self.val_episode(i) for i in range(CALIBRATION_EPISODES)]
-            answers = [teacher.answer(e.support, e.query, e.classes)[0].logits for e in episodes]
-            teacher.head.calibrate(torch.cat(answers), torch.cat([e.support.y for e in episodes]))
-
-    def val_episode(self, i: int) -> Episode:
-        """Episode i of the val split, as the networks see it."""
-        data = self.data
-        episode = move_data_to_device(data.evaluation_episodes("val")[i], self.device)
-        return data.on_after_batch_transfer(episode, 0)
-
-
-@contextmanager
-def first_process_first(trainer: Trainer) -> Iterator[None]:
-    """The first process does it alone; the others then find it done."""
-    if not trainer.is_global_zero:
-        trainer.strategy.barrier()
-    yield
-    if trainer.is_global_zero:
-        trainer.strategy.barrier()
 
 
 def summary(rows: dict[str, Tensor]) -> dict[str, float]:

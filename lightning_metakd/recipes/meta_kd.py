@@ -14,7 +14,7 @@ from lightning_metakd.functional import bind, bind_loss, detach
 from lightning_metakd.hypergradient import PILOTS
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
-from lightning_metakd.models.norm import NormForm
+from lightning_metakd.models.norm import NormForm, follow_statistics
 from lightning_metakd.recipes.episodic import Episodic
 from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.optimisation import Optimisation
@@ -37,7 +37,8 @@ class MetaKD(Episodic):
         strategy: file of a learned strategy to start from.
         strategy_lr: learning rate of the strategy; 0 keeps it as it is.
         strategy_every: outer steps from one update of the strategy to the next.
-        norm: whose statistics normalise in an episode: `support`, `running` or `batch` (transductive).
+        norm: whose statistics normalise in an episode: `support`, `running`, `tracked` (learners without an
+            inner loop) or `batch` (transductive).
         quiz: what judges the strategy on held-out rows; by default cross-entropy where the lesson acts
             inside the adaptation, and otherwise cross-entropy at the best scale of the logits.
         hypergradient: `tangent` or `unrolled`, for learners which do not adapt by a loss.
@@ -149,7 +150,8 @@ class MetaKD(Episodic):
         learns = self.strategy_lr > 0 and self.trainer.global_step % self.strategy_every == 0
         one_pass = learns and judges is None and self.one_pass
         told = strategy if one_pass else detach(strategy)
-        losses = [objective.student_loss(theta, told, episode) for episode in taught]
+        with follow_statistics(self.student, self.trainer.strategy.reduce):
+            losses = [objective.student_loss(theta, told, episode) for episode in taught]
         scalar = student_loss = torch.stack(losses).mean()
         if learns and not one_pass:
             judging = taught if judges is None else [self.asked(e) for e in each(judges)]

@@ -91,6 +91,11 @@ class Recipe(LightningModule, ABC):
         """The data module of this run."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
+    @property
+    def teacher_heads(self) -> list[str]:
+        """Class names of the heads by which the teachers answer."""
+        return [type(t.head).__name__ for t in self.teachers]
+
     # --- files are opened late -----------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
@@ -111,7 +116,7 @@ class Recipe(LightningModule, ABC):
             if self.ema is not None:
                 self.ema.module.load_state_dict(self.student.state_dict())
         if self.strategy is not None and not resumed:
-            load_strategy(self.loss, Path(self.strategy))
+            load_strategy(self.loss, Path(self.strategy), self.teacher_heads)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the teachers' networks out; write down the classes that were trained on."""
@@ -139,7 +144,7 @@ class Recipe(LightningModule, ABC):
             "source": data.source.name,
             "init_sha256": None if self.init is None else file_sha256(Path(self.init)),
             "teacher_sha256": [t.sha256 for t in self.teachers] or None,
-            "teacher_head": [type(t.head).__name__ for t in self.teachers] or None,
+            "teacher_head": self.teacher_heads or None,
             "strategy_sha256": weights_hash(self.loss) if len(self.loss.state_dict()) else None,
             "strategy": ", ".join(sorted(self.loss.state_dict())) or None,
             **{name: getattr(data, name) for name in names if name in vars(data)},
@@ -248,9 +253,8 @@ class Recipe(LightningModule, ABC):
 
     def save_strategy(self, path: Path) -> None:
         """Write the strategy with a readable head."""
-        heads = [type(t.head).__name__ for t in self.teachers]
         scales = [float(t.head.scale) for t in self.teachers]
-        save_strategy(self.loss, path, teacher_heads=heads, teacher_scales=scales)
+        save_strategy(self.loss, path, self.teacher_heads, scales)
 
 
 SHARDED = ("fsdp", "deepspeed", "modelparallel", "xla")

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -8,7 +9,13 @@ from torch.nn.functional import cross_entropy
 
 from lightning_metakd.functional import bind
 from lightning_metakd.models.model import Model
-from lightning_metakd.models.norm import EpisodicNorm, LayerNorm, NormForm, make_episodic
+from lightning_metakd.models.norm import (
+    EpisodicNorm,
+    LayerNorm,
+    NormForm,
+    follow_statistics,
+    make_episodic,
+)
 from lightning_metakd.types import Params
 
 N_WAY, TASKS, LR = 3, 3, 0.5
@@ -255,6 +262,27 @@ def test_hard_sigmoid_is_that_of_torch_and_twice_differentiable() -> None:
     assert torch.autograd.gradgradcheck(lambda x: hard(x).square(), (x,))
     with pytest.raises(RuntimeError, match="hardsigmoid_backward is not implemented"):
         torch.autograd.gradgradcheck(lambda x: nn.functional.hardsigmoid(x).square(), (x,))
+
+
+def test_tracked_statistics_are_those_that_torch_keeps() -> None:
+    norm = nn.BatchNorm2d(4)
+    tracked = make_episodic(deepcopy(norm), "tracked")
+    x, other = 2 + torch.randn(8, 4, 6, 6), torch.randn(8, 4, 6, 6)
+    with follow_statistics(tracked, lambda mean: mean):
+        torch.testing.assert_close(tracked(x), norm(x))
+    tracked(other)  # outside nothing is remembered
+    torch.testing.assert_close(tracked.running_mean, norm.running_mean)
+    torch.testing.assert_close(tracked.running_var, norm.running_var)
+    torch.testing.assert_close(tracked.eval()(other), norm.eval()(other))
+
+
+def test_tracked_statistics_go_one_way_for_all_passes_of_a_step() -> None:
+    tracked = make_episodic(nn.BatchNorm2d(4), "tracked")
+    x = torch.randn(2, 8, 4, 6, 6)
+    with follow_statistics(tracked, lambda mean: mean):
+        for part in x:
+            tracked(part)
+    torch.testing.assert_close(tracked.running_mean, 0.1 * x.mean((0, 1, 3, 4)))
 
 
 def test_half_precision_takes_its_statistics_in_single() -> None:

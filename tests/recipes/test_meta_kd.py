@@ -252,7 +252,14 @@ def test_training_makes_the_student_better_at_learning_new_classes():
     assert found[1] < 0.95 * found[0], found
 
 
-@pytest.mark.parametrize(("norm", "remembers"), [("running", True), ("support", False)])
+def test_inner_steps_leave_no_statistics_to_follow():
+    with pytest.raises(ValueError, match="norm='tracked' does not go with learner=MAML"):
+        meta_kd(MAML(), norm="tracked")
+
+
+@pytest.mark.parametrize(
+    ("norm", "remembers"), [("running", True), ("tracked", True), ("support", False)]
+)
 def test_a_student_that_does_not_change_is_embedded_once_in_a_test(norm, remembers):
     recipe = meta_kd(ProtoNet(), norm=norm)
     data = episodes(n_episodes=6)

@@ -1,0 +1,72 @@
+"""What teachers need before they are asked about episodes: stored answers, and a scale of their logits."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning import Trainer
+from lightning.fabric.utilities.apply_func import move_data_to_device
+
+from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.teachers import Pool
+from lightning_metakd.types import Episode
+
+CALIBRATION_EPISODES = 50
+
+
+def store_answers(teachers: Pool, data: EpisodicData, trainer: Trainer) -> None:
+    """Fill the banks of those teachers that keep one."""
+    needed = images_needed(teachers, data, trainer.state.fn)
+    with first_process_first(trainer):
+        for teacher in teachers:
+            for split, views in needed:
+                teacher.store(data, data.source.rows(split), views)
+
+
+def images_needed(teachers: Pool, data: EpisodicData, stage: str | None) -> list[tuple[str, range]]:
+    """The splits and views of which the teachers will be asked.
+
+    Raises:
+        ValueError: if a bank is to keep views without number.
+    """
+    as_is = range(-1, 0)
+    needed = [("val", as_is)]
+    if stage in ("test", "predict"):
+        needed.append(("test", as_is))
+    if stage == "fit":
+        if data.views is None and any(t.keeps_bank for t in teachers):
+            raise ValueError(
+                "data.views=null draws a new view each time, and a teacher's bank keeps a fixed number; "
+                "set data.views, for instance to 4, or the teacher's bank to false."
+            )
+        views = range(data.views) if data.views else as_is
+        splits = {data.train_split, data.strategy_split or data.train_split}
+        needed += [(split, views) for split in sorted(splits)]
+    return needed
+
+
+@contextmanager
+def first_process_first(trainer: Trainer) -> Iterator[None]:
+    """The first process does it alone; the others then find it done."""
+    if not trainer.is_global_zero:
+        trainer.strategy.barrier()
+    yield
+    if trainer.is_global_zero:
+        trainer.strategy.barrier()
+
+
+def calibrate(teachers: Pool, data: EpisodicData, device: torch.device) -> None:
+    """Set each teacher's logit scale by leave-one-out likelihood on episodes of the val split."""
+    for teacher in teachers:
+        if teacher.head.calibrated:
+            continue
+        teacher.head.scale.fill_(1.0)
+        episodes = [val_episode(data, i, device) for i in range(CALIBRATION_EPISODES)]
+        answers = [teacher.answer(e.support, e.query, e.classes)[0].logits for e in episodes]
+        teacher.head.calibrate(torch.cat(answers), torch.cat([e.support.y for e in episodes]))
+
+
+def val_episode(data: EpisodicData, i: int, device: torch.device) -> Episode:
+    """Episode i of the val split, as the networks see it."""
+    episode = move_data_to_device(data.evaluation_episodes("val")[i], device)
+    return data.on_after_batch_transfer(episode, 0)
