@@ -4,6 +4,7 @@ import os
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,9 @@ def test_two_processes_train_as_one_with_twice_the_episodes(kind, metakd, tmp_pa
     alone, two = (checkpoint(name)["state_dict"] for name in ("alone", "two"))
     assert any("loss." in name for name in two) == (kind == "student")
     for name, tensor in alone.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+        torch.testing.assert_close(
+            two[name], tensor, rtol=1e-5, atol=1e-6, msg=partial("{}: {}".format, name)
+        )
     assert len(list(Path("runs/two").glob("[0-9]*"))) == 1
 
 

@@ -98,7 +98,9 @@ def test_tensors_that_are_no_strategy_are_told(written, head):
 
 def test_a_strategy_learned_with_other_heads_is_refused(written):
     load_strategy(loss(), written[1], ["PrototypeHead"])
-    with pytest.raises(ValueError, match=r"answer by \['PrototypeHead'\], and these .*'SlicedHead'"):
+    with pytest.raises(
+        ValueError, match=r"answer by \['PrototypeHead'\], and these .*'SlicedHead'"
+    ):
         load_strategy(loss(), written[1], ["SlicedHead"])
 
 

@@ -50,7 +50,7 @@ class CIFAR100(Source):
         download: fetch the archive (169 MB) into root if nothing is there.
     """
 
-    splits = PARTS
+    splits: tuple[str, ...] = PARTS
 
     def __init__(self, root: str = "data", download: bool = False) -> None:
         self.root, self.download = root, download

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning import Trainer
 from lightning.fabric.utilities.apply_func import move_data_to_device
 
-from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.teachers import Pool
 from lightning_metakd.types import Episode
 
 CALIBRATION_EPISODES = 50
 
 
-def store_answers(teachers: Pool, data: EpisodicData, trainer: Trainer) -> None:
+def store_answers(teachers: Pool, data: Any, trainer: Trainer) -> None:
     """Fill the banks of those teachers that keep one."""
     needed = images_needed(teachers, data, trainer.state.fn)
     with first_process_first(trainer):
@@ -23,7 +23,7 @@ def store_answers(teachers: Pool, data: EpisodicData, trainer: Trainer) -> None:
                 teacher.store(data, data.source.rows(split), views)
 
 
-def images_needed(teachers: Pool, data: EpisodicData, stage: str | None) -> list[tuple[str, range]]:
+def images_needed(teachers: Pool, data: Any, stage: str | None) -> list[tuple[str, range]]:
     """The splits and views of which the teachers will be asked.
 
     Raises:
@@ -55,7 +55,7 @@ def first_process_first(trainer: Trainer) -> Iterator[None]:
         trainer.strategy.barrier()
 
 
-def calibrate(teachers: Pool, data: EpisodicData, device: torch.device) -> None:
+def calibrate(teachers: Pool, data: Any, device: torch.device) -> None:
     """Set each teacher's logit scale by leave-one-out likelihood on episodes of the val split."""
     for teacher in teachers:
         if teacher.head.calibrated:
@@ -66,7 +66,7 @@ def calibrate(teachers: Pool, data: EpisodicData, device: torch.device) -> None:
         teacher.head.calibrate(torch.cat(answers), torch.cat([e.support.y for e in episodes]))
 
 
-def val_episode(data: EpisodicData, i: int, device: torch.device) -> Episode:
+def val_episode(data: Any, i: int, device: torch.device) -> Episode:
     """Episode i of the val split, as the networks see it."""
     episode = move_data_to_device(data.evaluation_episodes("val")[i], device)
     return data.on_after_batch_transfer(episode, 0)
