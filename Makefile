@@ -72,7 +72,7 @@ $(foreach shots,1 5,$(foreach row,$(ROWS), \
 	$(foreach row,$(TAUGHT),$(eval $(call a_test,$(row),with_teacher,$(shots),$(FINE_TUNE),$($(row)_TEACHES)))))
 
 cifar-fs: $(TESTS)  ## The main table on real CIFAR-FS (DATA=folder of images), resumable
-	$(METAKD) report --folder runs/table --baseline $(PLAIN)
+	$(METAKD) report --folder runs/table --baseline $(PLAIN) --output README.md --section cifar-fs
 
 maml: install  ## MAML beside an independent implementation, 2,000 meta-steps each; hours, resumable
 	$(BIN)/python benchmarks/maml_against_higher.py --steps 2000 --data $(DATA) --output README.md

@@ -203,7 +203,8 @@ def tables(results: list[Result], baseline: str | None = None) -> str:
     """Markdown: one table for each task and learner, the best first."""
     baselines = None if baseline is None else named(results, baseline)
     groups: dict[str, list[Result]] = {}
-    for result in latest(results):
+    results = latest(results)
+    for result in results:
         groups.setdefault(heading(result.row), []).append(result)
     parts = []
     for title in sorted(groups):
@@ -211,7 +212,7 @@ def tables(results: list[Result], baseline: str | None = None) -> str:
         names = [name_of(r, False) for r in group]
         rows = [cells(r, names.count(name_of(r, False)) > 1, baselines) for r in group]
         parts.append(f"{title}\n\n{markdown(rows)}")
-    return "\n\n".join([*parts, f"{NOTE} {made_with(latest(results))}"])
+    return "\n\n".join([*parts, f"{NOTE} {made_with(results)}"])
 
 
 def report(

@@ -14,6 +14,14 @@ from torch import Tensor, nn
 CONFIGS = Path(__file__).parents[1] / "configs"
 SOURCE = {"class_path": "Synthetic", "init_args": {"per_class": 8}}
 ONE_CPU = {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 1}
+EPISODES = {
+    "source": SOURCE,
+    "k_shot": 2,
+    "n_query": 4,
+    "meta_batch_size": 2,
+    "steps_per_epoch": 3,
+    "n_episodes": 7,
+}
 TEACHER = {
     "model": {
         "class_path": "SingleTask",
@@ -64,14 +72,9 @@ STUDENT = {
     "data": {
         "class_path": "EpisodicData",
         "init_args": {
-            "source": SOURCE,
-            "k_shot": 2,
-            "n_query": 4,
-            "meta_batch_size": 2,
+            **EPISODES,
             "strategy_split": "strategy",
             "views": 1,
-            "steps_per_epoch": 3,
-            "n_episodes": 7,
         },
     },
     "trainer": {**ONE_CPU, "max_epochs": 2},
@@ -87,14 +90,7 @@ MAML = {
     },
     "data": {
         "class_path": "EpisodicData",
-        "init_args": {
-            "source": SOURCE,
-            "k_shot": 2,
-            "n_query": 4,
-            "meta_batch_size": 2,
-            "steps_per_epoch": 3,
-            "n_episodes": 7,
-        },
+        "init_args": EPISODES,
     },
     "trainer": {**ONE_CPU, "max_epochs": 2},
 }
@@ -173,3 +169,12 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+
+def work_in(folder, patch):
+    """Commands of this process run in a folder of their own; what they set is put back afterwards."""
+    patch.chdir(folder)
+    patch.setenv("METAKD_CACHE", str(folder / "cache"))
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        patch.setenv(name, "0")
+    patch.setattr(sys, "argv", ["metakd"])

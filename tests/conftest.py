@@ -2,12 +2,13 @@
 
 import logging
 import os
-import sys
 from pathlib import Path
 
 import jaxtyping
 import pytest
 import torch
+
+from tests.commands import work_in
 
 ADVICE = [  # of the Trainer, which does not concern a dozen rows
     "ignore:.*does not have many workers",
@@ -44,11 +45,7 @@ def metakd(tmp_path, monkeypatch):
     """The command, run in this process in a folder of its own; returns what it ran with."""
     from lightning_metakd.cli import main  # late: it imports the whole package
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("METAKD_CACHE", str(tmp_path / "cache"))
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # put back afterwards
-        monkeypatch.setenv(name, "0")
-    monkeypatch.setattr(sys, "argv", ["metakd"])
+    work_in(tmp_path, monkeypatch)
     return lambda *words: main([str(word) for word in words])
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lightning_metakd import cli
 from lightning_metakd.recipes.recipe import refuse_sharding
-from tests.commands import MAML, STUDENT, TEACHER, written
+from tests.commands import MAML, STUDENT, TEACHER, work_in, written
 
 FINAL = "runs/teacher/latest/checkpoints/final.ckpt"
 MAML_FIT = ("fit", "--config", "maml.yaml")
@@ -28,11 +28,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     written(folder, teacher=TEACHER, student=STUDENT, maml=MAML)
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("METAKD_CACHE", str(folder / "cache"))
-        patch.setattr(sys, "argv", ["metakd"])
-        for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-            patch.setenv(name, "0")
+        work_in(folder, patch)
         cli.main([*TEACHER_FIT, "--trainer.limit_train_batches=1"])
         cli.main([*MAML_FIT, "--trainer.max_epochs=1"])
     return folder

@@ -5,7 +5,6 @@ import inspect
 import os
 import re
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Union
@@ -32,6 +31,7 @@ from tests.commands import (
     fresh,
     results,
     same,
+    work_in,
     written,
 )
 
@@ -52,11 +52,7 @@ def once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("once")
     written(folder, teacher=TEACHER, student=STUDENT, maml=MAML)
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("METAKD_CACHE", str(folder / "cache"))
-        patch.setenv("PL_GLOBAL_SEED", "0")
-        patch.setenv("PL_SEED_WORKERS", "0")
-        patch.setattr(sys, "argv", ["metakd"])
+        work_in(folder, patch)
         cli.main(["fit", "--config", "teacher.yaml"])
         run = cli.main(["fit", "--config", "student.yaml"])
         run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
