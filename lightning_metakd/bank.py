@@ -12,11 +12,13 @@ from pathlib import Path
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.func import functional_call
 from tqdm import tqdm
 
 from lightning_metakd.data.augment import mix
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.files import written_whole
+from lightning_metakd.functional import part
 from lightning_metakd.models.model import Model
 from lightning_metakd.types import Batch, Output, Params
 
@@ -146,8 +148,8 @@ class Bank:
 class Recall:
     """A network that does not change between episodes, as a `Forward` over image numbers.
 
-    In place of pixels it is given the numbers of images as they are (view -1), and looks up what the
-    network said of them.
+    In place of pixels it is given the numbers of images as they are (view -1), and looks up their
+    embeddings; a head may adapt.
     """
 
     def __init__(self, bank: Bank) -> None:
@@ -155,8 +157,8 @@ class Recall:
 
     def __call__(self, params: Params, x: Int[Tensor, " n"]) -> Output:
         index = x.cpu()
-        answer = self.bank.look_up(index, torch.full_like(index, -1))
-        return Output(answer.logits.to(x.device), answer.embedding.to(x.device))
+        embedding = self.bank.look_up(index, torch.full_like(index, -1)).embedding.to(x.device)
+        return Output(self.classify(params, embedding), embedding)
 
     def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
         """The answer; no norm of such a network depends on the batch."""
@@ -168,7 +170,7 @@ class Recall:
 
     def classify(self, params: Params, embedding: Tensor) -> Tensor:
         """The logits of the network's own head."""
-        return self.bank.model.head(embedding)
+        return functional_call(self.bank.model.head, part(params, "head"), (embedding,))
 
 
 def by_number(batch: Batch) -> Batch:

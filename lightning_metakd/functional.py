@@ -5,7 +5,7 @@ a function from parameters to parameters (`lesson_gradient`, `descend`), and eve
 learned travels in flat dictionaries. Nothing here mutates a module or an argument.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -92,6 +92,11 @@ def refuse_mutation(module: nn.Module) -> None:
             )
 
 
+def after(forward: Forward, support: Tensor) -> Callable[[Params, Tensor], Output]:
+    """The network where it has seen a support set: the statistics of that serve other rows too."""
+    return lambda params, x: forward({**params, **forward.statistics(params, support)}, x)
+
+
 def detach(params: Params) -> dict[str, Tensor]:
     """The same values without their graph."""
     return {name: p.detach() for name, p in params.items()}
@@ -166,19 +171,19 @@ def descend(
     forward: Callable[[Params], Output],
     params: Params,
     lesson: Lesson,
-    lr: Rates,
-    steps: int,
+    rates: Sequence[Rates],
     first_order: bool = False,
 ) -> list[dict[str, Tensor]]:
     """The trajectory of gradient descent on a lesson, `params` first; progress is k / steps.
 
     Args:
+        rates: one for each step.
         first_order: take each gradient at stop(params); the graph from it to the strategy stays.
     """
     trajectory = [dict(params)]
     some: Any = next(iter(params.values()))
-    for k in range(steps):
+    for k, lr in enumerate(rates):
         at = detach(trajectory[-1]) if first_order else trajectory[-1]
-        grads = lesson_gradient(forward, at, lesson, some.new_tensor(k / steps))
+        grads = lesson_gradient(forward, at, lesson, some.new_tensor(k / len(rates)))
         trajectory.append(step(trajectory[-1], grads, lr))
     return trajectory

@@ -3,8 +3,10 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_metakd.learners.learner import Learner
+from lightning_metakd.models.model import Model
 from lightning_metakd.types import Batch, Lesson, Output, Params
 
 SIZE = 4
@@ -26,11 +28,26 @@ class Bowl(NamedTuple):
     def lesson(self, weight: Tensor | float = 1.0) -> Lesson:
         return lambda student, seen, progress: (weight * self.loss(student.logits[0]))[None]
 
+    def after(self, w: Tensor, lr: float, steps: int) -> Tensor:
+        """Where `steps` steps of descent lead from w."""
+        return self.centre + self.shrink(lr, steps) @ (w - self.centre)
 
-class Weights:
-    """A network that answers with its weights, whatever it is asked."""
+    def shrink(self, lr: float, steps: int) -> Tensor:
+        """d after / d w."""
+        return torch.linalg.matrix_power(torch.eye(SIZE).double() - lr * self.curvature, steps)
 
-    def __call__(self, params: Params, x: Tensor) -> Output:
+
+class Weights(Model):
+    """A network that answers with its weights, whatever it is asked, and its own `Forward`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(SIZE, dtype=torch.float64))
+
+    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        raise NotImplementedError
+
+    def forward(self, params: Params, x: Tensor) -> Output:
         return Output(params["w"][None], params["w"][None])
 
     def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
@@ -41,6 +58,30 @@ class Weights:
 
     def classify(self, params: Params, embedding: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+class Slopes(NamedTuple):
+    """A learner on a quadratic: where it went, its outer loss, and the gradient of that by name."""
+
+    there: Tensor
+    loss: Tensor
+    of: dict[str, Tensor]
+
+
+def on_quadratics(
+    learner: Learner, task: Bowl, judge: Bowl, weight: Tensor | None = None
+) -> Slopes:
+    """Adapt to one bowl, `weight` times, from w = 1 and be asked by another."""
+    net = Weights()
+    learner.knows(net)
+    meta = {"student.w": net.w, **dict(learner.double().named_parameters(prefix="learner"))}
+    student = learner.adapt(net, meta, task.lesson(1.0 if weight is None else weight), no_rows(), 1)
+    loss = learner.outer_loss(meta, student, judge.lesson(), no_rows())
+    wanted = meta if weight is None else {**meta, "weight": weight}
+    slopes = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    return Slopes(
+        student.params["w"].detach(), loss.detach(), dict(zip(wanted, slopes, strict=True))
+    )
 
 
 def bowl(seed: int) -> Bowl:

@@ -168,7 +168,7 @@ def test_the_gradient_of_a_lesson_is_that_of_its_mean_with_the_coefficients_look
 
 def test_descent_is_the_loop_that_one_would_write(net, images):
     told, params = told_by(gate_and_temperature(), images), leaves(net)
-    trajectory = descend(lambda p: bind(net)(p, images.x), params, told, 0.1, 3)
+    trajectory = descend(lambda p: bind(net)(p, images.x), params, told, [0.1] * 3)
     at = params
     for k in range(3):
         output = bind(net)(at, images.x)
@@ -186,7 +186,7 @@ def test_descent_is_the_loop_that_one_would_write(net, images):
 def test_first_order_descent_goes_the_same_way(net, images):
     told, params = told_by(gate_and_temperature(), images), leaves(net)
     ways = [
-        descend(lambda p: bind(net)(p, images.x), params, told, 0.1, 3, first_order=first)[-1]
+        descend(lambda p: bind(net)(p, images.x), params, told, [0.1] * 3, first)[-1]
         for first in (False, True)
     ]
     for name in params:

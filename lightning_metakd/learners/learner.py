@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from lightning_metakd.models.model import Model
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 
@@ -24,13 +25,17 @@ class Adapted(NamedTuple):
 
     Attributes:
         params: its parameters now.
-        predict: its answer for inputs [n, ...].
+        answer: (parameters, inputs [n, ...]) -> answer, with what else it took from the support set.
         trajectory: its parameters after each inner step, the start first.
     """
 
     params: Params
-    predict: Callable[[Tensor], Output]
+    answer: Callable[[Params, Tensor], Output]
     trajectory: tuple[Params, ...] = ()
+
+    def predict(self, x: Tensor) -> Output:
+        """The adapted student's answer for inputs [n, ...]."""
+        return self.answer(self.params, x)
 
 
 class Learner(nn.Module, ABC):
@@ -38,8 +43,18 @@ class Learner(nn.Module, ABC):
 
     adapts_by_loss: bool
     """Whether the lesson acts on the support set, inside `adapt`; otherwise it acts on the query rows."""
+    adapts_body: bool
+    """Whether adapting changes the embedding of an image; otherwise it is computed once per test."""
     needs_head: bool
     """Whether the student's own logits are used; otherwise the student is built with n_classes=0."""
+    asks_query: bool = True
+    """Whether the outer loss is the lesson on the query rows, so that it can judge a strategy too."""
+
+    def knows(self, student: Model) -> None:
+        """Told once whom it adapts; a learner with rates for each parameter makes them here."""
+
+    def advance(self, progress: float) -> None:
+        """Told before an outer step which part of the training, in [0, 1], is done; most do not ask."""
 
     @abstractmethod
     def adapt(
@@ -56,3 +71,20 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
         """The scalar that trains `meta`, of an adapted student and a lesson on the query rows."""
+
+
+def checked_steps(inner_lr: float, inner_steps: int, test_steps: int | None) -> int:
+    """Inner steps in evaluation, by default as many as in training.
+
+    Raises:
+        ValueError: if the rate is not positive, or the student would take no step.
+    """
+    test_steps = inner_steps if test_steps is None else test_steps
+    if inner_lr <= 0:
+        raise ValueError(f"inner_lr={inner_lr} must be positive, for instance 0.01.")
+    if inner_steps < 1 or test_steps < 1:
+        raise ValueError(
+            f"inner_steps={inner_steps} and test_steps={test_steps} must be at least 1; "
+            "a student that takes no step does not adapt (ProtoNet needs none)."
+        )
+    return test_steps

@@ -7,12 +7,13 @@ steps suffice. `first_order` leaves out the second derivatives. With `adapts="he
 2020, arXiv:1909.09157), with `adapts="body"` BOIL (Oh 2021, arXiv:2008.08882).
 """
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from torch import Tensor
 
-from lightning_metakd.functional import descend, detach, lesson_mean, part
-from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.functional import Rates, after, descend, detach, lesson_mean, part
+from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 Adapts = Literal["all", "head", "body"]
@@ -23,15 +24,17 @@ def adapt_by_descent(
     student: Params,
     lesson: Lesson,
     x: Tensor,
-    adapts: Adapts,
-    lr: float,
-    steps: int,
-    first_order: bool,
-) -> list[Params]:
-    """Trajectory of gradient descent on the lesson over the part of the student that adapts.
+    rates: Sequence[Rates],
+    first_order: bool = False,
+    adapts: Adapts = "all",
+) -> Adapted:
+    """Gradient descent on the lesson over the part of the student that adapts.
 
     Where only the head adapts, the embedding is computed once. To first order, what does not adapt is
     as constant in the inner gradients as what does.
+
+    Args:
+        rates: one for each step.
     """
     fixed_part = detach(student) if first_order else student
     moving = {name: p for name, p in student.items() if moves(name, adapts)}
@@ -47,8 +50,9 @@ def adapt_by_descent(
         def answer(params: Params) -> Output:
             return forward({**fixed_part, **params}, x)
 
-    trajectory = descend(answer, moving, lesson, lr, steps, first_order)
-    return [{**student, **params} for params in trajectory]
+    trajectory = descend(answer, moving, lesson, rates, first_order)
+    points = tuple({**student, **params} for params in trajectory)
+    return Adapted(points[-1], after(forward, x), points)
 
 
 def moves(name: str, adapts: Adapts) -> bool:
@@ -79,37 +83,23 @@ class MAML(Learner):
         adapts: Adapts = "all",
     ) -> None:
         super().__init__()
-        test_steps = inner_steps if test_steps is None else test_steps
-        if inner_lr <= 0:
-            raise ValueError(f"inner_lr={inner_lr} must be positive, for instance 0.01.")
-        if inner_steps < 1 or test_steps < 1:
-            raise ValueError(
-                f"inner_steps={inner_steps} and test_steps={test_steps} must be at least 1; "
-                "a student that takes no step does not adapt."
-            )
         if adapts not in get_args(Adapts):
             raise ValueError(
                 f"adapts={adapts!r} is unknown; choose all, head (ANIL) or body (BOIL)."
             )
-        self.inner_lr, self.inner_steps, self.test_steps = inner_lr, inner_steps, test_steps
+        self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
+        self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.first_order, self.adapts = first_order, adapts
+        self.adapts_body = adapts != "head"
 
     def adapt(
         self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
     ) -> Adapted:
-        steps = self.inner_steps if self.training else self.test_steps
-        trajectory = adapt_by_descent(
-            forward,
-            part(meta, "student"),
-            lesson,
-            support.x,
-            self.adapts,
-            self.inner_lr,
-            steps,
-            self.first_order,
+        rates = [self.inner_lr] * (self.inner_steps if self.training else self.test_steps)
+        student = part(meta, "student")
+        return adapt_by_descent(
+            forward, student, lesson, support.x, rates, self.first_order, self.adapts
         )
-        params = {**trajectory[-1], **forward.statistics(trajectory[-1], support.x)}
-        return Adapted(params, lambda x: forward(params, x), tuple(trajectory))
 
     def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
         return lesson_mean(lesson, adapted.predict(query.x))

@@ -6,14 +6,17 @@ head and body descend the lesson together, as in MAML. In training the start is 
 that was trained in any other way it is fine-tuning on the support set.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
 
-from lightning_metakd.functional import class_means, descend, lesson_mean, part
+from lightning_metakd.functional import after, class_means, descend, lesson_mean, part
 from lightning_metakd.heads import Metric, metric_logits
-from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 PROTOTYPES = "prototypes"
+Answer = Callable[[Params, Tensor], Output]
 
 
 class ProtoMAML(Learner):
@@ -29,6 +32,7 @@ class ProtoMAML(Learner):
     """
 
     adapts_by_loss = True
+    adapts_body = True
     needs_head = False
 
     def __init__(
@@ -41,16 +45,12 @@ class ProtoMAML(Learner):
         scale: float = 10.0,
     ) -> None:
         super().__init__()
-        for name, value in (("inner_lr", inner_lr), ("scale", scale)):
-            if value <= 0:
-                raise ValueError(f"{name}={value} must be positive.")
-        test_steps = inner_steps if test_steps is None else test_steps
-        if inner_steps < 1 or test_steps < 1:
+        if scale <= 0:
             raise ValueError(
-                f"inner_steps={inner_steps} and test_steps={test_steps} must be at least 1; "
-                "ProtoNet is the learner that takes no step."
+                f"scale={scale} must be positive; 1 for euclidean, about 10 for cosine."
             )
-        self.inner_lr, self.inner_steps, self.test_steps = inner_lr, inner_steps, test_steps
+        self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
+        self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.first_order, self.metric, self.scale = first_order, metric, scale
 
     def adapt(
@@ -59,25 +59,22 @@ class ProtoMAML(Learner):
         student = part(meta, "student")
         prototypes = class_means(forward(student, support.x).embedding, support.y, n_way)
 
-        def classified(params: Params, answer: Output) -> Output:
-            logits = metric_logits(answer.embedding, params[PROTOTYPES][None], self.metric)
-            return answer._replace(logits=self.scale * logits)
+        def by_means(body: Answer) -> Answer:
+            def answer(params: Params, x: Tensor) -> Output:
+                own = {name: p for name, p in params.items() if name != PROTOTYPES}
+                found = body(own, x)
+                logits = metric_logits(found.embedding, params[PROTOTYPES][None], self.metric)
+                return found._replace(logits=self.scale * logits)
 
-        def answer(params: Params) -> Output:
-            body = {name: p for name, p in params.items() if name != PROTOTYPES}
-            return classified(params, forward(body, support.x))
+            return answer
 
-        steps = self.inner_steps if self.training else self.test_steps
+        inner = by_means(forward)
+        rates = [self.inner_lr] * (self.inner_steps if self.training else self.test_steps)
         start = {**student, PROTOTYPES: prototypes}
-        trajectory = descend(answer, start, lesson, self.inner_lr, steps, self.first_order)
-        adapted = dict(trajectory[-1])
-        means = {PROTOTYPES: adapted.pop(PROTOTYPES)}
-        body = {**adapted, **forward.statistics(adapted, support.x)}
-
-        def predict(x: Tensor) -> Output:
-            return classified(means, forward(body, x))
-
-        return Adapted(body, predict, tuple(trajectory))
+        trajectory = descend(
+            lambda at: inner(at, support.x), start, lesson, rates, self.first_order
+        )
+        return Adapted(trajectory[-1], by_means(after(forward, support.x)), tuple(trajectory))
 
     def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
         return lesson_mean(lesson, adapted.predict(query.x))

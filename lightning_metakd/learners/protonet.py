@@ -28,6 +28,7 @@ class ProtoNet(Learner):
     """
 
     adapts_by_loss = False
+    adapts_body = False
     needs_head = False
 
     def __init__(
@@ -51,16 +52,15 @@ class ProtoNet(Learner):
         student = part(meta, "student")
         output, statistics = forward.observe(student, support.x)
         prototypes = class_means(output.embedding, support.y, n_way)[None]
-        params = {**student, **statistics}
         scale = part(meta, "learner").get("log_scale", self.log_scale).exp()
 
-        def predict(x: Tensor) -> Output:
-            answer = forward(params, x)
-            return answer._replace(
-                logits=scale * metric_logits(answer.embedding, prototypes, self.metric)
+        def answer(params: Params, x: Tensor) -> Output:
+            found = forward({**params, **statistics}, x)
+            return found._replace(
+                logits=scale * metric_logits(found.embedding, prototypes, self.metric)
             )
 
-        return Adapted(params, predict, (student,))
+        return Adapted(student, answer, (student,))
 
     def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
         return lesson_mean(lesson, adapted.predict(query.x))

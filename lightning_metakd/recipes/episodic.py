@@ -53,6 +53,7 @@ class Episodic(Recipe):
     ) -> None:
         super().__init__(student, loss, teachers, optimisation, init, strategy, strategy_lr, norm)
         self.learner, self.teacher_at_test = learner, teacher_at_test
+        learner.knows(self.student)
         if teacher_at_test and not (learner.adapts_by_loss and self.loss.needs_teacher):
             raise ValueError(
                 f"teacher_at_test=true changes nothing with learner={type(learner).__name__} and "
@@ -109,9 +110,9 @@ class Episodic(Recipe):
     # --- evaluation ----------------------------------------------------------------------------
 
     def remember(self) -> None:
-        """Embed the images of a test once, where nothing in the student changes between its episodes."""
+        """Embed the images of a test once, where the student's body stays the same in all episodes."""
         student = self.judged
-        if self.learner.adapts_by_loss or not answers_row_by_row(student):
+        if self.learner.adapts_body or not answers_row_by_row(student):
             return
         bank = Bank(student, "", self.data)
         bank.fill(self.data.source.rows("test"), view=-1)

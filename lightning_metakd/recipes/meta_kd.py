@@ -85,7 +85,7 @@ class MetaKD(Episodic):
             raise ValueError(f"strategy_every={strategy_every} must be at least 1.")
         self.strategy_every = strategy_every
         self.strategy_on_seen_classes = strategy_on_seen_classes
-        self.one_pass = learner.adapts_by_loss and quiz is None
+        self.one_pass = learner.adapts_by_loss and learner.asks_query and quiz is None
         default = Targets() if learner.adapts_by_loss else CalibratedTargets()
         self.quiz, self.hypergradient, self.pilot_lr = quiz or default, hypergradient, pilot_lr
         self.save_hyperparameters(
@@ -145,6 +145,7 @@ class MetaKD(Episodic):
         """One outer update on a meta-batch."""
         episodes, judges = (batch, None) if isinstance(batch, Episode) else batch
         taught = [self.asked(episode) for episode in each(episodes)]
+        self.learner.advance(self.progress())
         objective, theta = self.objective(), self.meta()
         strategy = dict(self.loss.named_parameters())
         learns = self.strategy_lr > 0 and self.trainer.global_step % self.strategy_every == 0

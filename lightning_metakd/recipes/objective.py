@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_metakd.functional import bind_loss, detach, rows
+from lightning_metakd.functional import bind_loss, detach, lesson_mean, rows
 from lightning_metakd.hypergradient import Pilot
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
@@ -66,7 +66,7 @@ class Objective:
         """What trains the strategy of a learner that adapts by loss: the quiz, through its inner steps."""
         adapted = self.adapt(theta, self.taught(strategy, episode.support, episode), episode)
         asked = self.plain(self.quiz, episode.query, episode)
-        return self.learner.outer_loss(theta, adapted, asked, episode.query)
+        return lesson_mean(asked, adapted.predict(episode.query.x))
 
     def quiz_of_pilot(self, theta: Params, strategy: Params, episode: Episode) -> Pilot:
         """What trains the strategy of other learners: half of the query rows teach, the rest is the quiz."""

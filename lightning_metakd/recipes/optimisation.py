@@ -84,9 +84,10 @@ OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], Optimisation], torch.optim
 def decay_groups(
     named: dict[str, nn.Parameter], lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Two groups: weights, which decay, and norms and biases, which do not."""
-    weights = [p for p in named.values() if p.dim() > 1]
-    others = [p for p in named.values() if p.dim() <= 1]
+    """Two groups: weights, which decay, and norms, biases and what a learner learns, which do not."""
+    decays = {n: p.dim() > 1 and not n.startswith("learner.") for n, p in named.items()}
+    weights = [p for name, p in named.items() if decays[name]]
+    others = [p for name, p in named.items() if not decays[name]]
     groups = [
         {"params": weights, "lr": lr, "weight_decay": weight_decay},
         {"params": others, "lr": lr, "weight_decay": 0.0},

@@ -3,10 +3,16 @@
 import pytest
 import torch
 
-from lightning_metakd.functional import bind, bind_loss, detach, under
+from lightning_metakd.functional import bind, bind_loss, detach, part, under
+from lightning_metakd.learners.imaml import IMAML
+from lightning_metakd.learners.logistic import Logistic
 from lightning_metakd.learners.maml import MAML
+from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
+from lightning_metakd.learners.meta_sgd import MetaSGD
 from lightning_metakd.learners.proto_maml import ProtoMAML
 from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.learners.reptile import Reptile
+from lightning_metakd.learners.ridge import Ridge
 from lightning_metakd.losses.loss import Targets, lesson
 from lightning_metakd.models.norm import make_episodic
 from tests.tiny import N_WAY, QUERIES, SmoothConv4, batch, episode
@@ -16,10 +22,17 @@ LEARNERS = {
     "FOMAML": lambda: MAML(0.1, 5, first_order=True),
     "ANIL": lambda: MAML(0.5, 5, adapts="head"),
     "BOIL": lambda: MAML(0.1, 5, adapts="body"),
+    "Meta-SGD": lambda: MetaSGD(0.1, 5),
+    "MAML++": lambda: MAMLPlusPlus(0.1, 5),
+    "Reptile": lambda: Reptile(0.1, 5),
+    "Reptile, Adam": lambda: Reptile(0.02, 5, inner_optimiser="adam"),
+    "iMAML": lambda: IMAML(0.1, 8, pull=0.5),
     "ProtoMAML": lambda: ProtoMAML(0.05, 5),
     "ProtoMAML, squared distance": lambda: ProtoMAML(0.05, 5, metric="euclidean", scale=1.0),
     "ProtoNet": ProtoNet,
     "ProtoNet, cosine": lambda: ProtoNet("cosine", 10.0, learn_scale=True),
+    "ridge": lambda: Ridge(0.1),
+    "logistic": Logistic,
 }
 each_learner = pytest.mark.parametrize("name", LEARNERS)
 
@@ -32,6 +45,7 @@ def adapt(learner, support, form="support"):
     """(network, meta parameters, adapted student)."""
     torch.manual_seed(1)
     net = make_episodic(SmoothConv4(N_WAY if learner.needs_head else 0).double(), form)
+    learner.knows(net)
     meta = {
         **under("student", detach(dict(net.named_parameters()))),
         **under("learner", detach(dict(learner.named_parameters()))),
@@ -84,7 +98,8 @@ def test_permuting_the_classes_permutes_the_answers(name, form):
         for part in ("weight", "bias"):
             meta[f"student.head.{part}"] = meta[f"student.head.{part}"][order]
     again = learner.adapt(bind(net), meta, plain(moved), moved, N_WAY)
-    torch.testing.assert_close(again.predict(task.query.x).logits, expected, rtol=1e-8, atol=1e-10)
+    found = again.predict(task.query.x).logits
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)  # L-BFGS stops there
 
 
 @each_learner
@@ -115,7 +130,7 @@ def test_with_batch_statistics_it_does():
     assert (together[:3] - first).abs().max() > 1e-3
 
 
-@each_learner
+@pytest.mark.parametrize("name", [n for n in LEARNERS if LEARNERS[n]().asks_query])
 def test_the_outer_loss_is_the_mean_of_what_is_asked(name):
     task, learner = episode(), LEARNERS[name]()
     _, meta, adapted = adapt(learner, task.support)
@@ -125,13 +140,24 @@ def test_the_outer_loss_is_the_mean_of_what_is_asked(name):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", [n for n in LEARNERS if LEARNERS[n]().adapts_by_loss])
-def test_the_trajectory_has_a_point_for_each_step(name):
-    _, _, adapted = adapt(LEARNERS[name](), batch(6, (1, 8, 8)))
+@each_learner
+def test_only_what_adapts_the_body_changes_an_embedding(name):
+    task, learner = episode(), LEARNERS[name]()
+    net, meta, adapted = adapt(learner, task.support, "running")
+    before = bind(net)(part(meta, "student"), task.query.x).embedding
+    assert learner.adapts_body != torch.equal(adapted.predict(task.query.x).embedding, before)
+
+
+DESCENDING = [MAML, MetaSGD, MAMLPlusPlus, Reptile, IMAML, ProtoMAML]
+
+
+@pytest.mark.parametrize("learner", DESCENDING)
+def test_the_trajectory_has_a_point_for_each_step(learner):
+    _, _, adapted = adapt(learner(0.1, 5), batch(6, (1, 8, 8)))
     assert len(adapted.trajectory) == 6
 
 
-@pytest.mark.parametrize("learner", [MAML, ProtoMAML])
+@pytest.mark.parametrize("learner", DESCENDING)
 def test_evaluation_may_take_more_steps_than_training(learner):
     built = learner(0.1, 2, test_steps=4)
     rows = batch(6, (1, 8, 8))
@@ -140,7 +166,7 @@ def test_evaluation_may_take_more_steps_than_training(learner):
     assert len(adapt(learner(0.1, 2).eval(), rows)[2].trajectory) == 3
 
 
-@pytest.mark.parametrize("learner", [MAML, ProtoMAML])
+@pytest.mark.parametrize("learner", DESCENDING)
 def test_a_student_that_takes_no_step_is_refused(learner):
     with pytest.raises(ValueError, match="inner_steps=0 and test_steps=5 must be at least 1"):
         learner(0.1, 0, test_steps=5)
@@ -148,7 +174,7 @@ def test_a_student_that_takes_no_step_is_refused(learner):
         learner(0.1, 5, test_steps=0)
 
 
-@pytest.mark.parametrize("learner", [MAML, ProtoMAML])
+@pytest.mark.parametrize("learner", DESCENDING)
 def test_a_rate_that_is_not_positive_is_refused(learner):
     with pytest.raises(ValueError, match=r"inner_lr=0\.0 must be positive"):
         learner(0.0)

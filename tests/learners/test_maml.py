@@ -6,10 +6,11 @@ from lightning_metakd.functional import bind, bind_loss, stop, under
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.losses.loss import lesson
 from lightning_metakd.models.norm import make_episodic
-from tests.quadratic import SIZE, Weights, bowl, no_rows
+from tests.quadratic import SIZE, bowl, on_quadratics
 from tests.tiny import N_WAY, SmoothConv4, answered, episode, gate_and_temperature
 
 LR, STEPS = 0.1, 5
+START = torch.ones(SIZE, dtype=torch.float64)
 
 
 @pytest.fixture
@@ -35,35 +36,25 @@ def adapted(net, support, told, **settings):
 @pytest.mark.parametrize("first_order", [False, True])
 def test_on_a_quadratic_the_meta_gradient_is_the_closed_form(steps, first_order):
     task, judge = bowl(1), bowl(2)
-    start = torch.ones(SIZE, dtype=torch.float64, requires_grad=True)
-    learner = MAML(LR, steps, first_order=first_order)
-    meta = {"student.w": start}
-    student = learner.adapt(Weights(), meta, task.lesson(), no_rows(), 1)
-    loss = learner.outer_loss(meta, student, judge.lesson(), no_rows())
-    (slope,) = torch.autograd.grad(loss, start)
-    shrink = torch.linalg.matrix_power(torch.eye(SIZE).double() - LR * task.curvature, steps)
-    there = task.centre + shrink @ (start.detach() - task.centre)
-    expected = judge.slope(there) if first_order else shrink @ judge.slope(there)
-    torch.testing.assert_close(student.params["w"], there, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(slope, expected, rtol=1e-12, atol=1e-14)
+    found = on_quadratics(MAML(LR, steps, first_order=first_order), task, judge)
+    there = task.after(START, LR, steps)
+    expected = judge.slope(there)
+    if not first_order:
+        expected = task.shrink(LR, steps) @ expected
+    torch.testing.assert_close(found.there, there, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(found.of["student.w"], expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_on_a_quadratic_so_is_the_gradient_of_a_weight_of_the_lesson(steps):
     task, judge = bowl(1), bowl(2)
-    start = torch.ones(SIZE, dtype=torch.float64)
     weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    learner = MAML(LR, steps)
-    student = learner.adapt(Weights(), {"student.w": start}, task.lesson(weight), no_rows(), 1)
-    loss = learner.outer_loss({}, student, judge.lesson(), no_rows())
-    (slope,) = torch.autograd.grad(loss, weight)
+    found = on_quadratics(MAML(LR, steps), task, judge, weight)
     # d/dw (1 - lr w A)^K = -K lr A (1 - lr w A)^(K - 1)
-    one_step = torch.eye(SIZE).double() - LR * 0.7 * task.curvature
-    power = torch.linalg.matrix_power
-    away = start - task.centre
-    there = task.centre + power(one_step, steps) @ away
-    change = -steps * LR * task.curvature @ power(one_step, steps - 1) @ away
-    torch.testing.assert_close(slope, judge.slope(there) @ change, rtol=1e-12, atol=0)
+    change = -steps * LR * task.curvature @ task.shrink(0.7 * LR, steps - 1)
+    change = change @ (START - task.centre)
+    expected = judge.slope(task.after(START, 0.7 * LR, steps)) @ change
+    torch.testing.assert_close(found.of["weight"], expected, rtol=1e-12, atol=0)
 
 
 def by_hand(net, support, told, moves):

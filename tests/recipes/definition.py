@@ -5,11 +5,12 @@ nothing here is differentiated twice: the derivatives that are to be checked com
 """
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize_scalar, root
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, softplus
 
@@ -62,8 +63,10 @@ def entropy_loss_margin(z: Tensor, y: Tensor) -> list[Tensor]:
 
 
 def gate(phi: Params, student: Tensor, teacher: Tensor, y: Tensor, progress: float) -> Tensor:
-    told = entropy_loss_margin(teacher, y) + entropy_loss_margin(student, y)
-    told.append((teacher.softmax(1) * student.softmax(1)).sum(1))
+    told, looks = entropy_loss_margin(teacher, y), phi["gate.net.0.weight"].shape[1] == 8
+    if looks:
+        told += entropy_loss_margin(student, y)
+    told.append((teacher.softmax(1) * (student if looks else teacher).softmax(1)).sum(1))
     told.append(torch.full_like(told[0], progress))
     hidden = torch.stack(told, 1) @ phi["gate.net.0.weight"].T + phi["gate.net.0.bias"]
     raw = hidden.tanh() @ phi["gate.net.2.weight"].T + phi["gate.net.2.bias"]
@@ -130,6 +133,7 @@ class Procedure:
         form: `support` or `batch` statistics for the query rows.
         adapts: prefix of what the inner loop moves, `""` for all; `"-head"` for all but the head.
         prototypes: whether the head is made of class means, which then adapt too (ProtoMAML).
+        rates: (theta, name, step) -> rate, where it is not `lr`.
     """
 
     form: str
@@ -137,8 +141,11 @@ class Procedure:
     steps: int = 5
     adapts: str = ""
     prototypes: bool = False
+    rates: Callable[[Params, str, int], Tensor] | None = None
 
     def moves(self, name: str) -> bool:
+        if name.startswith("learner."):
+            return False
         if self.adapts == "-head":
             return not name.startswith("head.")
         return name.startswith(self.adapts)
@@ -161,13 +168,14 @@ class Procedure:
         grads = torch.autograd.grad(loss, [at[name] for name in moving])
         return dict(zip(moving, grads, strict=True))
 
-    def moved(self, theta: Params, slope: Params) -> Params:
-        return {n: p - self.lr * slope[n] if n in slope else p for n, p in theta.items()}
+    def moved(self, theta: Params, slope: Params, k: int) -> Params:
+        rate = self.rates or (lambda theta, name, k: self.lr)
+        return {n: p - rate(theta, n, k) * slope[n] if n in slope else p for n, p in theta.items()}
 
     def trajectory(self, theta: Params, phi: Params, t: Task) -> list[Params]:
         bars = [self.start(theta, t)]
         for k in range(self.steps):
-            bars.append(self.moved(bars[-1], self.slope(bars[-1], phi, t, k)))
+            bars.append(self.moved(bars[-1], self.slope(bars[-1], phi, t, k), k))
         return bars
 
     def judged(self, theta: Params, t: Task) -> float:
@@ -183,21 +191,55 @@ class Procedure:
         """Q(theta - alpha sum_k g_k(bar theta_k, phi)), the trajectory frozen."""
         moved = self.start(theta, t)
         for k in range(self.steps):
-            moved = self.moved(moved, self.slope(bars[k], phi, t, k))
+            moved = self.moved(moved, self.slope(bars[k], phi, t, k), k)
         return self.judged(moved, t)
+
+    def after_every_step(self, theta: Params, phi: Params, t: Task) -> float:
+        """Mean of Q(theta_k) over the steps: MAML++ at the beginning of the training."""
+        points = self.trajectory(theta, phi, t)[1:]
+        return sum(self.judged(at, t) for at in points) / len(points)
+
+    def distance(self, bars: list[Params], theta: Params, phi: Params, t: Task) -> float:
+        """1/2 |theta - theta_K|^2 with the end of the trajectory frozen: Reptile."""
+        return sum((p - bars[-1][n]).square().sum().item() for n, p in theta.items()) / 2
+
+    def with_rates_of_adam(self, theta: Params, phi: Params, t: Task) -> "Procedure":
+        """The same with the rates that Adam without momentum takes from here, as numbers."""
+        at, average, rates = theta, dict.fromkeys(theta, 0.0), []
+        for k in range(self.steps):
+            slope = self.slope(at, phi, t, k)
+            average = {n: 0.999 * average[n] + 0.001 * g**2 for n, g in slope.items()}
+            unbiased = {n: v / (1 - 0.999 ** (k + 1)) for n, v in average.items()}
+            rates.append({n: self.lr / (v.sqrt() + 1e-8) for n, v in unbiased.items()})
+            at = {n: p - rates[k][n] * slope[n] for n, p in at.items()}
+        return replace(self, rates=lambda theta, name, k: rates[k][name])
+
+    def at_rest(self, theta: Params, phi: Params, t: Task, pull: float) -> float:
+        """Q at the minimum of the teaching loss plus pull/2 |w - theta|^2: iMAML."""
+        at = theta
+        for _ in range(self.steps):
+            slope = self.slope(at, phi, t, self.steps)  # progress 1
+            slope = {n: g + pull * (at[n] - theta[n]) for n, g in slope.items()}
+            at = self.moved(at, slope, 0)
+        return self.judged(at, t)
 
 
 @dataclass
 class Metric:
-    """A nearest-class-mean student, whose strategy is judged by a pilot step."""
+    """A student that answers by its embeddings, whose strategy is judged by a pilot step.
+
+    Attributes:
+        answer: (theta, support embeddings, labels, query embeddings) -> logits.
+    """
 
     form: str
     lr: float
+    answer: Callable[[Params, Tensor, Tensor, Tensor], Tensor]
 
     def logits(self, theta: Params, t: Task, rows: slice) -> Tensor:
         e, used = embed(theta, t.x)
         query, _ = embed(theta, t.query_x[rows], used if self.form == "support" else None)
-        return squared(query, means_of(e, t.y, int(t.y.max()) + 1))
+        return self.answer(theta, e, t.y, query)
 
     def taught(self, theta: Params, phi: Params, t: Task, rows: slice, **frozen: Tensor) -> Tensor:
         z = self.logits(theta, t, rows)
@@ -221,3 +263,40 @@ class Metric:
         moved = {n: p.detach() - self.lr * g for (n, p), g in zip(at.items(), grads, strict=True)}
         rows = slice(half, None)
         return at_best_scale(self.logits(moved, t, rows), t.query_y[rows])
+
+
+def by_means(theta: Params, e: Tensor, y: Tensor, query: Tensor) -> Tensor:
+    """Minus the squared distance to the class means (ProtoNet)."""
+    return squared(query, means_of(e, y, int(y.max()) + 1))
+
+
+def by_angle(theta: Params, e: Tensor, y: Tensor, query: Tensor) -> Tensor:
+    """The cosine to the class means, with a learned scale."""
+    return theta["learner.log_scale"].exp() * cosine(query, means_of(e, y, int(y.max()) + 1))
+
+
+def by_ridge(theta: Params, e: Tensor, y: Tensor, query: Tensor) -> Tensor:
+    """Regression of the labels on the embeddings."""
+    labels, one = torch.eye(int(y.max()) + 1).to(e)[y], torch.eye(e.shape[1]).to(e)
+    penalty, scale = theta["learner.log_penalty"].exp(), theta["learner.log_scale"].exp()
+    return scale * query @ torch.linalg.inv(e.T @ e + penalty * one) @ e.T @ labels
+
+
+def by_logistic_regression(theta: Params, phi: Params, t: Task, penalty: float) -> float:
+    """Query loss of the linear classifier that minimises the teaching loss on unit embeddings."""
+    e, used = embed(theta, t.x)
+    query, _ = embed(theta, t.query_x, used)
+    e, query = (rows / rows.norm(dim=1)[:, None] for rows in (e, query))
+    e, query, n_way = e.detach(), query.detach(), int(t.y.max()) + 1
+    ones = torch.ones(len(e), 1).to(e)
+
+    def slope(numbers: Any) -> Any:
+        w = torch.tensor(numbers).view(n_way, -1).requires_grad_()
+        loss = teaching(phi, torch.cat([e, ones], 1) @ w.T, t.teacher, t.y, 1.0)
+        loss = loss + penalty / (2 * len(e)) * w[:, :-1].square().sum()
+        return torch.autograd.grad(loss, w)[0].flatten().numpy()
+
+    start = torch.zeros(n_way * (e.shape[1] + 1)).double().numpy()
+    found = root(slope, start, method="lm", options={"xtol": 1e-15, "ftol": 1e-15})
+    w = torch.tensor(found.x).view(n_way, -1)
+    return cross_entropy(query @ w[:, :-1].T + w[:, -1], t.query_y).mean().item()

@@ -17,15 +17,32 @@ from torch.func import grad, vjp
 from lightning_metakd import functional
 from lightning_metakd.data.episodes import stack
 from lightning_metakd.functional import stop
+from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.learner import Learner
+from lightning_metakd.learners.logistic import Logistic
 from lightning_metakd.learners.maml import MAML
+from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
+from lightning_metakd.learners.meta_sgd import MetaSGD
 from lightning_metakd.learners.proto_maml import ProtoMAML
 from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.learners.reptile import Reptile
+from lightning_metakd.learners.ridge import Ridge
 from lightning_metakd.losses import hinton
+from lightning_metakd.losses.coefficient import Coefficient, LearnedPerSample
 from lightning_metakd.recipes import meta_kd, objective
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
-from tests.recipes.definition import Metric, Params, Procedure, Task, task
+from tests.recipes.definition import (
+    Metric,
+    Params,
+    Procedure,
+    Task,
+    by_angle,
+    by_logistic_regression,
+    by_means,
+    by_ridge,
+    task,
+)
 from tests.tiny import (
     N_WAY,
     Fixed,
@@ -42,7 +59,7 @@ INNER_RATE = (
     0.05  # small enough that five steps through batch norms of six rows stay smooth at this scale
 )
 RATE = 0.1  # of SGD without momentum, for both groups: gradient = (before - after) / RATE
-STUDENT, GATE, TEMPERATURE = "student", "gate", "temperature"
+STUDENT, LEARNER, GATE, TEMPERATURE = "student", "learner", "gate", "temperature"
 Objective = Callable[[Params, Params], float]
 
 
@@ -66,6 +83,7 @@ class Case:
     strategy: Callable[[Params, Params, list[Task]], Objective]
     form: str
     separate: bool = False
+    gate: Callable[[], Coefficient] = LearnedPerSample
     settings: dict = field(default_factory=dict)
 
 
@@ -73,14 +91,21 @@ def values(module: torch.nn.Module) -> Params:
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
+def trained(recipe: MetaKD) -> tuple[Params, Params]:
+    """(theta, phi): what the outer loop trains but the strategy, and the strategy."""
+    theta = {**values(recipe.student), **functional.under("learner", values(recipe.learner))}
+    return theta, values(recipe.loss)
+
+
 def update(case: Case) -> Update:
     """One outer update by a Trainer."""
     torch.manual_seed(3)
     n_classes = N_WAY if case.learner().needs_head else 0
-    student, loss, helper = SmoothConv4(n_classes).double(), gate_and_temperature(), teacher()
+    student, helper = SmoothConv4(n_classes).double(), teacher()
+    loss = gate_and_temperature(case.gate())
     recipe = MetaKD(
         student,
-        case.learner(),
+        case.learner().double(),
         loss,
         [helper],
         Optimisation(lr=RATE, optimiser="sgd", momentum=0.0),
@@ -90,11 +115,11 @@ def update(case: Case) -> Update:
     )
     taught, judged = ([episode(i), episode(i + 1)] for i in (0, 2))
     batch = (stack(taught), stack(judged)) if case.separate else stack(taught)
-    before = values(recipe.student), values(recipe.loss)
+    before = trained(recipe)
     trainer(max_steps=1, precision="64-true").fit(recipe, datamodule=Fixed([batch]))
     slopes = [
-        {name: (old[name] - new) / RATE for name, new in values(module).items()}
-        for old, module in zip(before, (recipe.student, recipe.loss), strict=True)
+        {name: (old[name] - p) / RATE for name, p in new.items()}
+        for old, new in zip(before, trained(recipe), strict=True)
     ]
     scale = float(helper.head.scale)
     as_tasks = [[task(e, values(helper.model), scale) for e in es] for es in (taught, judged)]
@@ -125,15 +150,15 @@ def relative_error(slope: Params, of: Callable[[Params], float], at: Params, ran
 
 
 def errors(case: Case, random: int = 1) -> dict[str, float]:
-    """Relative error of the student's, the gate's and the temperature's gradient."""
+    """Relative error of the student's, the learner's, the gate's and the temperature's gradient."""
     got = update(case)
     of_student = case.student(got.theta, got.phi, got.tasks)
     of_strategy = case.strategy(got.theta, got.phi, got.judges)
-    found = {
-        STUDENT: relative_error(
-            got.theta_slope, lambda theta: of_student(theta, got.phi), got.theta, random
+    found = {}
+    for name, theta_slope in parts(got.theta_slope).items():
+        found[name] = relative_error(
+            theta_slope, lambda theta: of_student(theta, got.phi), got.theta, random
         )
-    }
     for name, prefix in ((GATE, "gate."), (TEMPERATURE, "match.temperature")):
         slope = {n: g for n, g in got.phi_slope.items() if n.startswith(prefix)}
         found[name] = relative_error(
@@ -143,6 +168,13 @@ def errors(case: Case, random: int = 1) -> dict[str, float]:
             random if name == GATE else 0,
         )
     return found
+
+
+def parts(slope: Params) -> dict[str, Params]:
+    """What belongs to the student, and what to the learner, if it learns anything."""
+    own = {n: g for n, g in slope.items() if n.startswith("learner.")}
+    found = {STUDENT: {n: g for n, g in slope.items() if n not in own}, LEARNER: own}
+    return {name: slopes for name, slopes in found.items() if slopes}
 
 
 def mean(objective: Callable[..., float], tasks: list[Task], *extra: list) -> Objective:
@@ -180,15 +212,74 @@ def descent(
     return Case(build, objective, objective, form, separate)
 
 
-def metric(form: str, hypergradient: str) -> Case:
-    """ProtoNet: the student minimises the teaching loss, the strategy the quiz after a pilot step."""
-    defined = Metric(form, lr=0.5)
+def metric(
+    learner: Callable[[], Learner], answer: Callable, form: str, hypergradient: str, lr: float = 0.5
+) -> Case:
+    """The student minimises the teaching loss, the strategy the quiz after a pilot step."""
+    defined = Metric(form, lr, answer)
 
     def student(theta: Params, phi: Params, tasks: list[Task]) -> Objective:
         return mean(defined.student, tasks, [defined.gates(theta, phi, t) for t in tasks])
 
-    settings = {"hypergradient": hypergradient, "pilot_lr": 0.5}
-    return Case(ProtoNet, student, lambda *at: mean(defined.pilot, at[2]), form, settings=settings)
+    settings = {"hypergradient": hypergradient, "pilot_lr": lr}
+    return Case(learner, student, lambda *at: mean(defined.pilot, at[2]), form, settings=settings)
+
+
+def meta_sgd(form: str) -> Case:
+    defined = Procedure(form, 0.0, rates=lambda theta, name, k: theta[rate_of(name)])
+    objective = second(defined)
+    return Case(lambda: MetaSGD(INNER_RATE, 5), objective, objective, form)
+
+
+def maml_plus_plus(form: str) -> Case:
+    defined = Procedure(form, 0.0, rates=lambda theta, name, k: theta[rate_of(name)][k])
+
+    def student(theta: Params, phi: Params, tasks: list[Task]) -> Objective:
+        return mean(defined.after_every_step, tasks)
+
+    return Case(lambda: MAMLPlusPlus(INNER_RATE, 5), student, second(defined), form)
+
+
+def rate_of(name: str) -> str:
+    return "learner.rates." + name.replace(".", "/")
+
+
+def reptile(form: str, optimiser: str, lr: float) -> Case:
+    plain = Procedure(form, lr)
+
+    def way(theta: Params, phi: Params, t: Task) -> Procedure:
+        return plain.with_rates_of_adam(theta, phi, t) if optimiser == "adam" else plain
+
+    def objective(name: str) -> Callable[[Params, Params, list[Task]], Objective]:
+        def frozen(theta: Params, phi: Params, tasks: list[Task]) -> Objective:
+            ways = [way(theta, phi, t) for t in tasks]
+            bars = [w.trajectory(theta, phi, t) for w, t in zip(ways, tasks, strict=True)]
+            return mean(lambda w, b, *at: getattr(w, name)(b, *at), tasks, ways, bars)
+
+        return frozen
+
+    learner = partial(Reptile, lr, 5, inner_optimiser=optimiser)
+    return Case(learner, objective("distance"), objective("first_order"), form)
+
+
+def imaml(form: str) -> Case:
+    pull, steps = 8.0, 80
+    defined = Procedure(form, lr=0.08, steps=steps)
+    objective = lambda *at: mean(partial(defined.at_rest, pull=pull), at[2])  # noqa: E731
+    learner = partial(IMAML, defined.lr, steps, pull=pull, solver_steps=30)
+    return Case(learner, objective, objective, form)
+
+
+def logistic() -> Case:
+    """A gate that looks at the teacher alone: the fit is then a minimum."""
+    objective = lambda *at: mean(partial(by_logistic_regression, penalty=0.5), at[2])  # noqa: E731
+    learner = partial(Logistic, penalty=0.5, max_steps=500, solver_steps=30)
+    gate = partial(LearnedPerSample, student_signals=False)
+    return Case(learner, objective, objective, "support", gate=gate)
+
+
+def cosine_proto_net() -> Learner:
+    return ProtoNet("cosine", 10.0, learn_scale=True)
 
 
 def proto_maml(**settings) -> Learner:
@@ -207,9 +298,19 @@ CASES = {
     "BOIL, first order": descent(partial(MAML, adapts="body"), "batch", first, adapts="-head"),
     "ProtoMAML": descent(proto_maml, "support", prototypes=True),
     "ProtoMAML, first order": descent(proto_maml, "support", first, prototypes=True),
-    "ProtoNet, tangent": metric("support", "tangent"),
-    "ProtoNet, tangent, batch statistics": metric("batch", "tangent"),
-    "ProtoNet, unrolled": metric("support", "unrolled"),
+    "Meta-SGD": meta_sgd("support"),
+    "MAML++": maml_plus_plus("support"),
+    "MAML++, batch statistics": maml_plus_plus("batch"),
+    "Reptile": reptile("support", "sgd", INNER_RATE),
+    "Reptile, Adam": reptile("support", "adam", 0.01),
+    "iMAML": imaml("support"),
+    "logistic": logistic(),
+    "ProtoNet, tangent": metric(ProtoNet, by_means, "support", "tangent"),
+    "ProtoNet, tangent, batch statistics": metric(ProtoNet, by_means, "batch", "tangent"),
+    "ProtoNet, unrolled": metric(ProtoNet, by_means, "support", "unrolled"),
+    "ProtoNet, cosine": metric(cosine_proto_net, by_angle, "support", "tangent"),
+    "ridge, tangent": metric(Ridge, by_ridge, "support", "tangent", lr=0.05),
+    "ridge, unrolled": metric(Ridge, by_ridge, "support", "unrolled", lr=0.05),
 }
 
 

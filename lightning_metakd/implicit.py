@@ -1,0 +1,90 @@
+"""Differentiate what a solver found, without differentiating the solver.
+
+Where r(w*; rest) = 0, the implicit function theorem gives dw*/d rest = -J^{-1} dr/d rest with J = dr/dw.
+Backward solves J^T u = slope and passes -u to r, so that neither the steps of the solver nor J are ever
+stored. The system is solved by GMRES (Saad, Schultz 1986), which unlike conjugate gradients asks for
+neither symmetry (a coefficient that looks at the student breaks it) nor definiteness (a network's loss
+has none).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.func import vjp
+
+from lightning_metakd.functional import detach
+from lightning_metakd.types import Params
+
+Residual = Callable[[Params], Params]
+BREAKDOWN = 1e-6
+"""A new direction shorter than this, beside the product it comes from, adds nothing but rounding."""
+
+
+def gmres(
+    apply: Callable[[Tensor], Tensor], right: Float[Tensor, " d"], iterations: int
+) -> Float[Tensor, " d"]:
+    """The w in the Krylov space of `iterations` products for which |apply(w) - right| is smallest."""
+    length = right.norm()
+    if not length:
+        return torch.zeros_like(right)
+    basis, images = [right / length], list[Tensor]()
+    while len(images) < iterations:
+        images.append(apply(basis[-1]))
+        new = images[-1]
+        for _ in range(2):  # the second time mends what rounding left of the first
+            for known in basis:
+                new = new - (known @ new) * known
+        if new.norm() <= BREAKDOWN * images[-1].norm():
+            break
+        basis.append(new / new.norm())
+    image = torch.stack(images, dim=1)  # [d k]
+    weights = torch.linalg.lstsq(image, right[:, None]).solution[:, 0]
+    return torch.stack(basis[: len(images)], dim=1) @ weights
+
+
+class Solution(torch.autograd.Function):
+    """The root, whose gradient goes to the residual."""
+
+    @staticmethod
+    def forward(ctx: Any, solve: Callable[[Tensor], Tensor], root: Tensor, left: Tensor) -> Tensor:
+        ctx.solve = solve
+        return root.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, -ctx.solve(slope)
+
+
+def flat(params: Params) -> Float[Tensor, " d"]:
+    """All numbers in one row."""
+    return torch.cat([p.flatten() for p in params.values()])
+
+
+def like(row: Float[Tensor, " d"], params: Params) -> dict[str, Tensor]:
+    """The inverse of `flat`."""
+    parts = row.split([p.numel() for p in params.values()])
+    return {n: part.view_as(p) for (n, p), part in zip(params.items(), parts, strict=True)}
+
+
+def solution(residual: Residual, root: Params, iterations: int) -> dict[str, Tensor]:
+    """`root` as a differentiable function of all that its equation is closed over.
+
+    Args:
+        residual: w -> r(w), zero at the root; the graph to start, embedding or strategy passes through it.
+        root: what a solver found; the error of the gradient is of the order of r(root).
+        iterations: products with J^T in backward.
+    """
+    root = detach(root)
+    if not torch.is_grad_enabled():
+        return root
+
+    def solve(slope: Tensor) -> Tensor:
+        _, pull_back = vjp(residual, root)  # type: ignore[misc]
+        return gmres(lambda u: flat(pull_back(like(u, root))[0]), slope, iterations)
+
+    return like(Solution.apply(solve, flat(root), flat(residual(root))), root)

@@ -1,0 +1,71 @@
+"""iMAML: the meta-gradient at the end of the inner loop, whatever the way there.
+
+Rajeswaran, Finn, Kakade, Levine (2019), "Meta-Learning with Implicit Gradients", arXiv:1909.04630. The
+student minimises the lesson plus half the squared distance to its start times `pull`; at that minimum
+the gradient of the query loss in the start is (1 + H / pull)^{-1} times that in the adapted weights, H
+the Hessian of the lesson. Memory does not grow with the inner steps, and nothing depends on their rate
+or number once they have arrived. The paper solves the linear system by conjugate gradients, here it is
+GMRES (see implicit.py), and the strategy gets its gradient from the same system.
+"""
+
+import torch
+from torch import Tensor
+
+from lightning_metakd.functional import after, detach, lesson_gradient, lesson_mean, part, step
+from lightning_metakd.implicit import solution
+from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
+from lightning_metakd.types import Batch, Forward, Lesson, Params
+
+
+class IMAML(Learner):
+    """Descent to the minimum of the lesson near the start, differentiated implicitly.
+
+    Args:
+        inner_lr: step size of the inner loop, > 0, below 2 / (curvature + pull).
+        inner_steps: inner steps in training, enough to come near the minimum.
+        test_steps: inner steps in evaluation; None takes as many as in training.
+        pull: weight of half the squared distance to the start, > 0 (the paper's lambda).
+        solver_steps: products with the Hessian for one meta-gradient.
+    """
+
+    adapts_by_loss = True
+    adapts_body = True
+    needs_head = True
+
+    def __init__(
+        self,
+        inner_lr: float = 0.1,
+        inner_steps: int = 16,
+        test_steps: int | None = None,
+        pull: float = 2.0,
+        solver_steps: int = 5,
+    ) -> None:
+        super().__init__()
+        if pull <= 0 or solver_steps < 1:
+            raise ValueError(
+                f"pull={pull} must be positive and solver_steps={solver_steps} at least 1; the paper takes "
+                "2 and 5."
+            )
+        self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
+        self.inner_lr, self.inner_steps = inner_lr, inner_steps
+        self.pull, self.solver_steps = pull, solver_steps
+
+    def adapt(
+        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+    ) -> Adapted:
+        student, x = part(meta, "student"), support.x
+        end = next(iter(student.values())).new_ones(())  # one objective, hence one progress
+
+        def slope(at: Params) -> Params:
+            grads = lesson_gradient(lambda params: forward(params, x), at, lesson, end)
+            return {n: grads[n] + self.pull * (p - student[n]) for n, p in at.items()}
+
+        trajectory = [detach(student)]
+        with torch.no_grad():
+            for _ in range(self.inner_steps if self.training else self.test_steps):
+                trajectory.append(step(trajectory[-1], slope(trajectory[-1]), self.inner_lr))
+        adapted = solution(slope, trajectory[-1], self.solver_steps)
+        return Adapted(adapted, after(forward, x), tuple(trajectory))
+
+    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
+        return lesson_mean(lesson, adapted.predict(query.x))

@@ -1,0 +1,120 @@
+"""Logistic regression as the last layer.
+
+Tian, Wang, Krishnan, Tenenbaum, Isola (2020), "Rethinking Few-Shot Image Classification: a Good
+Embedding Is All You Need?", arXiv:2003.11539: train a classifier on all base classes, then answer an
+episode by logistic regression on the embeddings of its support set, scaled to length one. As scikit-learn
+writes it, the weights minimise the sum of the rows' losses plus half their squares times `penalty`
+(= 1 / C); the intercept is free.
+
+Here the minimum is differentiated implicitly, so that the head may also be meta-trained (Bertinetto
+2019, arXiv:1805.08136, LR-D2), and the rows' losses are those of the lesson, so that a teacher can
+help it.
+"""
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value
+
+from lightning_metakd.functional import lesson_gradient, lesson_mean, part, stop
+from lightning_metakd.heads import unit
+from lightning_metakd.implicit import flat, like, solution
+from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+
+MEMORY = 20
+"""Steps from which L-BFGS guesses the curvature."""
+
+
+def linear(params: Params, embedding: Tensor) -> Tensor:
+    """Logits [n, c] of weight [c, d] and bias [c]."""
+    return embedding @ params["weight"].T + params["bias"]
+
+
+def fit(lesson: Lesson, seen: Output, penalty: float, n_way: int, steps: int) -> Params:
+    """The minimum by L-BFGS, without graph."""
+    seen = stop(seen)
+    rows, end = len(seen.embedding), seen.embedding.new_ones(())
+    start = {
+        "weight": seen.embedding.new_zeros(n_way, seen.embedding.shape[1]),
+        "bias": seen.embedding.new_zeros(n_way),
+    }
+
+    def loss(row: Tensor) -> Tensor:
+        params = like(row, start)
+        answer = seen._replace(logits=linear(params, seen.embedding))
+        told = lesson_mean(lesson, answer, end)
+        return told + penalty / (2 * rows) * params["weight"].square().sum()
+
+    at = flat(start)
+    optimiser = torch.optim.LBFGS(
+        [at],
+        max_iter=steps,
+        history_size=MEMORY,
+        tolerance_grad=100 * torch.finfo(at.dtype).eps,
+        tolerance_change=0.0,  # until the line search sees rounding alone
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> float:
+        with torch.no_grad():  # a graph to the strategy is not wanted here
+            at.grad, value = grad_and_value(loss)(at)
+        return float(value)
+
+    optimiser.step(closure)
+    return like(at.detach(), start)
+
+
+class Logistic(Learner):
+    """Logistic regression on embeddings of length one.
+
+    Args:
+        penalty: weight of half the squared weights beside the sum of the rows' losses, > 0; scikit-learn's
+            1 / C.
+        max_steps: most steps of L-BFGS.
+        solver_steps: products with the Hessian for one meta-gradient.
+    """
+
+    adapts_by_loss = True
+    adapts_body = False
+    needs_head = False
+
+    def __init__(self, penalty: float = 1.0, max_steps: int = 100, solver_steps: int = 20) -> None:
+        super().__init__()
+        if penalty <= 0:
+            raise ValueError(
+                f"penalty={penalty} must be positive; without it the weights grow for ever."
+            )
+        if max_steps < 1 or solver_steps < 1:
+            raise ValueError(
+                f"max_steps={max_steps} and solver_steps={solver_steps} must be at least 1."
+            )
+        self.penalty, self.max_steps, self.solver_steps = penalty, max_steps, solver_steps
+
+    def adapt(
+        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+    ) -> Adapted:
+        student = part(meta, "student")
+        seen, statistics = forward.observe(student, support.x)
+        seen = seen._replace(embedding=unit(seen.embedding))
+        end, rows = seen.embedding.new_ones(()), len(support.y)
+
+        def slope(head: Params) -> Params:
+            def answer(params: Params) -> Output:
+                return seen._replace(logits=linear(params, seen.embedding))
+
+            grads = lesson_gradient(answer, head, lesson, end)
+            pull = self.penalty / rows * head["weight"]
+            return {"weight": grads["weight"] + pull, "bias": grads["bias"]}
+
+        head = solution(
+            slope, fit(lesson, seen, self.penalty, n_way, self.max_steps), self.solver_steps
+        )
+
+        def answer(params: Params, x: Tensor) -> Output:
+            found = forward({**params, **statistics}, x)
+            return found._replace(logits=linear(head, unit(found.embedding)))
+
+        return Adapted(student, answer, (student,))
+
+    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
+        return lesson_mean(lesson, adapted.predict(query.x))

@@ -1,0 +1,90 @@
+"""MAML++: a learned rate for each layer and step, and a loss after every step.
+
+Antoniou, Edwards, Storkey (2019), "How to train your MAML", arXiv:1810.09502. Of its six changes to
+MAML two are here: learned rates per layer and per step (section 4, LSLR), and the multi-step loss,
+which asks the student after each inner step, with weights that move to the last one while the
+training goes on (MSL). The authors' code keeps 3 % of a step's share until the last step alone counts;
+here the shares go to zero on a straight line.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lightning_metakd.functional import lesson_mean, part
+from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
+from lightning_metakd.learners.maml import adapt_by_descent
+from lightning_metakd.learners.meta_sgd import as_key
+from lightning_metakd.models.model import Model
+from lightning_metakd.types import Batch, Forward, Lesson, Params
+
+
+def step_weights(steps: int, done: float) -> Float[Tensor, " steps"]:
+    """Weights of the losses after each step: equal at done=0, all on the last at done=1; their sum is 1."""
+    weights = torch.full((steps,), (1 - done) / steps)
+    weights[-1] = 1 - weights[:-1].sum()
+    return weights
+
+
+class MAMLPlusPlus(Learner):
+    """MAML with learned rates and a loss after every step.
+
+    Learnable: for each tensor of the student a rate per inner step.
+
+    Args:
+        inner_lr: where every rate starts, > 0.
+        inner_steps: inner steps in training, >= 1.
+        test_steps: inner steps in evaluation, those beyond `inner_steps` at the last one's rates; None
+            takes as many as in training.
+        first_order: leave out second derivatives.
+        multi_step_until: part of the training, in [0, 1], in which the earlier steps are asked too.
+    """
+
+    adapts_by_loss = True
+    adapts_body = True
+    needs_head = True
+    asks_query = False
+
+    def __init__(
+        self,
+        inner_lr: float = 0.01,
+        inner_steps: int = 5,
+        test_steps: int | None = None,
+        first_order: bool = False,
+        multi_step_until: float = 0.15,
+    ) -> None:
+        super().__init__()
+        if not 0 <= multi_step_until <= 1:
+            raise ValueError(
+                f"multi_step_until={multi_step_until} must be in [0, 1], a part of the training; 0 asks "
+                "after the last step alone."
+            )
+        self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
+        self.inner_lr, self.inner_steps, self.first_order = inner_lr, inner_steps, first_order
+        self.multi_step_until, self.progress = multi_step_until, 0.0
+        self.rates = nn.ParameterDict()
+
+    def knows(self, student: Model) -> None:
+        for name, p in student.named_parameters():
+            rates = p.new_full((self.inner_steps,), self.inner_lr)
+            self.rates[as_key(name)] = nn.Parameter(rates)
+
+    def advance(self, progress: float) -> None:
+        self.progress = progress
+
+    def adapt(
+        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+    ) -> Adapted:
+        student, learned = part(meta, "student"), part(meta, "learner.rates")
+        steps = self.inner_steps if self.training else self.test_steps
+        last = self.inner_steps - 1
+        rates = [{n: learned[as_key(n)][min(k, last)] for n in student} for k in range(steps)]
+        return adapt_by_descent(forward, student, lesson, support.x, rates, self.first_order)
+
+    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
+        if not self.training or self.progress >= self.multi_step_until:
+            return lesson_mean(lesson, adapted.predict(query.x))
+        losses = torch.stack(
+            [lesson_mean(lesson, adapted.answer(at, query.x)) for at in adapted.trajectory[1:]]
+        )
+        return losses @ step_weights(len(losses), self.progress / self.multi_step_until).to(losses)

@@ -1,0 +1,78 @@
+"""Ridge regression as the last layer, in closed form.
+
+Bertinetto, Henriques, Torr, Vedaldi (2019), "Meta-learning with differentiable closed-form solvers",
+arXiv:1805.08136 (R2-D2). The labels are regressed on the embeddings of the support set, and the outer
+loop differentiates the solution. The linear system has the size of the support set or of the
+embedding, whichever is smaller (Woodbury, eq. 5). Scale and penalty are learned. The paper adds a
+learned constant to all logits, which no softmax sees. Nothing adapts by a loss, so a teacher acts on
+the query rows.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lightning_metakd.functional import is_class, lesson_mean, part
+from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+
+
+def ridge_weights(
+    embedding: Float[Tensor, "s d"], targets: Float[Tensor, "s c"], penalty: Float[Tensor, ""]
+) -> Float[Tensor, "d c"]:
+    """argmin_W |X W - Y|^2 + penalty |W|^2."""
+    s, d = embedding.shape
+    one = torch.eye(min(s, d), dtype=embedding.dtype, device=embedding.device)
+    if s < d:
+        gram = embedding @ embedding.T + penalty * one
+        return embedding.T @ torch.linalg.solve(gram, targets)
+    gram = embedding.T @ embedding + penalty * one
+    return torch.linalg.solve(gram, embedding.T @ targets)
+
+
+class Ridge(Learner):
+    """Regression of the labels on the embeddings.
+
+    Learnable: log penalty and log scale.
+
+    Args:
+        penalty: where the weight of the squared weights starts, > 0.
+        scale: where the factor on the logits starts, > 0; the regression itself answers about 0 to 1.
+        learn: whether the outer loop learns both.
+    """
+
+    adapts_by_loss = False
+    adapts_body = False
+    needs_head = False
+
+    def __init__(self, penalty: float = 1.0, scale: float = 10.0, learn: bool = True) -> None:
+        super().__init__()
+        if penalty <= 0 or scale <= 0:
+            raise ValueError(f"penalty={penalty} and scale={scale} must be positive.")
+        for name, value in (("log_penalty", penalty), ("log_scale", scale)):
+            start = torch.tensor(math.log(value))
+            if learn:
+                self.register_parameter(name, nn.Parameter(start))
+            else:
+                self.register_buffer(name, start)
+
+    def adapt(
+        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+    ) -> Adapted:
+        student = part(meta, "student")
+        own = {**dict(self.named_buffers()), **part(meta, "learner")}
+        seen, statistics = forward.observe(student, support.x)
+        targets = is_class(support.y, n_way).to(seen.embedding)
+        weights = ridge_weights(seen.embedding, targets, own["log_penalty"].exp())
+        scale = own["log_scale"].exp()
+
+        def answer(params: Params, x: Tensor) -> Output:
+            found = forward({**params, **statistics}, x)
+            return found._replace(logits=scale * (found.embedding @ weights))
+
+        return Adapted(student, answer, (student,))
+
+    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
+        return lesson_mean(lesson, adapted.predict(query.x))
