@@ -30,10 +30,10 @@ from lightning_metakd.callbacks.saving import SaveConfig
 from lightning_metakd.callbacks.strategy_report import StrategyReport
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.datamodules import SourceData
-from lightning_metakd.loggers import with_run_logger
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
 from lightning_metakd.terminal import plainly, tidy_terminal, told
+from lightning_metakd.wandb_logger import with_run_logger
 from lightning_metakd.words import (
     experiment_name,
     refuse_settings,

@@ -5,14 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchmetrics.functional.classification import multiclass_calibration_error
 
+from lightning_metakd.calibration import Calibration
 from lightning_metakd.metrics import (
-    Calibration,
     EpisodeRows,
     accuracy,
     agreement,
-    expected_calibration_error,
     forgetting,
     interval,
     nll,
@@ -92,38 +90,6 @@ def test_accuracy_agreement_and_nll_have_their_closed_forms():
     expected = -np.log(probs[np.arange(4), y] / probs.sum(1)).mean()
     assert nll(logits, y) == pytest.approx(expected, rel=1e-12)
     assert nll(torch.zeros(4, 3), y) == pytest.approx(math.log(3), rel=1e-12)
-
-
-@pytest.mark.parametrize("bins", [1, 10, 15])
-def test_calibration_error_is_that_of_torchmetrics(bins):
-    generator = torch.Generator().manual_seed(bins)
-    probs = torch.randn(500, 5, generator=generator).mul(2).softmax(-1).double()
-    y = torch.randint(5, (500,), generator=generator)
-    expected = multiclass_calibration_error(probs, y, num_classes=5, n_bins=bins)
-    assert expected_calibration_error(probs, y, bins) == pytest.approx(float(expected), rel=1e-6)
-
-
-def test_calibration_error_of_a_sure_and_wrong_network_is_one():
-    probs = torch.eye(3)
-    assert expected_calibration_error(probs, torch.tensor([1, 2, 0])) == 1
-    assert expected_calibration_error(probs, torch.tensor([0, 1, 2])) == 0
-
-
-def test_calibration_error_refuses_logits_and_empty_input():
-    with pytest.raises(ValueError, match="probs takes probabilities, apply softmax to logits"):
-        expected_calibration_error(torch.tensor([[3.0, 1.0]]), torch.tensor([0]))
-    with pytest.raises(ValueError, match="bins=0 leaves nothing to count in; choose bins >= 1"):
-        expected_calibration_error(torch.tensor([[0.5, 0.5]]), torch.tensor([0]), 0)
-    with pytest.raises(ValueError, match="calibration of 0 rows does not exist"):
-        expected_calibration_error(torch.empty(0, 2), torch.empty(0, dtype=torch.long))
-
-
-def test_calibration_over_episodes_is_that_of_all_rows_at_once():
-    probs, y = torch.rand(60, 4).softmax(-1), torch.randint(4, (60,))
-    pooled = Calibration()
-    for part in (slice(0, 7), slice(7, 41), slice(41, 60)):
-        pooled.update(probs[part], y[part])
-    assert pooled.compute() == expected_calibration_error(probs, y)
 
 
 def test_forgetting_is_best_minus_last():

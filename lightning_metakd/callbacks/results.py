@@ -18,7 +18,8 @@ from torch import Tensor
 
 import lightning_metakd
 from lightning_metakd.files import file_sha256, written_whole
-from lightning_metakd.loggers import keep_file, rehearsed, run_directory
+from lightning_metakd.loggers import rehearsed, run_directory
+from lightning_metakd.wandb_logger import keep_file
 
 KEYS = tuple(
     """

@@ -6,7 +6,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metakd.files import written_whole
-from lightning_metakd.loggers import keep_file, run_directory
+from lightning_metakd.loggers import run_directory
+from lightning_metakd.wandb_logger import keep_file
 
 GAINS = 5
 """So many entries in a row of a negative gain are no accident."""

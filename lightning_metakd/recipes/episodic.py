@@ -10,11 +10,11 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lightning_metakd.bank import Bank, Recall, by_number
+from lightning_metakd.calibration import Calibration
 from lightning_metakd.functional import bind, bind_loss, detach, under
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
 from lightning_metakd.metrics import (
-    Calibration,
     EpisodeRows,
     accuracy,
     agreement,
