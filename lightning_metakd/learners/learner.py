@@ -50,6 +50,9 @@ class Learner(nn.Module, ABC):
     asks_query: bool = True
     """Whether the outer loss is the lesson on the query rows, so that it can judge a strategy too."""
 
+    runs_together: bool = True
+    """Whether several tasks may adapt in one `torch.func.vmap`: no solver looks at its numbers."""
+
     def knows(self, student: Model) -> None:
         """Told once whom it adapts; a learner with rates for each parameter makes them here."""
 

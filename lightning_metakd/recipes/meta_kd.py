@@ -19,6 +19,7 @@ from lightning_metakd.recipes.episodic import Episodic
 from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import LISTEN_EVERY
+from lightning_metakd.recipes.tasks import mean_over_tasks
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Episode, Params
@@ -45,6 +46,8 @@ class MetaKD(Episodic):
         pilot_lr: step of the pilot by which those learners judge a strategy.
         teacher_at_test: whether the teachers help the student adapt in evaluation too.
         strategy_on_seen_classes: allow a strategy to be learned on classes that a teacher was trained on.
+        tasks_at_once: episodes of a meta-batch that run together, by vmap; null is 1 on a CPU, where more
+            is slower, and all of them elsewhere, if the learner can.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class MetaKD(Episodic):
         pilot_lr: float = 0.01,
         teacher_at_test: bool = False,
         strategy_on_seen_classes: bool = False,
+        tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(
             student,
@@ -83,6 +87,15 @@ class MetaKD(Episodic):
             )
         if strategy_every < 1:
             raise ValueError(f"strategy_every={strategy_every} must be at least 1.")
+        if tasks_at_once is not None and tasks_at_once < 1:
+            raise ValueError(f"tasks_at_once={tasks_at_once} must be at least 1.")
+        self.runs_together = learner.runs_together and norm != "tracked"
+        if tasks_at_once is not None and tasks_at_once > 1 and not self.runs_together:
+            raise ValueError(
+                f"tasks_at_once={tasks_at_once} does not go with learner={type(learner).__name__} and "
+                f"norm={norm}; leave it out, or set it to 1."
+            )
+        self.tasks_at_once = tasks_at_once
         self.strategy_every = strategy_every
         self.strategy_on_seen_classes = strategy_on_seen_classes
         self.one_pass = learner.adapts_by_loss and learner.asks_query and quiz is None
@@ -130,6 +143,14 @@ class MetaKD(Episodic):
                     "model.strategy_on_seen_classes to true."
                 )
 
+    @property
+    def at_once(self) -> int:
+        """Episodes of a meta-batch that run together."""
+        if self.tasks_at_once is not None:
+            return self.tasks_at_once
+        alone = self.device.type == "cpu" or not self.runs_together
+        return 1 if alone else int(self.data.meta_batch_size)
+
     def objective(self) -> Objective:
         """The pure part, bound to the modules as they are now."""
         return Objective(
@@ -152,23 +173,25 @@ class MetaKD(Episodic):
         one_pass = learns and judges is None and self.one_pass
         told = strategy if one_pass else detach(strategy)
         with follow_statistics(self.student, self.trainer.strategy.reduce):
-            losses = [objective.student_loss(theta, told, episode) for episode in taught]
-        scalar = student_loss = torch.stack(losses).mean()
+            (student_loss,) = mean_over_tasks(
+                lambda *at: (objective.student_loss(*at),), theta, told, taught, self.at_once
+            )
+        scalar = student_loss
         if learns and not one_pass:
             judging = taught if judges is None else [self.asked(e) for e in each(judges)]
             scalar = student_loss + self.strategy_loss(objective, theta, strategy, judging)
         self.outer_update(scalar, idle=() if learns else tuple(strategy.values()))
         self.latest = taught[0]
         self.listen_to(objective, theta, strategy, taught[0])
-        self.log("train/outer_loss", student_loss.detach(), batch_size=len(losses))
+        self.log("train/outer_loss", student_loss.detach(), batch_size=len(taught))
 
     def strategy_loss(
         self, objective: Objective, theta: Params, strategy: Params, judging: list[Episode]
     ) -> Tensor:
         """The quiz, whose gradient reaches the strategy alone."""
-        quizzes = [objective.strategy_loss(theta, strategy, episode) for episode in judging]
-        loss = torch.stack([loss for loss, _ in quizzes]).mean()
-        gain = torch.stack([gain for _, gain in quizzes]).mean()
+        loss, gain = mean_over_tasks(
+            objective.strategy_loss, detach(theta), strategy, judging, self.at_once
+        )
         log = {"train/quiz_loss": loss.detach(), "strategy/pilot_gain": gain}
         self.log_dict(log, batch_size=len(judging))
         return loss

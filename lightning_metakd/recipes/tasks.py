@@ -1,0 +1,75 @@
+"""The mean of a loss over the tasks of a meta-batch, one by one or several at once.
+
+Every part is differentiated as soon as it is computed and its graph dropped, so that memory does not grow
+with the meta-batch, only with the tasks that run at once. What comes back is still one scalar, whose
+gradient is known already: it is scaled, averaged over processes and clipped like any other.
+
+One by one is fastest on a CPU, whose caches several tasks would overflow; on a GPU `torch.func.vmap` runs
+them in the same kernels. Both give the same gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.func import vmap
+from torch.utils._pytree import tree_map
+
+from lightning_metakd.types import Episode, Params
+
+TaskLoss = Callable[[Params, Params, Episode], tuple[Tensor, ...]]
+"""(theta, strategy, episode) -> scalars: the loss first, then what is only reported."""
+
+
+class Known(torch.autograd.Function):
+    """A value whose gradients in some leaves are known."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, grads: Sequence[Tensor | None], *leaves: Tensor) -> Tensor:
+        ctx.grads = grads
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(None if g is None else slope * g for g in ctx.grads)
+
+
+def mean_over_tasks(
+    loss: TaskLoss, theta: Params, strategy: Params, episodes: Sequence[Episode], at_once: int = 1
+) -> tuple[Tensor, ...]:
+    """Mean loss, differentiable once in the leaves among theta and strategy, and the other means.
+
+    Args:
+        at_once: tasks in one call of `vmap`; 1 is a plain loop.
+    """
+    leaves = [p for p in (*theta.values(), *strategy.values()) if p.requires_grad]
+    grads: list[Tensor | None] = [None] * len(leaves)
+    means: list[Tensor] = []
+    for first in range(0, len(episodes), at_once):
+        some = episodes[first : first + at_once]
+        found = run(loss, theta, strategy, some)
+        share = len(some) / len(episodes)
+        slopes = torch.autograd.grad(share * found[0], leaves, allow_unused=True)
+        grads = [added(g, slope) for g, slope in zip(grads, slopes, strict=True)]
+        values = [share * value.detach() for value in found]
+        means = [m + v for m, v in zip(means, values, strict=True)] if means else values
+    return Known.apply(means[0], grads, *leaves), *means[1:]
+
+
+def run(
+    loss: TaskLoss, theta: Params, strategy: Params, episodes: Sequence[Episode]
+) -> tuple[Tensor, ...]:
+    """Means over a few tasks."""
+    if len(episodes) == 1:
+        return loss(theta, strategy, episodes[0])
+    together = tree_map(lambda *leaves: torch.stack(leaves), *episodes)
+    found = vmap(loss, in_dims=(None, None, 0))(theta, strategy, together)
+    return tuple(value.mean() for value in found)
+
+
+def added(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """The sum of two gradients, one of which may be missing."""
+    return b if a is None else a if b is None else a + b

@@ -1,0 +1,114 @@
+import pytest
+import torch
+
+from lightning_metakd.functional import bind, bind_loss, detach, under
+from lightning_metakd.hypergradient import tangent
+from lightning_metakd.losses.loss import CalibratedTargets
+from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.recipes.objective import Objective
+from lightning_metakd.recipes.tasks import mean_over_tasks
+from tests.learners.test_learners import LEARNERS
+from tests.recipes.runs import episodes, meta_kd
+from tests.tiny import N_WAY, SmoothConv4, answered, episode, gate_and_temperature, trainer
+
+TOGETHER = [name for name in LEARNERS if LEARNERS[name]().runs_together]
+
+
+class Case:
+    """An objective with leaves, and three tasks with teachers."""
+
+    def __init__(self, name):
+        learner, loss = LEARNERS[name]().double(), gate_and_temperature()
+        net = make_episodic(SmoothConv4(N_WAY if learner.needs_head else 0).double(), "support")
+        learner.knows(net)
+        self.objective = Objective(
+            learner, bind(net), bind_loss(loss), CalibratedTargets(), tangent, 0.1
+        )
+        theta = {
+            **under("student", dict(net.named_parameters())),
+            **under("learner", dict(learner.named_parameters())),
+        }
+        self.theta = {n: p.detach().double().requires_grad_() for n, p in theta.items()}
+        self.strategy = {n: p.detach().requires_grad_() for n, p in loss.named_parameters()}
+        self.tasks = []
+        for i in range(3):
+            task = episode(i)
+            self.tasks.append(
+                task._replace(support=answered(task.support), query=answered(task.query))
+            )
+
+    def student(self, *at):
+        return (self.objective.student_loss(*at),)
+
+    def slopes(self, losses, leaves):
+        return torch.autograd.grad(losses[0], list(leaves.values()), allow_unused=True)
+
+
+def by_hand(loss, theta, strategy, tasks):
+    """One graph over all tasks."""
+    found = zip(*[loss(theta, strategy, task) for task in tasks], strict=True)
+    return tuple(torch.stack(values).mean() for values in found)
+
+
+def check(found, expected):
+    assert [g is None for g in found] == [g is None for g in expected]
+    one, other = (
+        torch.cat([g.flatten() for g in slopes if g is not None]) for slopes in (found, expected)
+    )
+    assert (one - other).norm() < 1e-8 * other.norm()  # Adam divides rounding by 1e-8
+
+
+@pytest.mark.parametrize("at_once", [1, 2])  # of three: two together, then one
+@pytest.mark.parametrize("name", TOGETHER)
+def test_all_ways_give_the_same_gradients(name, at_once):
+    case = Case(name)
+    quiet = detach(case.strategy)
+    expected = by_hand(case.student, case.theta, quiet, case.tasks)
+    found = mean_over_tasks(case.student, case.theta, quiet, case.tasks, at_once)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=0)
+    check(case.slopes(found, case.theta), case.slopes(expected, case.theta))
+
+    at = detach(case.theta), case.strategy, case.tasks
+    expected = by_hand(case.objective.strategy_loss, *at)
+    found = mean_over_tasks(case.objective.strategy_loss, *at, at_once)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-8, atol=1e-12)
+    check(case.slopes(found, case.strategy), case.slopes(expected, case.strategy))
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNERS if name not in TOGETHER])
+def test_a_learner_with_a_solver_runs_task_by_task(name):
+    case = Case(name)
+    expected = by_hand(case.student, case.theta, case.strategy, case.tasks)
+    found = mean_over_tasks(case.student, case.theta, case.strategy, case.tasks)
+    check(case.slopes(found, case.theta), case.slopes(expected, case.theta))
+    with pytest.raises(
+        ValueError,
+        match=f"tasks_at_once=2 does not go with .*{type(case.objective.learner).__name__}",
+    ):
+        meta_kd(LEARNERS[name](), tasks_at_once=2)
+
+
+def test_the_gradient_scales_and_adds_up_as_any_other():
+    case = Case("FOMAML")
+    at = case.theta, detach(case.strategy), case.tasks
+    (loss,), (again,) = (mean_over_tasks(case.student, *at) for _ in range(2))
+    whole = case.slopes((2 * loss + again,), case.theta)
+    check(whole, [3 * g for g in case.slopes(mean_over_tasks(case.student, *at), case.theta)])
+
+
+@pytest.mark.parametrize("at_once", [2, None])
+def test_a_recipe_trains_the_same_in_either_way(at_once):
+    ends = []
+    for given in (1, at_once):
+        torch.manual_seed(1)
+        recipe = meta_kd(tasks_at_once=given)
+        trainer(max_steps=2, max_epochs=2).fit(recipe, datamodule=episodes())
+        assert recipe.at_once == (given or 1)  # of a CPU
+        ends.append(dict(recipe.named_parameters()))
+    for name, p in ends[0].items():
+        torch.testing.assert_close(p, ends[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_no_task_at_once_is_refused():
+    with pytest.raises(ValueError, match="tasks_at_once=0 must be at least 1"):
+        meta_kd(tasks_at_once=0)
