@@ -7,6 +7,7 @@ learned travels in flat dictionaries. Nothing here mutates a module or an argume
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils._pytree import tree_map
 
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import EpisodicNorm
+from lightning_metakd.recompute import recomputed
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 Rates = float | Tensor | Params
@@ -173,17 +175,28 @@ def descend(
     lesson: Lesson,
     rates: Sequence[Rates],
     first_order: bool = False,
+    again: Params | None = None,
 ) -> list[dict[str, Tensor]]:
     """The trajectory of gradient descent on a lesson, `params` first; progress is k / steps.
 
     Args:
         rates: one for each step.
         first_order: take each gradient at stop(params); the graph from it to the strategy stays.
+        again: given, a step keeps no graph and is computed again in backward: a third more time, memory
+            of one step. It names the leaves on which steps depend beside `params` and the strategy.
     """
-    trajectory = [dict(params)]
     some: Any = next(iter(params.values()))
-    for k, lr in enumerate(rates):
-        at = detach(trajectory[-1]) if first_order else trajectory[-1]
-        grads = lesson_gradient(forward, at, lesson, some.new_tensor(k / len(rates)))
-        trajectory.append(step(trajectory[-1], grads, lr))
+
+    def one(k: int, at: Params) -> dict[str, Tensor]:
+        here = detach(at) if first_order else at
+        grads = lesson_gradient(forward, here, lesson, some.new_tensor(k / len(rates)))
+        return step(at, grads, rates[k])
+
+    trajectory = [dict(params)]
+    for k in range(len(rates)):
+        if again is None:
+            trajectory.append(one(k, trajectory[-1]))
+        else:
+            leaves = (*again.values(), *lesson.strategy.values())
+            trajectory.append(recomputed(partial(one, k), trajectory[-1], leaves))
     return trajectory

@@ -9,7 +9,8 @@ fixed. Two ways to the same gradient:
   <grad_theta L, v> = <dL/dOutput, dOutput . v>. One forward-mode product gives dOutput . v; what is left
   is a derivative of the loss alone, so no double backward touches the network.
 
-The student's answer is a function `answer(theta) -> Output`, the lesson is closed over phi.
+The student's answer is a function `answer(theta) -> Output`; the lesson, which knows phi, is asked at
+`progress`, by default at the end of the task.
 """
 
 from collections.abc import Callable
@@ -39,27 +40,41 @@ class Pilot(NamedTuple):
     gain: Tensor
 
 
-def slope_of(lesson: Lesson, output: Output) -> Output:
+def slope_of(lesson: Lesson, output: Output, progress: Tensor | None) -> Output:
     """Gradient of the mean lesson at the output; coefficients see the output undifferentiated."""
-    end = output.logits.new_ones(())
-    return grad(lambda o: lesson(o, output, end).mean())(output)
+    at = output.logits.new_ones(()) if progress is None else progress
+    return grad(lambda o: lesson(o, output, at).mean())(output)
 
 
-def unrolled(answer: Answer, lesson: Lesson, quiz: Quiz, theta: Params, lr: float) -> Pilot:
+def unrolled(
+    answer: Answer,
+    lesson: Lesson,
+    quiz: Quiz,
+    theta: Params,
+    lr: float,
+    progress: Tensor | None = None,
+) -> Pilot:
     """The pilot by differentiating through the step."""
     at = detach(theta)
     output, pull_back = vjp(answer, at)  # type: ignore[misc]
-    (grads,) = pull_back(slope_of(lesson, output))
+    (grads,) = pull_back(slope_of(lesson, output, progress))
     loss = quiz(step(at, grads, lr))
     return Pilot(loss, (quiz(at) - loss).detach())
 
 
-def tangent(answer: Answer, lesson: Lesson, quiz: Quiz, theta: Params, lr: float) -> Pilot:
+def tangent(
+    answer: Answer,
+    lesson: Lesson,
+    quiz: Quiz,
+    theta: Params,
+    lr: float,
+    progress: Tensor | None = None,
+) -> Pilot:
     """The pilot by one forward-mode product, without double backward."""
     at = detach(theta)
     output, pull_back = vjp(answer, at)  # type: ignore[misc]
     output = stop(output)
-    slope = slope_of(lesson, output)  # the graph to the strategy starts here
+    slope = slope_of(lesson, output, progress)  # the graph to the strategy starts here
     (grads,) = pull_back(stop(slope))
     v, after = grad_and_value(quiz)(detach(step(at, grads, lr)))
     _, moved = jvp(answer, (at,), (v,))  # type: ignore[misc]

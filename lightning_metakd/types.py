@@ -84,8 +84,25 @@ class Context(NamedTuple):
     seen: Output
 
 
-Lesson = Callable[[Output, Output, Tensor], Tensor]
-"""(student, seen, progress) -> [n]: a Loss closed over one batch, its labels and its teachers."""
+class Lesson(NamedTuple):
+    """What a batch teaches: a loss over it, its labels and its teachers.
+
+    Attributes:
+        teach: (strategy, student, batch, context) -> loss of each row.
+        strategy: parameters of its coefficients.
+        batch: the rows that are taught.
+        class_id: dataset class of each row.
+    """
+
+    teach: Callable[..., Tensor]
+    strategy: Params
+    batch: Batch
+    class_id: Int[Tensor, " n"]
+
+    def __call__(self, student: Output, seen: Output, progress: Tensor) -> Float[Tensor, " n"]:
+        """The loss of each row, for a student's answer and the same answer undifferentiated."""
+        context = Context(self.class_id, progress, seen)
+        return self.teach(self.strategy, student, self.batch, context)
 
 
 @runtime_checkable

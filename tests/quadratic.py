@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.models.model import Model
-from lightning_metakd.types import Batch, Lesson, Output, Params
+from lightning_metakd.types import Batch, Context, Lesson, Output, Params
 
 SIZE = 4
 
@@ -26,7 +26,11 @@ class Bowl(NamedTuple):
         return self.curvature @ (w - self.centre)
 
     def lesson(self, weight: Tensor | float = 1.0) -> Lesson:
-        return lambda student, seen, progress: (weight * self.loss(student.logits[0]))[None]
+        def teach(strategy: Params, student: Output, batch: Batch, context: Context) -> Tensor:
+            return (strategy["weight"] * self.loss(student.logits[0]))[None]
+
+        weight = torch.as_tensor(weight, dtype=torch.float64)
+        return Lesson(teach, {"weight": weight}, no_rows(), no_rows().y)
 
     def after(self, w: Tensor, lr: float, steps: int) -> Tensor:
         """Where `steps` steps of descent lead from w."""

@@ -20,7 +20,7 @@ from lightning_metakd.functional import (
 )
 from lightning_metakd.losses.loss import lesson
 from lightning_metakd.models.norm import make_episodic
-from lightning_metakd.types import Forward, Output
+from lightning_metakd.types import Forward, Lesson, Output
 from tests.tiny import N_WAY, SmoothConv4, answered, batch, gate_and_temperature
 
 
@@ -195,6 +195,7 @@ def test_first_order_descent_goes_the_same_way(net, images):
 
 def test_the_mean_of_a_lesson_is_asked_at_the_end_of_a_task_unless_told_otherwise():
     output = Output(torch.zeros(2, 3), torch.zeros(2, 1))
-    asked = lambda student, seen, progress: progress.expand(2)  # noqa: E731
+    two = batch(2)
+    asked = Lesson(lambda s, student, batch, context: context.progress.expand(2), {}, two, two.y)
     assert lesson_mean(asked, output) == 1
     assert lesson_mean(asked, output, torch.tensor(0.25)) == 0.25

@@ -27,6 +27,7 @@ def adapt_by_descent(
     rates: Sequence[Rates],
     first_order: bool = False,
     adapts: Adapts = "all",
+    again: Params | None = None,
 ) -> Adapted:
     """Gradient descent on the lesson over the part of the student that adapts.
 
@@ -35,6 +36,7 @@ def adapt_by_descent(
 
     Args:
         rates: one for each step.
+        again: as in `descend`: steps are computed again in backward.
     """
     fixed_part = detach(student) if first_order else student
     moving = {name: p for name, p in student.items() if moves(name, adapts)}
@@ -50,7 +52,7 @@ def adapt_by_descent(
         def answer(params: Params) -> Output:
             return forward({**fixed_part, **params}, x)
 
-    trajectory = descend(answer, moving, lesson, rates, first_order)
+    trajectory = descend(answer, moving, lesson, rates, first_order, again)
     points = tuple({**student, **params} for params in trajectory)
     return Adapted(points[-1], after(forward, x), points)
 
@@ -69,6 +71,7 @@ class MAML(Learner):
         test_steps: inner steps in evaluation; None takes as many as in training.
         first_order: leave out second derivatives: less memory and time, nearly as good.
         adapts: what the inner loop moves: `all`, only the `head` (ANIL), only the `body` (BOIL).
+        recompute: compute inner steps again in backward: memory of one step, a third more time.
     """
 
     adapts_by_loss = True
@@ -81,24 +84,30 @@ class MAML(Learner):
         test_steps: int | None = None,
         first_order: bool = False,
         adapts: Adapts = "all",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if adapts not in get_args(Adapts):
             raise ValueError(
                 f"adapts={adapts!r} is unknown; choose all, head (ANIL) or body (BOIL)."
             )
+        if recompute and adapts == "head":
+            raise ValueError(
+                "recompute=true saves nothing with adapts='head', whose steps are small; leave it out."
+            )
         self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.first_order, self.adapts = first_order, adapts
         self.adapts_body = adapts != "head"
+        self.recompute, self.runs_together = recompute, not recompute
 
     def adapt(
         self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
     ) -> Adapted:
         rates = [self.inner_lr] * (self.inner_steps if self.training else self.test_steps)
-        student = part(meta, "student")
+        student, again = part(meta, "student"), meta if self.recompute else None
         return adapt_by_descent(
-            forward, student, lesson, support.x, rates, self.first_order, self.adapts
+            forward, student, lesson, support.x, rates, self.first_order, self.adapts, again
         )
 
     def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:

@@ -35,16 +35,13 @@ class Loss(nn.Module, ABC):
 def lesson(
     teach: Callable[..., Tensor], strategy: Params, batch: Batch, classes: Int[Tensor, " c"]
 ) -> Lesson:
-    """A loss with these coefficients, closed over one batch, its labels and its teachers.
+    """A loss with these coefficients over one batch, its labels and its teachers.
 
     Args:
         teach: a loss as a function of its parameters, from `functional.bind_loss`.
         classes: dataset class of each label.
     """
-    class_id = classes[batch.y]
-    return lambda student, seen, progress: teach(
-        strategy, student, batch, Context(class_id, progress, seen)
-    )
+    return Lesson(teach, strategy, batch, classes[batch.y])
 
 
 class Targets(Loss):

@@ -20,7 +20,7 @@ from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
-from lightning_metakd.types import Batch, Output, Params
+from lightning_metakd.types import Batch, Params
 
 
 class SingleTask(Recipe):
@@ -128,13 +128,9 @@ class SingleTask(Recipe):
 
         told = lesson(bind_loss(self.loss), strategy, taught, classes)
         now = taught.x.new_tensor(self.progress())  # coefficients are judged where they act
-
-        def told_now(student: Output, seen: Output, end: Tensor) -> Tensor:
-            return told(student, seen, now)
-
         theta = dict(self.student.named_parameters())
         pilot = PILOTS[self.hypergradient]
-        return pilot(lambda at: forward(at, taught.x), told_now, quiz, theta, self.pilot_lr)
+        return pilot(lambda at: forward(at, taught.x), told, quiz, theta, self.pilot_lr, now)
 
     def quiz_batch(self, judge: Batch | None) -> Batch:
         """The quiz rows that came with the batch."""

@@ -102,6 +102,11 @@ def test_only_what_adapts_moves(net, support, adapts):
             assert not torch.equal(end[name], start[name]), name
 
 
+def test_computing_a_small_step_again_is_refused():
+    with pytest.raises(ValueError, match="recompute=true saves nothing with adapts='head'"):
+        MAML(adapts="head", recompute=True)
+
+
 def test_an_unknown_part_to_adapt_is_refused(as_users_run_it):
     with pytest.raises(ValueError, match="adapts='tail' is unknown; choose all, head"):
         MAML(adapts="tail")

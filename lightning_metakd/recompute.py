@@ -1,0 +1,50 @@
+"""Time for memory: a function whose graph is not kept but made again in backward.
+
+Chen, Xu, Zhang, Guestrin (2016), "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174.
+`torch.utils.checkpoint` cannot look into `torch.func` and finds no gradient for what a function is
+closed over; here the leaves of these are named.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lightning_metakd.types import Params
+
+Step = Callable[[Params], Params]
+
+
+class Recomputed(torch.autograd.Function):
+    """The values of `run`, whose graph is made when it is needed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, run: Step, names: Sequence[str], leaves: Sequence[Tensor], *given: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.run, ctx.names, ctx.leaves = run, names, leaves
+        ctx.save_for_backward(*given[: len(names)])
+        return tuple(run(dict(zip(names, given, strict=False))).values())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        at = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+        with torch.enable_grad():
+            values = ctx.run(dict(zip(ctx.names, at, strict=True))).values()
+        wanted = [*at, *ctx.leaves]
+        found = torch.autograd.grad(tuple(values), wanted, slopes, allow_unused=True)
+        return None, None, None, *found
+
+
+def recomputed(run: Step, at: Params, leaves: Sequence[Tensor]) -> dict[str, Tensor]:
+    """run(at), of the same names.
+
+    Args:
+        leaves: leaf tensors which `run` is closed over and which want a gradient.
+    """
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    values = Recomputed.apply(run, tuple(at), wanted, *at.values(), *wanted)
+    return dict(zip(at, values, strict=True))

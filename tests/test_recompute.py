@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from lightning_metakd.functional import bind, bind_loss, detach, under
+from lightning_metakd.learners.maml import MAML
+from lightning_metakd.losses.loss import lesson
+from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.recompute import recomputed
+from tests.tiny import N_WAY, SmoothConv4, answered, episode, gate_and_temperature
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("adapts", ["all", "body"])
+def test_steps_computed_again_give_the_same_gradients(adapts, first_order):
+    torch.manual_seed(2)
+    net, loss = make_episodic(SmoothConv4().double(), "support"), gate_and_temperature()
+    task = episode()
+    support = answered(task.support)
+    leaves = [*net.parameters(), *loss.parameters()]
+    slopes = []
+    for recompute in (False, True):
+        learner = MAML(0.1, 4, first_order=first_order, adapts=adapts, recompute=recompute)
+        meta = under("student", dict(net.named_parameters()))
+        told = lesson(bind_loss(loss), dict(loss.named_parameters()), support, torch.arange(N_WAY))
+        adapted = learner.adapt(bind(net), meta, told, support, N_WAY)
+        asked = adapted.predict(task.query.x).logits
+        value = torch.nn.functional.cross_entropy(asked, task.query.y)
+        slopes.append(torch.autograd.grad(value, leaves))
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
+
+
+def test_without_a_graph_it_is_the_function():
+    at = {"a": torch.ones(2), "b": torch.zeros(3)}
+    with torch.no_grad():
+        found = recomputed(lambda p: {n: v + 1 for n, v in p.items()}, at, [])
+    assert list(found) == ["a", "b"]
+    assert torch.equal(found["a"], torch.full((2,), 2.0))
+
+
+def test_no_graph_is_kept_between_the_passes():
+    """Only the arguments are: intermediate values are freed once the step is done."""
+    kept = []
+
+    def step(params):
+        middle = params["w"].exp()
+        kept.append(middle)
+        return {"w": middle.sin()}
+
+    w = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    found = recomputed(step, {"w": w}, [])
+    assert kept[0].grad_fn is None
+    (slope,) = torch.autograd.grad(found["w"].sum(), w)
+    expected = detach({"w": w.exp().cos() * w.exp()})["w"]
+    torch.testing.assert_close(slope, expected, rtol=1e-12, atol=0)
+    assert len(kept) == 2
