@@ -22,6 +22,7 @@ from torch.func import grad, grad_and_value, jvp, vjp
 from torch.utils._pytree import tree_leaves
 
 from lightning_metakd.functional import detach, step, stop
+from lightning_metakd.recompute import Draws
 from lightning_metakd.types import Lesson, Output, Params
 
 Answer = Callable[[Params], Output]
@@ -71,13 +72,14 @@ def tangent(
     progress: Tensor | None = None,
 ) -> Pilot:
     """The pilot by one forward-mode product, without double backward."""
-    at = detach(theta)
+    at, draws = detach(theta), Draws()
     output, pull_back = vjp(answer, at)  # type: ignore[misc]
     output = stop(output)
     slope = slope_of(lesson, output, progress)  # the graph to the strategy starts here
     (grads,) = pull_back(stop(slope))
     v, after = grad_and_value(quiz)(detach(step(at, grads, lr)))
-    _, moved = jvp(answer, (at,), (v,))  # type: ignore[misc]
+    with draws.again():  # the same dropout
+        _, moved = jvp(answer, (at,), (v,))  # type: ignore[misc]
     pairs = zip(tree_leaves(slope), tree_leaves(moved), strict=True)
     inner = torch.stack([(s * m.detach()).sum() for s, m in pairs]).sum()
     surrogate = -lr * inner

@@ -1,10 +1,10 @@
-"""Differentiate what a solver found, without differentiating the solver.
+"""Find a root, and differentiate it without differentiating the solver.
 
 Where r(w*; rest) = 0, the implicit function theorem gives dw*/d rest = -J^{-1} dr/d rest with J = dr/dw.
 Backward solves J^T u = slope and passes -u to r, so that neither the steps of the solver nor J are ever
-stored. The system is solved by GMRES (Saad, Schultz 1986), which unlike conjugate gradients asks for
+stored. Systems are solved by GMRES (Saad, Schultz 1986), which unlike conjugate gradients asks for
 neither symmetry (a coefficient that looks at the student breaks it) nor definiteness (a network's loss
-has none).
+has none). All of it is done in single precision at least.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.func import vjp
+from torch.func import jvp, vjp
 
 from lightning_metakd.functional import detach
 from lightning_metakd.types import Params
@@ -46,6 +46,42 @@ def gmres(
     return torch.stack(basis[: len(images)], dim=1) @ weights
 
 
+def flat(params: Params) -> Float[Tensor, " d"]:
+    """All numbers in one row."""
+    return torch.cat([p.flatten() for p in params.values()])
+
+
+def like(row: Float[Tensor, " d"], params: Params) -> dict[str, Tensor]:
+    """The inverse of `flat`."""
+    parts = row.split([p.numel() for p in params.values()])
+    return {n: part.view_as(p) for (n, p), part in zip(params.items(), parts, strict=True)}
+
+
+@torch.no_grad()
+def newton(
+    residual: Residual, near: Params, steps: int, products: int, tolerance: float
+) -> dict[str, Tensor]:
+    """A root close by.
+
+    Args:
+        near: where it starts, close enough for steps of full length.
+        steps: at most so many, each with `products` products of the Jacobian.
+        tolerance: largest length of r(w) that is good enough.
+    """
+    at = flat(near)
+    for _ in range(steps):
+        left = flat(residual(like(at, near)))
+        if left.norm() <= tolerance:
+            break
+
+        def product(towards: Tensor, at: Tensor = at) -> Tensor:
+            where, way = like(at, near), like(towards, near)
+            return flat(jvp(residual, (where,), (way,))[1])
+
+        at = at - gmres(product, left, products)
+    return like(at, near)
+
+
 class Solution(torch.autograd.Function):
     """The root, whose gradient goes to the residual."""
 
@@ -58,17 +94,6 @@ class Solution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[None, None, Tensor]:
         return None, None, -ctx.solve(slope)
-
-
-def flat(params: Params) -> Float[Tensor, " d"]:
-    """All numbers in one row."""
-    return torch.cat([p.flatten() for p in params.values()])
-
-
-def like(row: Float[Tensor, " d"], params: Params) -> dict[str, Tensor]:
-    """The inverse of `flat`."""
-    parts = row.split([p.numel() for p in params.values()])
-    return {n: part.view_as(p) for (n, p), part in zip(params.items(), parts, strict=True)}
 
 
 def solution(residual: Residual, root: Params, iterations: int) -> dict[str, Tensor]:
@@ -84,7 +109,8 @@ def solution(residual: Residual, root: Params, iterations: int) -> dict[str, Ten
         return root
 
     def solve(slope: Tensor) -> Tensor:
-        _, pull_back = vjp(residual, root)  # type: ignore[misc]
-        return gmres(lambda u: flat(pull_back(like(u, root))[0]), slope, iterations)
+        with torch.autocast(slope.device.type, enabled=False):
+            _, pull_back = vjp(residual, root)  # type: ignore[misc]
+            return gmres(lambda u: flat(pull_back(like(u, root))[0]), slope, iterations)
 
     return like(Solution.apply(solve, flat(root), flat(residual(root))), root)

@@ -5,7 +5,8 @@ Chen, Xu, Zhang, Guestrin (2016), "Training Deep Nets with Sublinear Memory Cost
 closed over; here the leaves of these are named.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,23 @@ from lightning_metakd.types import Params
 Step = Callable[[Params], Params]
 
 
+class Draws:
+    """The state of all random generators, so that dropout can be drawn the same once more."""
+
+    def __init__(self) -> None:
+        self.cpu = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Draws inside are those that followed; those after it are not touched."""
+        with torch.random.fork_rng(devices=range(len(self.cuda))):
+            torch.set_rng_state(self.cpu)
+            if self.cuda:
+                torch.cuda.set_rng_state_all(self.cuda)
+            yield
+
+
 class Recomputed(torch.autograd.Function):
     """The values of `run`, whose graph is made when it is needed."""
 
@@ -24,7 +42,7 @@ class Recomputed(torch.autograd.Function):
     def forward(
         ctx: Any, run: Step, names: Sequence[str], leaves: Sequence[Tensor], *given: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.run, ctx.names, ctx.leaves = run, names, leaves
+        ctx.run, ctx.names, ctx.leaves, ctx.draws = run, names, leaves, Draws()
         ctx.save_for_backward(*given[: len(names)])
         return tuple(run(dict(zip(names, given, strict=False))).values())
 
@@ -32,7 +50,7 @@ class Recomputed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         at = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
-        with torch.enable_grad():
+        with torch.enable_grad(), ctx.draws.again():
             values = ctx.run(dict(zip(ctx.names, at, strict=True))).values()
         wanted = [*at, *ctx.leaves]
         found = torch.autograd.grad(tuple(values), wanted, slopes, allow_unused=True)

@@ -47,6 +47,11 @@ class IMAML(Learner):
                 f"pull={pull} must be positive and solver_steps={solver_steps} at least 1; the paper takes "
                 "2 and 5."
             )
+        if inner_lr * pull >= 2:
+            raise ValueError(
+                f"inner_lr={inner_lr} times pull={pull} is {inner_lr * pull:.3g} and must be below 2, or no "
+                "step comes nearer to a minimum; lower inner_lr."
+            )
         self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.pull, self.solver_steps = pull, solver_steps
@@ -61,12 +66,12 @@ class IMAML(Learner):
             grads = lesson_gradient(lambda params: forward(params, x), at, lesson, end)
             return {n: grads[n] + self.pull * (p - student[n]) for n, p in at.items()}
 
-        trajectory = [detach(student)]
+        at = detach(student)
         with torch.no_grad():
             for _ in range(self.inner_steps if self.training else self.test_steps):
-                trajectory.append(step(trajectory[-1], slope(trajectory[-1]), self.inner_lr))
-        adapted = solution(slope, trajectory[-1], self.solver_steps)
-        return Adapted(adapted, after(forward, x), tuple(trajectory))
+                at = step(at, slope(at), self.inner_lr)
+        adapted = solution(slope, at, self.solver_steps)
+        return Adapted(adapted, after(forward, x), (student, adapted))
 
     def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
         return lesson_mean(lesson, adapted.predict(query.x))

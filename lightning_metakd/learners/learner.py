@@ -26,7 +26,7 @@ class Adapted(NamedTuple):
     Attributes:
         params: its parameters now.
         answer: (parameters, inputs [n, ...]) -> answer, with what else it took from the support set.
-        trajectory: its parameters after each inner step, the start first.
+        trajectory: its parameters after each inner step, the start first; of a solver start and end alone.
     """
 
     params: Params
@@ -51,7 +51,7 @@ class Learner(nn.Module, ABC):
     """Whether the outer loss is the lesson on the query rows, so that it can judge a strategy too."""
 
     runs_together: bool = True
-    """Whether several tasks may adapt in one `torch.func.vmap`: no solver looks at its numbers."""
+    """Whether several tasks may adapt in one `torch.func.vmap`: not with a solver or recomputed steps."""
 
     def knows(self, student: Model) -> None:
         """Told once whom it adapts; a learner with rates for each parameter makes them here."""

@@ -17,12 +17,15 @@ from torch.func import grad_and_value
 
 from lightning_metakd.functional import lesson_gradient, lesson_mean, part, stop
 from lightning_metakd.heads import unit
-from lightning_metakd.implicit import flat, like, solution
+from lightning_metakd.implicit import Residual, flat, like, newton, solution
 from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.models.norm import at_least_single
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 MEMORY = 20
 """Steps from which L-BFGS guesses the curvature."""
+NEWTON_STEPS, PRODUCTS = 5, 30
+"""Most steps that mend what L-BFGS left, and products with the Jacobian in each."""
 
 
 def linear(params: Params, embedding: Tensor) -> Tensor:
@@ -30,8 +33,14 @@ def linear(params: Params, embedding: Tensor) -> Tensor:
     return embedding @ params["weight"].T + params["bias"]
 
 
-def fit(lesson: Lesson, seen: Output, penalty: float, n_way: int, steps: int) -> Params:
-    """The minimum by L-BFGS, without graph."""
+def fit(
+    lesson: Lesson, seen: Output, slope: Residual, penalty: float, n_way: int, steps: int
+) -> Params:
+    """The minimum, without graph.
+
+    L-BFGS goes most of the way. It takes a loss and its gradient, and where a coefficient looks at the
+    student the slope is no gradient of the loss: Newton's method on the slope goes the rest.
+    """
     seen = stop(seen)
     rows, end = len(seen.embedding), seen.embedding.new_ones(())
     start = {
@@ -46,11 +55,12 @@ def fit(lesson: Lesson, seen: Output, penalty: float, n_way: int, steps: int) ->
         return told + penalty / (2 * rows) * params["weight"].square().sum()
 
     at = flat(start)
+    tolerance = 100 * torch.finfo(at.dtype).eps
     optimiser = torch.optim.LBFGS(
         [at],
         max_iter=steps,
         history_size=MEMORY,
-        tolerance_grad=100 * torch.finfo(at.dtype).eps,
+        tolerance_grad=tolerance,
         tolerance_change=0.0,  # until the line search sees rounding alone
         line_search_fn="strong_wolfe",
     )
@@ -61,7 +71,8 @@ def fit(lesson: Lesson, seen: Output, penalty: float, n_way: int, steps: int) ->
         return float(value)
 
     optimiser.step(closure)
-    return like(at.detach(), start)
+    near = like(at.detach(), start)
+    return newton(slope, near, NEWTON_STEPS, PRODUCTS, 10 * tolerance)
 
 
 class Logistic(Learner):
@@ -87,7 +98,8 @@ class Logistic(Learner):
             )
         if max_steps < 1 or solver_steps < 1:
             raise ValueError(
-                f"max_steps={max_steps} and solver_steps={solver_steps} must be at least 1."
+                f"max_steps={max_steps} and solver_steps={solver_steps} must be at least 1, usually 100 and "
+                "20."
             )
         self.penalty, self.max_steps, self.solver_steps = penalty, max_steps, solver_steps
 
@@ -96,7 +108,7 @@ class Logistic(Learner):
     ) -> Adapted:
         student = part(meta, "student")
         seen, statistics = forward.observe(student, support.x)
-        seen = seen._replace(embedding=unit(seen.embedding))
+        seen = seen._replace(embedding=unit(at_least_single(seen.embedding)))
         end, rows = seen.embedding.new_ones(()), len(support.y)
 
         def slope(head: Params) -> Params:
@@ -107,13 +119,13 @@ class Logistic(Learner):
             pull = self.penalty / rows * head["weight"]
             return {"weight": grads["weight"] + pull, "bias": grads["bias"]}
 
-        head = solution(
-            slope, fit(lesson, seen, self.penalty, n_way, self.max_steps), self.solver_steps
-        )
+        with torch.autocast(support.x.device.type, enabled=False):
+            root = fit(lesson, seen, slope, self.penalty, n_way, self.max_steps)
+            head = solution(slope, root, self.solver_steps)
 
         def answer(params: Params, x: Tensor) -> Output:
             found = forward({**params, **statistics}, x)
-            return found._replace(logits=linear(head, unit(found.embedding)))
+            return found._replace(logits=linear(head, unit(at_least_single(found.embedding))))
 
         return Adapted(student, answer, (student,))
 

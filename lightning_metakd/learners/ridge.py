@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.functional import is_class, lesson_mean, part
 from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.models.norm import at_least_single
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 
@@ -50,7 +51,9 @@ class Ridge(Learner):
     def __init__(self, penalty: float = 1.0, scale: float = 10.0, learn: bool = True) -> None:
         super().__init__()
         if penalty <= 0 or scale <= 0:
-            raise ValueError(f"penalty={penalty} and scale={scale} must be positive.")
+            raise ValueError(
+                f"penalty={penalty} and scale={scale} must be positive, for instance 1 and 10."
+            )
         for name, value in (("log_penalty", penalty), ("log_scale", scale)):
             start = torch.tensor(math.log(value))
             if learn:
@@ -64,13 +67,15 @@ class Ridge(Learner):
         student = part(meta, "student")
         own = {**dict(self.named_buffers()), **part(meta, "learner")}
         seen, statistics = forward.observe(student, support.x)
-        targets = is_class(support.y, n_way).to(seen.embedding)
-        weights = ridge_weights(seen.embedding, targets, own["log_penalty"].exp())
+        embedding = at_least_single(seen.embedding)
+        targets = is_class(support.y, n_way).to(embedding)
+        with torch.autocast(embedding.device.type, enabled=False):
+            weights = ridge_weights(embedding, targets, own["log_penalty"].exp())
         scale = own["log_scale"].exp()
 
         def answer(params: Params, x: Tensor) -> Output:
             found = forward({**params, **statistics}, x)
-            return found._replace(logits=scale * (found.embedding @ weights))
+            return found._replace(logits=scale * (at_least_single(found.embedding) @ weights))
 
         return Adapted(student, answer, (student,))
 

@@ -5,13 +5,13 @@ support rows, and the teacher's on the same rows. Rows are gathered and sorted b
 that one process and seven give the same number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
 from lightning_metakd.bank import Bank, Recall, by_number
 from lightning_metakd.calibration import Calibration
-from lightning_metakd.functional import bind, bind_loss, detach, under
+from lightning_metakd.functional import bind, bind_loss, detach, part, under
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
 from lightning_metakd.metrics import (
@@ -23,6 +23,7 @@ from lightning_metakd.metrics import (
     paired_difference,
 )
 from lightning_metakd.models.norm import NormForm, answers_row_by_row
+from lightning_metakd.models.weights import shapes
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.preparation import calibrate, store_answers
 from lightning_metakd.recipes.recipe import Recipe
@@ -60,10 +61,10 @@ class Episodic(Recipe):
                 f"loss={type(self.loss).__name__}; take a learner that adapts by a loss, ProtoMAML for "
                 "instance, and a loss that follows a teacher, or leave teacher_at_test out."
             )
-        if norm == "tracked" and learner.adapts_by_loss:
+        if norm == "tracked" and learner.adapts_body:
             raise ValueError(
-                f"norm='tracked' does not go with learner={type(learner).__name__}, whose inner steps must "
-                "remember nothing; take support, running or batch."
+                f"norm='tracked' does not go with learner={type(learner).__name__}, whose body adapts and "
+                "must remember nothing of it; take support, running or batch."
             )
         has_head = any(True for _ in self.student.head.parameters())
         if has_head != learner.needs_head:
@@ -88,6 +89,13 @@ class Episodic(Recipe):
             **super().trained_parameters(),
             **dict(self.learner.named_parameters(prefix="learner")),
         }
+
+    def start_from(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what a learner of the same kind learned: rates, a scale."""
+        own = dict(self.learner.named_parameters())
+        found = {name: p for name, p in part(state, "learner").items() if name in own}
+        if shapes(found) == shapes(own):
+            self.learner.load_state_dict(found, strict=False)
 
     def meta(self) -> Params:
         """Everything the outer loop trains but the strategy, as one flat dictionary."""
@@ -223,6 +231,10 @@ class Episodic(Recipe):
         """Prepare what answers for images of the test split."""
         self.prepare_teachers()
         self.remember()
+
+    def on_test_end(self) -> None:
+        """Training may go on, and what was remembered is then no longer true."""
+        self.recall = None
 
 
 def summary(rows: dict[str, Tensor]) -> dict[str, float]:

@@ -34,7 +34,8 @@ class MetaKD(Episodic):
         loss: what it is taught; the parameters of its coefficients are the strategy. Targets by default.
         teachers: the networks that help it.
         optimisation: how the outer loop descends.
-        init: checkpoint whose weights the student starts from; a head of another width is dropped.
+        init: checkpoint that is started from: the student's weights, where a head of another width is
+            dropped, and what a learner of the same kind learned.
         strategy: file of a learned strategy to start from.
         strategy_lr: learning rate of the strategy; 0 keeps it as it is.
         strategy_every: outer steps from one update of the strategy to the next.
@@ -88,12 +89,15 @@ class MetaKD(Episodic):
         if strategy_every < 1:
             raise ValueError(f"strategy_every={strategy_every} must be at least 1.")
         if tasks_at_once is not None and tasks_at_once < 1:
-            raise ValueError(f"tasks_at_once={tasks_at_once} must be at least 1.")
+            raise ValueError(
+                f"tasks_at_once={tasks_at_once} must be at least 1; leave it out for what suits the device."
+            )
         self.runs_together = learner.runs_together and norm != "tracked"
         if tasks_at_once is not None and tasks_at_once > 1 and not self.runs_together:
             raise ValueError(
-                f"tasks_at_once={tasks_at_once} does not go with learner={type(learner).__name__} and "
-                f"norm={norm}; leave it out, or set it to 1."
+                f"tasks_at_once={tasks_at_once} runs tasks together, and {type(learner).__name__} with "
+                f"norm={norm} cannot: a solver, recomputed steps and norm=tracked take them one by one; "
+                "leave tasks_at_once out."
             )
         self.tasks_at_once = tasks_at_once
         self.strategy_every = strategy_every
@@ -143,13 +147,12 @@ class MetaKD(Episodic):
                     "model.strategy_on_seen_classes to true."
                 )
 
-    @property
-    def at_once(self) -> int:
-        """Episodes of a meta-batch that run together."""
+    def at_once(self, episodes: list[Episode]) -> int:
+        """How many of the episodes run together."""
         if self.tasks_at_once is not None:
             return self.tasks_at_once
         alone = self.device.type == "cpu" or not self.runs_together
-        return 1 if alone else int(self.data.meta_batch_size)
+        return 1 if alone else len(episodes)
 
     def objective(self) -> Objective:
         """The pure part, bound to the modules as they are now."""
@@ -174,7 +177,11 @@ class MetaKD(Episodic):
         told = strategy if one_pass else detach(strategy)
         with follow_statistics(self.student, self.trainer.strategy.reduce):
             (student_loss,) = mean_over_tasks(
-                lambda *at: (objective.student_loss(*at),), theta, told, taught, self.at_once
+                lambda *at: (objective.student_loss(*at),),
+                theta,
+                told,
+                taught,
+                self.at_once(taught),
             )
         scalar = student_loss
         if learns and not one_pass:
@@ -190,7 +197,7 @@ class MetaKD(Episodic):
     ) -> Tensor:
         """The quiz, whose gradient reaches the strategy alone."""
         loss, gain = mean_over_tasks(
-            objective.strategy_loss, detach(theta), strategy, judging, self.at_once
+            objective.strategy_loss, detach(theta), strategy, judging, self.at_once(judging)
         )
         log = {"train/quiz_loss": loss.detach(), "strategy/pilot_gain": gain}
         self.log_dict(log, batch_size=len(judging))

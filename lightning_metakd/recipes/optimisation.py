@@ -27,7 +27,8 @@ class Optimisation:
         schedule: `constant`, `cosine` to zero, or `one_cycle` (linear up to the peak at 30 %, cosine down).
         warmup: part of the training, in [0, 1), in which the rate rises linearly to its peak.
         grad_clip: largest norm of the gradient; null does not clip.
-        ema_decay: of the averaged student that is evaluated and saved; null keeps no average.
+        ema_decay: of the averaged student that is evaluated and saved, beside which the learner is as it
+            stands; null keeps no average.
     """
 
     lr: float = 1e-3

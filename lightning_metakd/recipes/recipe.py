@@ -6,7 +6,7 @@ drift apart silently. A recipe fetches, calls and logs; the mathematics lies in 
 """
 
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,7 +41,8 @@ class Recipe(LightningModule, ABC):
         loss: what it is taught; the parameters of its coefficients are the strategy.
         teachers: the networks that help it.
         optimisation: how the outer loop descends.
-        init: checkpoint whose weights the student starts from; a head of another width is dropped.
+        init: checkpoint that is started from: the student's weights, where a head of another width is
+            dropped, and what a learner of the same kind learned.
         strategy: file of a learned strategy to start from.
         strategy_lr: learning rate of the strategy; 0 keeps it as it is.
         norm: null leaves the student's batch norms as they are; see models/norm.py for the others.
@@ -109,6 +110,7 @@ class Recipe(LightningModule, ABC):
         if self.init is not None and not resumed:
             found = read_checkpoint(Path(self.init))
             load_weights(self.student, student_weights(found), f"init {self.init}")
+            self.start_from(found["state_dict"])
             if stage == "test":  # what is judged is what that run trained
                 told = found.get("callbacks", {}).get("Results", {})
                 self.record.update(told, train_steps=found.get("global_step"))
@@ -117,6 +119,9 @@ class Recipe(LightningModule, ABC):
                 self.ema.module.load_state_dict(self.student.state_dict())
         if self.strategy is not None and not resumed:
             load_strategy(self.loss, Path(self.strategy), self.teacher_heads)
+
+    def start_from(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what else was trained in the run of `init`."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the teachers' networks out; write down the classes that were trained on."""

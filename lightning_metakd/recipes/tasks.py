@@ -66,7 +66,8 @@ def run(
     if len(episodes) == 1:
         return loss(theta, strategy, episodes[0])
     together = tree_map(lambda *leaves: torch.stack(leaves), *episodes)
-    found = vmap(loss, in_dims=(None, None, 0))(theta, strategy, together)
+    at_once = vmap(loss, in_dims=(None, None, 0), randomness="different")
+    found = at_once(theta, strategy, together)
     return tuple(value.mean() for value in found)
 
 

@@ -44,6 +44,11 @@ def test_fewer_products_give_a_coarser_gradient():
     assert errors[0] > 1e-3
 
 
+def test_a_rate_that_leads_away_is_refused():
+    with pytest.raises(ValueError, match=r"inner_lr=1\.0 times pull=2\.0 is 2 and must be below 2"):
+        IMAML(1.0, pull=2.0)
+
+
 def test_a_start_that_does_not_pull_is_refused():
     with pytest.raises(ValueError, match=r"pull=0\.0 must be positive and solver_steps=5"):
         IMAML(pull=0.0)

@@ -63,10 +63,8 @@ def entropy_loss_margin(z: Tensor, y: Tensor) -> list[Tensor]:
 
 
 def gate(phi: Params, student: Tensor, teacher: Tensor, y: Tensor, progress: float) -> Tensor:
-    told, looks = entropy_loss_margin(teacher, y), phi["gate.net.0.weight"].shape[1] == 8
-    if looks:
-        told += entropy_loss_margin(student, y)
-    told.append((teacher.softmax(1) * (student if looks else teacher).softmax(1)).sum(1))
+    told = entropy_loss_margin(teacher, y) + entropy_loss_margin(student, y)
+    told.append((teacher.softmax(1) * student.softmax(1)).sum(1))
     told.append(torch.full_like(told[0], progress))
     hidden = torch.stack(told, 1) @ phi["gate.net.0.weight"].T + phi["gate.net.0.bias"]
     raw = hidden.tanh() @ phi["gate.net.2.weight"].T + phi["gate.net.2.bias"]

@@ -28,7 +28,6 @@ from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.learners.ridge import Ridge
 from lightning_metakd.losses import hinton
-from lightning_metakd.losses.coefficient import Coefficient, LearnedPerSample
 from lightning_metakd.recipes import meta_kd, objective
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
@@ -83,7 +82,6 @@ class Case:
     strategy: Callable[[Params, Params, list[Task]], Objective]
     form: str
     separate: bool = False
-    gate: Callable[[], Coefficient] = LearnedPerSample
     settings: dict = field(default_factory=dict)
 
 
@@ -102,7 +100,7 @@ def update(case: Case) -> Update:
     torch.manual_seed(3)
     n_classes = N_WAY if case.learner().needs_head else 0
     student, helper = SmoothConv4(n_classes).double(), teacher()
-    loss = gate_and_temperature(case.gate())
+    loss = gate_and_temperature()
     recipe = MetaKD(
         student,
         case.learner().double(),
@@ -225,10 +223,10 @@ def metric(
     return Case(learner, student, lambda *at: mean(defined.pilot, at[2]), form, settings=settings)
 
 
-def meta_sgd(form: str) -> Case:
-    defined = Procedure(form, 0.0, rates=lambda theta, name, k: theta[rate_of(name)])
-    objective = second(defined)
-    return Case(lambda: MetaSGD(INNER_RATE, 5), objective, objective, form)
+def meta_sgd(form: str, order: Callable = second) -> Case:
+    objective = order(Procedure(form, 0.0, rates=lambda theta, name, k: theta[rate_of(name)]))
+    learner = partial(MetaSGD, INNER_RATE, 5, first_order=order is first)
+    return Case(learner, objective, objective, form)
 
 
 def maml_plus_plus(form: str) -> Case:
@@ -271,11 +269,9 @@ def imaml(form: str) -> Case:
 
 
 def logistic() -> Case:
-    """A gate that looks at the teacher alone: the fit is then a minimum."""
     objective = lambda *at: mean(partial(by_logistic_regression, penalty=0.5), at[2])  # noqa: E731
     learner = partial(Logistic, penalty=0.5, max_steps=500, solver_steps=30)
-    gate = partial(LearnedPerSample, student_signals=False)
-    return Case(learner, objective, objective, "support", gate=gate)
+    return Case(learner, objective, objective, "support")
 
 
 def cosine_proto_net() -> Learner:
@@ -298,7 +294,9 @@ CASES = {
     "BOIL, first order": descent(partial(MAML, adapts="body"), "batch", first, adapts="-head"),
     "ProtoMAML": descent(proto_maml, "support", prototypes=True),
     "ProtoMAML, first order": descent(proto_maml, "support", first, prototypes=True),
+    "MAML, recomputed": descent(partial(MAML, recompute=True), "support", separate=True),
     "Meta-SGD": meta_sgd("support"),
+    "Meta-SGD, first order": meta_sgd("support", first),
     "MAML++": maml_plus_plus("support"),
     "MAML++, batch statistics": maml_plus_plus("batch"),
     "Reptile": reptile("support", "sgd", INNER_RATE),

@@ -262,12 +262,13 @@ def test_inner_steps_leave_no_statistics_to_follow():
 )
 def test_a_student_that_does_not_change_is_embedded_once_in_a_test(norm, remembers):
     recipe = meta_kd(ProtoNet(), norm=norm)
-    data = episodes(n_episodes=6)
+    data, asked = episodes(n_episodes=6), []
+    recipe.student.register_forward_hook(lambda *passed: asked.append(len(passed[1][0])))
     trainer().test(recipe, datamodule=data, verbose=False)
-    assert (recipe.recall is not None) == remembers
+    assert (sum(asked) == len(data.source.rows("test"))) == remembers
+    assert recipe.recall is None
     recalled = recipe.rows
     recipe.remember = lambda: None
-    recipe.recall = None
     trainer().test(recipe, datamodule=data, verbose=False)
     for name, column in recipe.rows.items():
         torch.testing.assert_close(recalled[name], column)
