@@ -177,6 +177,14 @@ def test_the_graph_of_a_task_is_gone_before_the_next_begins():
     assert len(alive) == 3
 
 
+def test_a_loss_without_a_graph_has_no_gradient():
+    w = torch.ones(3, requires_grad=True)
+    constant = lambda theta, strategy, task: (torch.ones(()),)  # noqa: E731
+    (found,) = mean_over_tasks(constant, {"w": w}, {}, [episode()])
+    assert found == 1
+    assert torch.autograd.grad(found, w, allow_unused=True) == (None,)
+
+
 def test_no_task_at_once_is_refused():
     with pytest.raises(ValueError, match="tasks_at_once=0 must be at least 1"):
         meta_kd(tasks_at_once=0)
