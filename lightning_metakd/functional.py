@@ -6,7 +6,6 @@ learned travels in flat dictionaries. Nothing here mutates a module or an argume
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from torch.func import functional_call, grad, vjp
 from torch.utils._pytree import tree_map
 
 from lightning_metakd.models.model import Model
-from lightning_metakd.models.norm import EpisodicNorm
+from lightning_metakd.models.norm import EpisodicNorm, listening
 from lightning_metakd.recompute import recomputed
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
@@ -51,18 +50,11 @@ class Bound:
 
     def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
         """The answer for `x` and the statistics of `x` at every norm of the form `support`."""
-        found: dict[str, Tensor] = {}
-
-        def record(name: str) -> Callable[[EpisodicNorm, tuple[Tensor]], None]:
-            def hook(layer: EpisodicNorm, args: tuple[Tensor]) -> None:
-                found[f"{name}.var"], found[f"{name}.mean"] = layer.statistics(*args)
-
-            return hook
-
-        with ExitStack() as hooks:
-            for name, layer in self.norms:
-                hooks.callback(layer.register_forward_pre_hook(record(name)).remove)
+        with listening(layer for _, layer in self.norms) as heard:
             output = self(params, x)
+        found: dict[str, Tensor] = {}
+        for (name, _), passes in zip(self.norms, heard, strict=True):
+            found[f"{name}.var"], found[f"{name}.mean"], _ = passes[-1]
         return output, found
 
 
@@ -182,8 +174,8 @@ def descend(
     Args:
         rates: one for each step.
         first_order: take each gradient at stop(params); the graph from it to the strategy stays.
-        again: given, a step keeps no graph and is computed again in backward: a third more time, memory
-            of one step. It names the leaves on which steps depend beside `params` and the strategy.
+        again: given, a step keeps no graph and is computed again in backward: half more time, memory of
+            one step. It names the leaves on which steps depend beside `params` and the strategy.
     """
     some: Any = next(iter(params.values()))
 

@@ -18,8 +18,8 @@ All is written with `var_mean`: differentiated a second time through `torch.func
 a norm of channels, has no second derivative at all, so it is rewritten here too.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -29,6 +29,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 NormForm = Literal["support", "running", "tracked", "batch"]
+Heard = tuple[Tensor, Tensor, int]
+"""Variance and mean [ch] that normalised a pass, and of how many values they are."""
 MOMENTUM = 0.1
 """Part of the way that tracked statistics go towards those of an outer step."""
 
@@ -58,6 +60,7 @@ class EpisodicNorm(nn.Module):
         # given through functional_call by whoever holds the statistics of a support set
         self.register_buffer("mean", torch.empty(0), persistent=False)
         self.register_buffer("var", torch.empty(0), persistent=False)
+        self.heard: list[Heard] | None = None
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Variance (biased) and mean [ch] that normalise `x` where none are given."""
@@ -67,6 +70,8 @@ class EpisodicNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         var, mean = (self.var, self.mean) if self.mean.numel() else self.statistics(x)
+        if self.heard is not None:
+            self.heard.append((var, mean, x.numel() // len(mean)))
         scale = torch.rsqrt(var + self.eps)
         if self.weight is not None:
             scale = self.weight * scale
@@ -109,6 +114,20 @@ def answers_row_by_row(module: nn.Module) -> bool:
 
 
 @contextmanager
+def listening(layers: Iterable[EpisodicNorm]) -> Iterator[list[list[Heard]]]:
+    """For each norm the statistics of every pass inside; without hooks, which do not compile."""
+    norms = list(layers)
+    heard: list[list[Heard]] = [[] for _ in norms]
+    for layer, passes in zip(norms, heard, strict=True):
+        layer.heard = passes
+    try:
+        yield heard
+    finally:
+        for layer in norms:
+            layer.heard = None
+
+
+@contextmanager
 def follow_statistics(
     module: nn.Module, mean_over_processes: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
@@ -117,23 +136,15 @@ def follow_statistics(
     Args:
         mean_over_processes: so that replicas stay equal.
     """
-    seen: dict[EpisodicNorm, list[tuple[Tensor, Tensor]]] = {}
-
-    @torch.no_grad()
-    def record(layer: EpisodicNorm, args: tuple[Tensor]) -> None:
-        var, mean = layer.statistics(*args)
-        n = args[0].numel() / len(mean)
-        seen.setdefault(layer, []).append((var * n / (n - 1), mean))
-
-    with ExitStack() as hooks:
-        for layer in module.modules():
-            if isinstance(layer, EpisodicNorm) and layer.form == "tracked":
-                hooks.callback(layer.register_forward_pre_hook(record).remove)
+    tracked = [m for m in module.modules() if isinstance(m, EpisodicNorm) and m.form == "tracked"]
+    with listening(tracked) as heard:
         yield
-    for layer, passes in seen.items():
-        var, mean = (
-            mean_over_processes(torch.stack(found).mean(0)) for found in zip(*passes, strict=True)
-        )
+    for layer, passes in zip(tracked, heard, strict=True):
+        if not passes:
+            continue
+        unbiased = [var.detach() * n / (n - 1) for var, _, n in passes]
+        means = [mean.detach() for _, mean, _ in passes]
+        var, mean = (mean_over_processes(torch.stack(f).mean(0)) for f in (unbiased, means))
         layer.running_var.lerp_(var, MOMENTUM)
         layer.running_mean.lerp_(mean, MOMENTUM)
 
