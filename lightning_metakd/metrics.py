@@ -108,6 +108,23 @@ def overlap(ids: tuple[Tensor, Tensor] | None) -> str:
     return f", {shared} ids are in both"
 
 
+def summary(rows: Table) -> dict[str, float]:
+    """Means and 95 % half-widths over episodes, student and teacher, and their paired difference."""
+    mean, ci95 = interval(rows["accuracy"])
+    found = {"accuracy": mean, "ci95": ci95, "nll": interval(rows["nll"])[0]}
+    if "teacher_accuracy" in rows:
+        teacher, teacher_ci95 = interval(rows["teacher_accuracy"])
+        difference, paired_ci95 = paired_difference(rows["accuracy"], rows["teacher_accuracy"])
+        found |= {
+            "teacher_accuracy": teacher,
+            "teacher_ci95": teacher_ci95,
+            "paired_difference": difference,
+            "paired_ci95": paired_ci95,
+            "agreement": interval(rows["agreement"])[0],
+        }
+    return found
+
+
 def forgetting(after: Float[Tensor, "t t"]) -> float:
     """Mean over tasks of the best accuracy a task ever had, minus what is left of it at the end.
 

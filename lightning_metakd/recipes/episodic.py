@@ -18,9 +18,8 @@ from lightning_metakd.metrics import (
     EpisodeRows,
     accuracy,
     agreement,
-    interval,
     nll,
-    paired_difference,
+    summary,
 )
 from lightning_metakd.models.norm import NormForm, answers_row_by_row
 from lightning_metakd.models.weights import shapes
@@ -235,20 +234,3 @@ class Episodic(Recipe):
     def on_test_end(self) -> None:
         """Training may go on, and what was remembered is then no longer true."""
         self.recall = None
-
-
-def summary(rows: dict[str, Tensor]) -> dict[str, float]:
-    """Means and 95 % half-widths over episodes, student and teacher, and their paired difference."""
-    mean, ci95 = interval(rows["accuracy"])
-    found = {"accuracy": mean, "ci95": ci95, "nll": interval(rows["nll"])[0]}
-    if "teacher_accuracy" in rows:
-        teacher, teacher_ci95 = interval(rows["teacher_accuracy"])
-        difference, paired_ci95 = paired_difference(rows["accuracy"], rows["teacher_accuracy"])
-        found |= {
-            "teacher_accuracy": teacher,
-            "teacher_ci95": teacher_ci95,
-            "paired_difference": difference,
-            "paired_ci95": paired_ci95,
-            "agreement": interval(rows["agreement"])[0],
-        }
-    return found
