@@ -146,7 +146,14 @@ def name_of(result: Result, several: bool) -> str:
         said += f", control {row['control']}"
     if row.get("teacher_at_test"):
         said += ", teacher at test"
+    if row.get("transductive"):
+        said += ", transductive"
     return said + (f", seed {row.get('train_seed')}" if several else "")
+
+
+def how(result: Result) -> str:
+    """By what the student adapted."""
+    return str(result.row.get("learner") or result.row.get("recipe") or "-")
 
 
 def cells(result: Result, several: bool, baselines: list[Result] | None) -> dict[str, str]:
@@ -154,6 +161,7 @@ def cells(result: Result, several: bool, baselines: list[Result] | None) -> dict
     row = result.row
     found = {
         "name": name_of(result, several),
+        "learner": how(result),
         "accuracy": percent(row.get("accuracy"), row.get("ci95")),
         "teacher": percent(row.get("teacher_accuracy"), row.get("teacher_ci95")),
     }
@@ -178,7 +186,6 @@ def heading(row: Mapping[str, Any]) -> str:
     task = [str(row[key]) for key in ("source", "split") if row.get(key) is not None]
     if row.get("n_way") is not None and row.get("k_shot") is not None:
         task.append(f"{row['n_way']}-way {row['k_shot']}-shot")
-    task.append(str(row.get("learner") or row.get("recipe") or "no learner"))
     return "### " + ", ".join(task)
 
 
@@ -200,7 +207,7 @@ def made_with(results: list[Result]) -> str:
 
 
 def tables(results: list[Result], baseline: str | None = None) -> str:
-    """Markdown: one table for each task and learner, the best first."""
+    """Markdown: one table for each task, the best first."""
     baselines = None if baseline is None else named(results, baseline)
     groups: dict[str, list[Result]] = {}
     results = latest(results)
@@ -209,8 +216,10 @@ def tables(results: list[Result], baseline: str | None = None) -> str:
     parts = []
     for title in sorted(groups):
         group = sorted(groups[title], key=lambda r: -(r.row.get("accuracy") or 0))
-        names = [name_of(r, False) for r in group]
-        rows = [cells(r, names.count(name_of(r, False)) > 1, baselines) for r in group]
+        names = [(name_of(r, False), how(r)) for r in group]
+        rows = [
+            cells(r, names.count(name) > 1, baselines) for r, name in zip(group, names, strict=True)
+        ]
         parts.append(f"{title}\n\n{markdown(rows)}")
     return "\n\n".join([*parts, f"{NOTE} {made_with(results)}"])
 

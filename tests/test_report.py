@@ -47,7 +47,8 @@ def cell(table, name, column):
 def test_a_row_says_what_it_measured(tmp_path):
     leave(tmp_path / "maml" / "0")
     table = tables(read_results(tmp_path))
-    assert "### CIFARFS, test, 5-way 1-shot, MAML" in table
+    assert "### CIFARFS, test, 5-way 1-shot" in table
+    assert cell(table, "maml", "learner") == "MAML"
     assert cell(table, "maml", "accuracy") == "50.00 ± 1.00"
     assert cell(table, "maml", "parameters") == "113 k"
     assert cell(table, "maml", "MACs") == "28.5 M"
@@ -116,19 +117,26 @@ def test_the_latest_test_of_an_experiment_counts(tmp_path):
     assert [round(r.row["accuracy"], 6) for r in latest(results)] == [0.3]
 
 
-def test_shots_and_learners_have_tables_of_their_own_with_the_best_first(tmp_path):
+def test_shots_have_tables_of_their_own_with_the_best_first(tmp_path):
     leave(tmp_path / "a" / "0", (0.1, 0.1), experiment="a")
     leave(tmp_path / "b" / "0", (0.2, 0.2), experiment="b")
     leave(tmp_path / "c" / "0", experiment="c", k_shot=5)
     leave(tmp_path / "d" / "0", experiment="d", learner="ProtoNet", control="frozen")
     table = tables(read_results(tmp_path))
     assert [line for line in table.splitlines() if line.startswith("###")] == [
-        "### CIFARFS, test, 5-way 1-shot, MAML",
-        "### CIFARFS, test, 5-way 1-shot, ProtoNet",
-        "### CIFARFS, test, 5-way 5-shot, MAML",
+        "### CIFARFS, test, 5-way 1-shot",
+        "### CIFARFS, test, 5-way 5-shot",
     ]
     assert table.index("| b ") < table.index("| a ")
-    assert "d, control frozen" in table
+    assert cell(table, "d, control frozen", "learner") == "ProtoNet"
+
+
+def test_one_experiment_may_be_tested_by_two_learners_and_a_transductive_one_says_so(tmp_path):
+    leave(tmp_path / "a" / "0", (0.1, 0.1), experiment="a")
+    leave(tmp_path / "b" / "0", (0.2, 0.2), experiment="a", learner="Ridge", transductive=True)
+    table = tables(read_results(tmp_path))
+    assert cell(table, "a", "learner") == "MAML"
+    assert cell(table, "a, transductive", "learner") == "Ridge"
 
 
 def test_a_damaged_line_is_left_out_with_a_warning(tmp_path):
