@@ -5,9 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 METAKD := $(BIN)/metakd
 DATA ?= data
+OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cifar-fs maml maml-full test test-all check lint format type notebooks report clean
+.PHONY: help install demo cifar-fs cifar-fs-learners maml maml-full test test-all check lint format type notebooks report clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -27,6 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # --- runs ----------------------------------------------------------------------------------------
 # A run is complete when its final.ckpt is there; one that was stopped goes on from its last.ckpt.
+# OPTIONS are added to every training, for instance OPTIONS=--trainer.max_time=00:00:14:00 on a slower machine.
 
 trained = runs/$(1)/latest/checkpoints/final.ckpt
 tested = runs/$(1)/latest/results.jsonl
@@ -51,7 +53,7 @@ $(foreach row,$(ROWS),$(call trained,$(row))): $(START)
 $(foreach row,$(TAUGHT),$(call trained,$(row))): $(TEACHER)
 
 runs/%/latest/checkpoints/final.ckpt: | install
-	$(METAKD) fit --resume --config configs/experiment/$*.yaml --data.source.root=$(DATA)
+	$(METAKD) fit --resume --config configs/experiment/$*.yaml --data.source.root=$(DATA) $(OPTIONS)
 
 # $(call a_test,row,how,shots,config,further options)
 define a_test
@@ -73,6 +75,28 @@ $(foreach shots,1 5,$(foreach row,$(ROWS), \
 
 cifar-fs: $(TESTS)  ## The main table on real CIFAR-FS (DATA=folder of images), resumable
 	$(METAKD) report --folder runs/table --baseline $(PLAIN) --output README.md --section cifar-fs
+
+# The learners' table: no teacher, one start, each learner trained for the same time, tested as it adapts.
+NEAREST_MEAN := meta_kd_cifar_fs_5w5s_alone
+LEARNED := $(foreach learner,alone ridge anil reptile,meta_kd_cifar_fs_5w5s_$(learner))
+$(foreach row,$(LEARNED),$(call trained,$(row))): $(START)
+
+# $(call a_learner_test,row,experiment trained,configuration of the test,shots,further options)
+define a_learner_test
+LEARNER_TESTS += runs/learners/$(4)shot/$(1)/latest/results.jsonl
+runs/learners/$(4)shot/$(1)/latest/results.jsonl: $(call trained,$(2))
+	$(METAKD) test --runs=runs/learners/$(4)shot --experiment=$(1) --config configs/experiment/$(3).yaml \
+	--model.init=$(call trained,$(2)) --data.k_shot=$(4) --data.n_query=15 --data.n_episodes=2000 \
+	--data.source.root=$(DATA) $(5)
+endef
+
+$(foreach shots,1 5, \
+	$(eval $(call a_learner_test,$(PLAIN),$(PLAIN),$(NEAREST_MEAN),$(shots))) \
+	$(eval $(call a_learner_test,$(PLAIN)_logistic,$(PLAIN),$(NEAREST_MEAN),$(shots),--model.learner=configs/learner/logistic.yaml)) \
+	$(foreach row,$(LEARNED),$(eval $(call a_learner_test,$(row),$(row),$(row),$(shots)))))
+
+cifar-fs-learners: $(LEARNER_TESTS)  ## The learners' table on real CIFAR-FS, resumable
+	$(METAKD) report --folder runs/learners --baseline $(PLAIN) --output README.md --section cifar-fs-learners
 
 maml: install  ## MAML beside an independent implementation, 2,000 meta-steps each; hours, resumable
 	$(BIN)/python benchmarks/maml_against_higher.py --steps 2000 --data $(DATA) --output README.md
