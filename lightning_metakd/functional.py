@@ -6,7 +6,7 @@ learned travels in flat dictionaries. Nothing here mutates a module or an argume
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -161,6 +161,25 @@ def step(params: Params, grads: Params, lr: Rates) -> dict[str, Tensor]:
     return {name: p - lr * grads[name] for name, p in params.items()}
 
 
+def descent_step(
+    forward: Callable[[Params], Output],
+    params: Params,
+    lesson: Lesson,
+    lr: Rates,
+    progress: Tensor,
+    first_order: bool,
+) -> dict[str, Tensor]:
+    """One step of gradient descent on a lesson; to first order, its gradient is taken at stop(params)."""
+    here = detach(params) if first_order else params
+    return step(params, lesson_gradient(forward, here, lesson, progress), lr)
+
+
+@cache
+def compiled_descent_step() -> Callable[..., dict[str, Tensor]]:
+    """`descent_step` as one graph; compiled when it first sees a network, a lesson or a shape."""
+    return torch.compile(descent_step, fullgraph=True, dynamic=False)
+
+
 def descend(
     forward: Callable[[Params], Output],
     params: Params,
@@ -168,6 +187,7 @@ def descend(
     rates: Sequence[Rates],
     first_order: bool = False,
     again: Params | None = None,
+    compiled: bool = False,
 ) -> list[dict[str, Tensor]]:
     """The trajectory of gradient descent on a lesson, `params` first; progress is k / steps.
 
@@ -176,19 +196,20 @@ def descend(
         first_order: take each gradient at stop(params); the graph from it to the strategy stays.
         again: given, a step keeps no graph and is computed again in backward: half more time, memory of
             one step. It names the leaves on which steps depend beside `params` and the strategy.
+        compiled: compile the step; once, whatever their number.
     """
     some: Any = next(iter(params.values()))
-
-    def one(k: int, at: Params) -> dict[str, Tensor]:
-        here = detach(at) if first_order else at
-        grads = lesson_gradient(forward, here, lesson, some.new_tensor(k / len(rates)))
-        return step(at, grads, rates[k])
-
+    take = compiled_descent_step() if compiled else descent_step
     trajectory = [dict(params)]
-    for k in range(len(rates)):
+    for k, lr in enumerate(rates):
+        progress = some.new_tensor(k / len(rates))
+
+        def one(at: Params, lr: Rates = lr, progress: Tensor = progress) -> dict[str, Tensor]:
+            return take(forward, at, lesson, lr, progress, first_order)
+
         if again is None:
-            trajectory.append(one(k, trajectory[-1]))
+            trajectory.append(one(trajectory[-1]))
         else:
             leaves = (*again.values(), *lesson.strategy.values())
-            trajectory.append(recomputed(partial(one, k), trajectory[-1], leaves))
+            trajectory.append(recomputed(one, trajectory[-1], leaves))
     return trajectory

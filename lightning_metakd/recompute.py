@@ -44,7 +44,8 @@ class Recomputed(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.run, ctx.names, ctx.leaves, ctx.draws = run, names, leaves, Draws()
         ctx.save_for_backward(*given[: len(names)])
-        return tuple(run(dict(zip(names, given, strict=False))).values())
+        at = [tensor.detach() for tensor in given[: len(names)]]
+        return tuple(run(dict(zip(names, at, strict=True))).values())
 
     @staticmethod
     @once_differentiable

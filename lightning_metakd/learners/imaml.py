@@ -31,7 +31,7 @@ class IMAML(Learner):
     adapts_by_loss = True
     adapts_body = True
     needs_head = True
-    runs_together = False
+    fixed_graph = False
 
     def __init__(
         self,

@@ -50,8 +50,13 @@ class Learner(nn.Module, ABC):
     asks_query: bool = True
     """Whether the outer loss is the lesson on the query rows, so that it can judge a strategy too."""
 
-    runs_together: bool = True
-    """Whether several tasks may adapt in one `torch.func.vmap`: not with a solver or recomputed steps."""
+    fixed_graph: bool = True
+    """Whether adapting is always the same operations, so that tasks can run in one `torch.func.vmap` and a
+    step can be compiled: not with a solver or recomputed steps."""
+
+    def compile_steps(self) -> bool:
+        """Told, where the graph of a task is not fixed, to compile what is; False if nothing is."""
+        return False
 
     def knows(self, student: Model) -> None:
         """Told once whom it adapts; a learner with rates for each parameter makes them here."""

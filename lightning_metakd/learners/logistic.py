@@ -88,7 +88,7 @@ class Logistic(Learner):
     adapts_by_loss = True
     adapts_body = False
     needs_head = False
-    runs_together = False
+    fixed_graph = False
 
     def __init__(self, penalty: float = 1.0, max_steps: int = 100, solver_steps: int = 20) -> None:
         super().__init__()

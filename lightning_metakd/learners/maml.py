@@ -28,6 +28,7 @@ def adapt_by_descent(
     first_order: bool = False,
     adapts: Adapts = "all",
     again: Params | None = None,
+    compiled: bool = False,
 ) -> Adapted:
     """Gradient descent on the lesson over the part of the student that adapts.
 
@@ -37,6 +38,7 @@ def adapt_by_descent(
     Args:
         rates: one for each step.
         again: as in `descend`: steps are computed again in backward.
+        compiled: as in `descend`: compile the step.
     """
     fixed_part = detach(student) if first_order else student
     moving = {name: p for name, p in student.items() if moves(name, adapts)}
@@ -52,7 +54,7 @@ def adapt_by_descent(
         def answer(params: Params) -> Output:
             return forward({**fixed_part, **params}, x)
 
-    trajectory = descend(answer, moving, lesson, rates, first_order, again)
+    trajectory = descend(answer, moving, lesson, rates, first_order, again, compiled)
     points = tuple({**student, **params} for params in trajectory)
     return Adapted(points[-1], after(forward, x), points)
 
@@ -71,7 +73,7 @@ class MAML(Learner):
         test_steps: inner steps in evaluation; None takes as many as in training.
         first_order: leave out second derivatives: less memory and time, nearly as good.
         adapts: what the inner loop moves: `all`, only the `head` (ANIL), only the `body` (BOIL).
-        recompute: compute inner steps again in backward: memory of one step, a third more time.
+        recompute: compute inner steps again in backward: memory of one step, half more time.
     """
 
     adapts_by_loss = True
@@ -99,15 +101,27 @@ class MAML(Learner):
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.first_order, self.adapts = first_order, adapts
         self.adapts_body = adapts != "head"
-        self.recompute, self.runs_together = recompute, not recompute
+        self.recompute, self.fixed_graph = recompute, not recompute
+        self.compiled = False
+
+    def compile_steps(self) -> bool:
+        self.compiled = self.recompute
+        return self.compiled
 
     def adapt(
         self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
     ) -> Adapted:
         rates = [self.inner_lr] * (self.inner_steps if self.training else self.test_steps)
-        student, again = part(meta, "student"), meta if self.recompute else None
         return adapt_by_descent(
-            forward, student, lesson, support.x, rates, self.first_order, self.adapts, again
+            forward,
+            part(meta, "student"),
+            lesson,
+            support.x,
+            rates,
+            self.first_order,
+            self.adapts,
+            again=meta if self.recompute else None,
+            compiled=self.compiled and self.training,
         )
 
     def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:

@@ -61,8 +61,8 @@ class MAMLPlusPlus(Learner):
             )
         self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
         self.inner_lr, self.inner_steps, self.first_order = inner_lr, inner_steps, first_order
-        self.multi_step_until, self.progress = multi_step_until, 0.0
-        self.rates = nn.ParameterDict()
+        self.multi_step_until, self.rates = multi_step_until, nn.ParameterDict()
+        self.advance(0.0)
 
     def knows(self, student: Model) -> None:
         for name, p in student.named_parameters():
@@ -70,7 +70,11 @@ class MAMLPlusPlus(Learner):
             self.rates[as_key(name)] = nn.Parameter(rates)
 
     def advance(self, progress: float) -> None:
-        self.progress = progress
+        # a tensor: a number that changes with every step would be compiled anew with every step
+        until = self.multi_step_until
+        self.weights = (
+            step_weights(self.inner_steps, progress / until) if progress < until else None
+        )
 
     def adapt(
         self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
@@ -82,9 +86,9 @@ class MAMLPlusPlus(Learner):
         return adapt_by_descent(forward, student, lesson, support.x, rates, self.first_order)
 
     def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
-        if not self.training or self.progress >= self.multi_step_until:
+        if not self.training or self.weights is None:
             return lesson_mean(lesson, adapted.predict(query.x))
         losses = torch.stack(
             [lesson_mean(lesson, adapted.answer(at, query.x)) for at in adapted.trajectory[1:]]
         )
-        return losses @ step_weights(len(losses), self.progress / self.multi_step_until).to(losses)
+        return losses @ self.weights.to(losses)

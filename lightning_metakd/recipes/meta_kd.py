@@ -48,7 +48,9 @@ class MetaKD(Episodic):
         teacher_at_test: whether the teachers help the student adapt in evaluation too.
         strategy_on_seen_classes: allow a strategy to be learned on classes that a teacher was trained on.
         tasks_at_once: episodes of a meta-batch that run together, by vmap; null is 1 on a CPU, where more
-            is slower, and all of them elsewhere, if the learner can.
+            gain nothing, and all of them elsewhere, if the learner can.
+        compile_step: compile what the student minimises in a task, or, where steps are computed again,
+            the inner step: needs a C++ compiler and a minute or two, then takes about two thirds of the time.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class MetaKD(Episodic):
         teacher_at_test: bool = False,
         strategy_on_seen_classes: bool = False,
         tasks_at_once: int | None = None,
+        compile_step: bool = False,
     ) -> None:
         super().__init__(
             student,
@@ -92,14 +95,21 @@ class MetaKD(Episodic):
             raise ValueError(
                 f"tasks_at_once={tasks_at_once} must be at least 1; leave it out for what suits the device."
             )
-        self.runs_together = learner.runs_together and norm != "tracked"
+        self.runs_together = learner.fixed_graph and norm != "tracked"
         if tasks_at_once is not None and tasks_at_once > 1 and not self.runs_together:
             raise ValueError(
                 f"tasks_at_once={tasks_at_once} runs tasks together, and {type(learner).__name__} with "
                 f"norm={norm} cannot: a solver, recomputed steps and norm=tracked take them one by one; "
                 "leave tasks_at_once out."
             )
+        if compile_step and not (self.runs_together or learner.compile_steps()):
+            raise ValueError(
+                f"compile_step=true wants a task of fixed operations, and {type(learner).__name__} with "
+                f"norm={norm} is none: a solver takes as many steps as it needs, and norm=tracked looks at "
+                "each pass; leave compile_step out."
+            )
         self.tasks_at_once = tasks_at_once
+        self.compile_task = compile_step and self.runs_together
         self.strategy_every = strategy_every
         self.strategy_on_seen_classes = strategy_on_seen_classes
         self.one_pass = learner.adapts_by_loss and learner.asks_query and quiz is None
@@ -182,6 +192,7 @@ class MetaKD(Episodic):
                 told,
                 taught,
                 self.at_once(taught),
+                self.compile_task,
             )
         scalar = student_loss
         if learns and not one_pass:

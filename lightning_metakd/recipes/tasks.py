@@ -4,11 +4,14 @@ Every part is differentiated as soon as it is computed and its graph dropped, so
 with the meta-batch, only with the tasks that run at once. What comes back is still one scalar, whose
 gradient is known already: it is scaled, averaged over processes and clipped like any other.
 
-One by one is fastest on a CPU, whose caches several tasks would overflow; on a GPU `torch.func.vmap` runs
-them in the same kernels. Both give the same gradient.
+There are three ways to the same gradient. One by one is as fast as any other on a CPU, whose caches several
+tasks overflow, and keeps the graph of one. `torch.func.vmap` runs several in the same kernels, which is
+meant for a GPU. Compiled, the operations between convolutions become a few fused loops, and what is cheap is
+computed again rather than kept: about half the time and a third of the memory, after a minute of compiling.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -38,19 +41,25 @@ class Known(torch.autograd.Function):
 
 
 def mean_over_tasks(
-    loss: TaskLoss, theta: Params, strategy: Params, episodes: Sequence[Episode], at_once: int = 1
+    loss: TaskLoss,
+    theta: Params,
+    strategy: Params,
+    episodes: Sequence[Episode],
+    at_once: int = 1,
+    compiled: bool = False,
 ) -> tuple[Tensor, ...]:
     """Mean loss, differentiable once in the leaves among theta and strategy, and the other means.
 
     Args:
         at_once: tasks in one call of `vmap`; 1 is a plain loop.
+        compiled: compile what runs at once; once for each shape of episode.
     """
     leaves = [p for p in (*theta.values(), *strategy.values()) if p.requires_grad]
     grads: list[Tensor | None] = [None] * len(leaves)
     means: list[Tensor] = []
     for first in range(0, len(episodes), at_once):
         some = episodes[first : first + at_once]
-        found = run(loss, theta, strategy, some)
+        found = (run_compiled() if compiled else run)(loss, theta, strategy, some)
         share = len(some) / len(episodes)
         if found[0].requires_grad:  # a strategy that teaches nothing leaves no trace in the quiz
             slopes = torch.autograd.grad(share * found[0], leaves, allow_unused=True)
@@ -70,6 +79,12 @@ def run(
     at_once = vmap(loss, in_dims=(None, None, 0), randomness="different")
     found = at_once(theta, strategy, together)
     return tuple(value.mean() for value in found)
+
+
+@cache
+def run_compiled() -> Callable[..., tuple[Tensor, ...]]:
+    """`run` as one graph; compiled when it first sees a loss or a shape."""
+    return torch.compile(run, fullgraph=True, dynamic=False)
 
 
 def added(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -18,14 +18,16 @@ from tests.learners.test_learners import LEARNERS
 from tests.recipes.runs import episodes, meta_kd
 from tests.tiny import N_WAY, SmoothConv4, answered, episode, gate_and_temperature, trainer
 
-TOGETHER = [name for name in LEARNERS if LEARNERS[name]().runs_together]
+TOGETHER = [name for name in LEARNERS if LEARNERS[name]().fixed_graph]
 
 
 class Case:
     """An objective with leaves, and three tasks with teachers."""
 
-    def __init__(self, name):
+    def __init__(self, name, inner_steps=None):
         learner, loss = LEARNERS[name]().double(), gate_and_temperature()
+        if inner_steps is not None:
+            learner.inner_steps = inner_steps  # of those that take any
         net = make_episodic(SmoothConv4(N_WAY if learner.needs_head else 0).double(), "support")
         learner.knows(net)
         self.objective = Objective(

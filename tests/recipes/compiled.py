@@ -1,0 +1,108 @@
+"""Compiled, a task has the gradients that it has without, and a training compiles once.
+
+What is checked at run time does not compile, so these tests run in a process of their own: see
+test_compiled.py, which names the backend.
+"""
+
+import os
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from lightning_metakd import functional
+from lightning_metakd.functional import detach
+from lightning_metakd.learners.imaml import IMAML
+from lightning_metakd.learners.maml import MAML
+from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
+from lightning_metakd.recipes import tasks
+from lightning_metakd.recipes.tasks import mean_over_tasks
+from tests.learners.test_learners import LEARNERS
+from tests.recipes.runs import episodes, meta_kd
+from tests.recipes.test_tasks import TOGETHER, Case, by_hand, check
+from tests.tiny import trainer
+
+BACKEND = os.environ["BACKEND"]
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """Compilers as in a run, with the backend that is given."""
+    torch.compiler.reset()
+    counters.clear()
+
+    def compiled(function):
+        made = torch.compile(function, fullgraph=True, dynamic=False, backend=BACKEND)
+        return lambda: made
+
+    monkeypatch.setattr(tasks, "run_compiled", compiled(tasks.run))
+    monkeypatch.setattr(functional, "compiled_descent_step", compiled(functional.descent_step))
+
+
+def graphs() -> int:
+    """How many graphs were compiled since the test began."""
+    return counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_every_task_of_fixed_operations_compiles_to_the_same_gradients(name, compiling):
+    case = Case(name, inner_steps=2)
+    expected = by_hand(case.student, case.theta, case.strategy, case.tasks)
+    at = case.theta, case.strategy, case.tasks
+    found = mean_over_tasks(case.student, *at, compiled=True)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=0)
+    leaves = {**case.theta, **case.strategy}
+    check(case.slopes(found, leaves), case.slopes(expected, leaves))
+    assert graphs() == 1
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_a_step_that_is_computed_again_compiles_to_the_same_gradients(first_order, compiling):
+    case = Case("MAML, recomputed")
+    case.objective.learner.first_order = first_order
+    expected = by_hand(case.student, case.theta, case.strategy, case.tasks)
+    assert case.objective.learner.compile_steps()
+    found = mean_over_tasks(case.student, case.theta, case.strategy, case.tasks)
+    leaves = {**case.theta, **case.strategy}
+    check(case.slopes(found, leaves), case.slopes(expected, leaves))
+    assert graphs() == 2  # without a graph, and with one
+
+
+def test_several_tasks_compile_together(compiling):
+    if BACKEND == "aot_eager":
+        pytest.skip(
+            "torch's own convolutions refuse a stride that is traced under vmap; inductor's do not"
+        )
+    case = Case("MAML", inner_steps=2)
+    quiet = detach(case.strategy)
+    expected = by_hand(case.student, case.theta, quiet, case.tasks[:2])
+    found = mean_over_tasks(case.student, case.theta, quiet, case.tasks[:2], 2, compiled=True)
+    check(case.slopes(found, case.theta), case.slopes(expected, case.theta))
+
+
+@pytest.mark.parametrize(
+    ("learner", "n_graphs"),
+    [(MAML(0.05, 2), 1), (MAML(0.05, 2, recompute=True), 3), (MAMLPlusPlus(0.05, 2), 2)],
+    ids=["MAML", "recomputed", "MAML++, which changes its loss on the way"],
+)
+def test_a_training_is_the_same_and_compiles_once(learner, n_graphs, compiling):
+    ends = []
+    for compile_step in (False, True):
+        torch.manual_seed(1)
+        recipe = meta_kd(learner, compile_step=compile_step)
+        trainer(max_steps=8, max_epochs=4).fit(recipe, datamodule=episodes())
+        ends.append(dict(recipe.named_parameters()))
+    assert graphs() == n_graphs
+    for name, p in ends[0].items():  # single precision, through two inner steps
+        torch.testing.assert_close(p, ends[1][name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("learner", [IMAML, LEARNERS["logistic"]])
+def test_a_solver_is_not_compiled(learner):
+    with pytest.raises(ValueError, match="compile_step=true wants a task of fixed operations"):
+        meta_kd(learner(), compile_step=True)
+
+
+def test_nor_is_a_norm_that_follows_the_training():
+    with pytest.raises(ValueError, match="compile_step=true wants .* norm=tracked"):
+        meta_kd(LEARNERS["ProtoNet"](), norm="tracked", compile_step=True)
