@@ -99,7 +99,7 @@ cifar-fs-learners: $(LEARNER_TESTS)  ## The learners' table on real CIFAR-FS, re
 	$(METAKD) report --folder runs/learners --baseline $(PLAIN) --output README.md --section cifar-fs-learners
 
 maml: install  ## MAML beside an independent implementation, 2,000 meta-steps each; hours, resumable
-	$(BIN)/python benchmarks/maml_against_higher.py --steps 2000 --data $(DATA) --output README.md
+	$(BIN)/python -m benchmarks.maml_against_higher --steps 2000 --data $(DATA) --output README.md
 
 maml-full: install  ## MAML as published, 60,000 meta-steps; a day and a half on a CPU core, resumable
 	$(METAKD) fit --resume --config configs/experiment/meta_kd_cifar_fs_5w5s_maml.yaml --data.source.root=$(DATA)

@@ -9,9 +9,9 @@ augmentation. In double precision the two stay equal to 1e-8 and better (tests/b
 precision round-off leads them apart within a few steps, so what is compared is where they arrive.
 An interrupted run goes on where it was saved.
 
-    python benchmarks/maml_against_higher.py                      one after the other, on CIFAR-FS
-    python benchmarks/maml_against_higher.py --side ours          one of them; whichever ends last
-    python benchmarks/maml_against_higher.py --side higher        writes the result
+    python -m benchmarks.maml_against_higher                      one after the other, on CIFAR-FS
+    python -m benchmarks.maml_against_higher --side ours          one of them; whichever ends last
+    python -m benchmarks.maml_against_higher --side higher        writes the result
 """
 
 import argparse
@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from lightning import Callback, Trainer
 from torch import Tensor, nn
 
+from benchmarks.plain_conv4 import PlainConv4
 from lightning_metakd.callbacks.results import processor, versions
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.cifar import CIFARFS
@@ -149,41 +150,6 @@ def run_ours(student: Conv4, data: EpisodicData, pace: Pace, folder: Path, every
 
 
 # --- the rival --------------------------------------------------------------------------------
-
-
-class PlainConv4(nn.Module):
-    """Four blocks of convolution, batch norm, ReLU and max-pool, and a linear layer.
-
-    Args:
-        student: the network of this package whose weights it starts from.
-    """
-
-    def __init__(self, student: Conv4) -> None:
-        super().__init__()
-        blocks = [
-            nn.Sequential(
-                nn.Conv2d(WIDTH if i else 3, WIDTH, 3, padding=1),
-                nn.BatchNorm2d(WIDTH, track_running_stats=False),
-                nn.ReLU(),
-                nn.MaxPool2d(2),
-            )
-            for i in range(4)
-        ]
-        self.blocks, self.head = nn.Sequential(*blocks), nn.Linear(WIDTH * 4, N_WAY)
-        with torch.no_grad():
-            for name, p in self.named_parameters():
-                p.copy_(student.get_parameter(its_name(name)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(x).flatten(1))
-
-
-def its_name(name: str) -> str:
-    """What the package calls a parameter of the rival."""
-    if name.startswith("head."):
-        return name
-    _, block, layer, kind = name.split(".")
-    return f"{('convs', 'norms')[int(layer)]}.{block}.{kind}"
 
 
 def answer(net: nn.Module, episode: Episode, steps: int, training: bool) -> Tensor:
@@ -348,7 +314,7 @@ def compare(told: argparse.Namespace, sides: dict[str, dict[str, Any]]) -> dict[
         "n_query": N_QUERY,
         "transductive": True,
         **{name: getattr(told, name) for name in options},
-        "command": f"python benchmarks/maml_against_higher.py {command}",
+        "command": f"python -m benchmarks.maml_against_higher {command}",
     }
 
 

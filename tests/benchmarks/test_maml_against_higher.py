@@ -15,14 +15,13 @@ from benchmarks.maml_against_higher import (
     N_QUERY,
     N_WAY,
     Pace,
-    PlainConv4,
     first_student,
-    its_name,
     main,
     ours,
     train_ours,
     train_rival,
 )
+from benchmarks.plain_conv4 import PlainConv4, its_name
 from lightning_metakd.data.cifar import CIFARFS, locate
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.source import Source
@@ -97,7 +96,7 @@ def test_the_result_holds_both_sides_and_their_paired_difference(tmp_path):
     assert found["paired_difference"] == pytest.approx(gap)
     assert found["within_2_points"] == (abs(gap) <= 0.02)
     assert found["largest_gradient_norm"] > 0
-    assert found["command"].startswith("python benchmarks/maml_against_higher.py --steps 1 ")
+    assert found["command"].startswith("python -m benchmarks.maml_against_higher --steps 1 ")
     assert f"| higher           | {100 * found['higher']['accuracy']:.2f}" in page.read_text()
 
 

@@ -104,5 +104,5 @@ def test_a_solver_is_not_compiled(learner):
 
 
 def test_nor_is_a_norm_that_follows_the_training():
-    with pytest.raises(ValueError, match="compile_step=true wants .* norm=tracked"):
+    with pytest.raises(ValueError, match=r"compile_step=true wants .* norm=tracked"):
         meta_kd(LEARNERS["ProtoNet"](), norm="tracked", compile_step=True)

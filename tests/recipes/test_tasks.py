@@ -28,6 +28,7 @@ class Case:
         learner, loss = LEARNERS[name]().double(), gate_and_temperature()
         if inner_steps is not None:
             learner.inner_steps = inner_steps  # of those that take any
+            learner.advance(0.0)
         net = make_episodic(SmoothConv4(N_WAY if learner.needs_head else 0).double(), "support")
         learner.knows(net)
         self.objective = Objective(
