@@ -1,0 +1,150 @@
+"""The time and the memory of a meta-step, beside the libraries that people would take instead.
+
+    python -m benchmarks.steps                      everything; about 40 minutes on two cores
+    python -m benchmarks.steps --algorithm anil     one algorithm; the others keep what they had
+
+5 ways, 5 shots, 15 query rows a class, images of 32 x 32, meta-gradient alone: the data path and the whole
+test are measured by benchmarks/data.py. Contestants take turns (benchmarks/turns.py).
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.contestants import PEERS, Setting
+from benchmarks.turns import KEEPING, OURS, compete
+from lightning_metakd.callbacks.results import package_version, processor, versions
+from lightning_metakd.files import written_whole
+from lightning_metakd.markdown import between_markers, markdown
+
+LIBRARIES = ("learn2learn", "higher", "torchopt", "easyfsl")
+EAGER, COMPILED, AGAIN, AGAIN_COMPILED = OURS
+MEMORY = "second order, memory"
+"""Second order with ten inner steps, where recomputing is worth its time."""
+
+
+def contests(algorithm: str) -> tuple[str, list[str], int]:
+    """(algorithm proper, contestants, inner steps)."""
+    if algorithm == MEMORY:
+        return "second order", [*PEERS["second order"], EAGER, AGAIN, AGAIN_COMPILED], 10
+    peers = list(PEERS[algorithm])
+    return algorithm, [*peers, peers[0] + KEEPING, EAGER, COMPILED], 5
+
+
+def measure(algorithm: str, told: argparse.Namespace) -> list[dict[str, Any]]:
+    proper, names, inner_steps = contests(algorithm)
+    names = [n for n in names if installed(n)]
+    rows = []
+    for width in told.widths:
+        setting = Setting(proper, width, inner_steps)
+        batches = told.meta_batches[:1] if algorithm == MEMORY else told.meta_batches
+        rows += compete(names, setting, batches, told.rounds, told.threads)
+    return [row | {"algorithm": algorithm} for row in rows]
+
+
+def installed(name: str) -> bool:
+    library = name.removesuffix(KEEPING)
+    return library not in LIBRARIES or package_version(library) is not None
+
+
+def best_peer(rows: list[dict[str, Any]], row: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """The best of the peers, as their users have them, in the same contest."""
+    same = ("algorithm", "width", "tasks", "inner_steps")
+    rivals = [r for r in rows if all(r[k] == row[k] for k in same)]
+    rivals = [r for r in rivals if r["name"] not in OURS and not r["name"].endswith(KEEPING)]
+    return min((r for r in rivals if r[key] is not None), key=lambda r: r[key], default=None)
+
+
+def times_as_fast(rows: list[dict[str, Any]], row: dict[str, Any]) -> float | None:
+    best = best_peer(rows, row, "median_s")
+    return None if best is None else best["median_s"] / row["median_s"]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One table for each algorithm."""
+    parts = []
+    for algorithm in dict.fromkeys(row["algorithm"] for row in rows):
+        lines = [cells(rows, row) for row in rows if row["algorithm"] == algorithm]
+        parts.append(f"**{algorithm}**, {lines[0].pop('steps')} inner steps\n\n")
+        for line in lines[1:]:
+            line.pop("steps")
+        parts[-1] += markdown(lines)
+    return "\n\n".join(parts)
+
+
+def cells(rows: list[dict[str, Any]], row: dict[str, Any]) -> dict[str, str]:
+    memory, best = row["peak_mib"], best_peer(rows, row, "peak_mib")
+    ratio = times_as_fast(rows, row)
+    of_best = "-" if memory is None or best is None else f"{memory / best['peak_mib']:.2f}"
+    return {
+        "contestant": row["name"],
+        "steps": str(row["inner_steps"]),
+        "width": str(row["width"]),
+        "tasks": str(row["tasks"]),
+        "time of a step": f"{1e3 * row['median_s']:.0f} ms",
+        "least, most": f"{1e3 * row['min_s']:.0f}, {1e3 * row['max_s']:.0f}",
+        "times as fast": "-" if ratio is None else f"{ratio:.2f}",
+        "first step": f"{row['first_s']:.1f} s",
+        "memory": "-" if memory is None else f"{memory:.0f} MiB",
+        "of the peers' least": of_best,
+    }
+
+
+def made_with(threads: int) -> dict[str, Any]:
+    """The machine and the libraries."""
+    peers = {name: package_version(name) for name in LIBRARIES}
+    machine = {"cpu": processor(), "cores": os.cpu_count(), "threads": threads}
+    return machine | {"versions": versions() | peers}
+
+
+def said(made: dict[str, Any], command: str) -> str:
+    """The line under a table."""
+    named = {"torch": made["versions"]["torch"]}
+    named |= {n: v for n, v in made["versions"].items() if n in LIBRARIES and v is not None}
+    libraries = ", ".join(f"{name} {version}" for name, version in named.items())
+    return f"{made['cpu']}, {made['threads']} threads; {libraries}: `{command}`"
+
+
+def write(result: dict[str, Any], path: Path, page: Path | None, section: str, text: str) -> None:
+    """The numbers, and the table in its section of a page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as part:
+        part.write_text(json.dumps(result, indent=1) + "\n")
+    if page is not None:
+        changed = between_markers(page.read_text(), section, text)
+        with written_whole(page) as part:
+            part.write_text(changed)
+
+
+def arguments(args: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    algorithms = [*PEERS, MEMORY]
+    parser.add_argument("--algorithm", nargs="+", choices=algorithms, default=algorithms)
+    parser.add_argument("--widths", nargs="+", type=int, default=[32, 64])
+    parser.add_argument("--meta_batches", nargs="+", type=int, default=[4, 16])
+    parser.add_argument("--rounds", type=int, default=5, help="counted steps of each contestant")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    result = Path(__file__).parent / "results" / "steps.json"
+    parser.add_argument("--result", type=Path, default=result)
+    parser.add_argument("--output", type=Path, help="Markdown file with a section steps to fill")
+    return parser.parse_args(args)
+
+
+def main(args: list[str] | None = None) -> None:
+    told = arguments(args)
+    kept = json.loads(told.result.read_text())["rows"] if told.result.exists() else []
+    for algorithm in told.algorithm:
+        rows = measure(algorithm, told)
+        kept = [row for row in kept if row["algorithm"] != algorithm] + rows
+        result = {"rows": kept, "made_with": made_with(told.threads)}
+        text = f"{table(kept)}\n\n{said(result['made_with'], 'python -m benchmarks.steps')}"
+        write(result, told.result, told.output, "steps", text)
+        print(table(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
