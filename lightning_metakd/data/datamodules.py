@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from lightning_metakd.data import augment as views_of
 from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partition
-from lightning_metakd.data.episodes import EpisodeSet, Together, stack
+from lightning_metakd.data.episodes import EpisodeSet, Together
 from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
 from lightning_metakd.data.source import Labelled, Source
 from lightning_metakd.types import Batch
@@ -144,7 +144,7 @@ class EpisodicData(SourceData):
             episodes,
             batch_size=self.meta_batch_size,
             sampler=Slots(self.trainer, self.meta_batch_size, self.steps_per_epoch),
-            collate_fn=stack,
+            collate_fn=unchanged,
             num_workers=self.num_workers,
         )
 

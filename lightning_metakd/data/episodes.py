@@ -7,7 +7,6 @@ the same on one device and on seven.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -71,15 +70,12 @@ def draw_episode(
     draw = generator(split, seed, index)
     classes = torch.randperm(len(positions), generator=draw)[:n_way]
     chosen = [positions[c] for c in classes.tolist()]
-    rows = torch.stack([of[torch.randperm(len(of), generator=draw)[:n_rows]] for of in chosen], 1)
+    rows = torch.stack(
+        [of.index_select(0, torch.randperm(len(of), generator=draw)[:n_rows]) for of in chosen], 1
+    )
     if views == 0:
         return classes, rows, torch.full_like(rows, -1)
     return classes, rows, torch.randint(views or FRESH, rows.shape, generator=draw)
-
-
-def stack(items: Sequence[Any]) -> Any:
-    """Equal nests of tensors as one nest with a leading dimension, structure kept."""
-    return tree_map(lambda *leaves: torch.stack(leaves), *items)
 
 
 class EpisodeSet(Dataset[Episode]):
@@ -145,22 +141,27 @@ class EpisodeSet(Dataset[Episode]):
             )
 
     def __getitem__(self, i: int) -> Episode:
-        k_shot = draw_shots(self.k_shot, self.split, self.seed, i // self.episodes_per_step)
-        places, rows, views = draw_episode(
-            self.positions, self.n_way, k_shot + self.n_query, self.split, self.seed, i, self.views
-        )
-        support = self._batch(rows[:k_shot], views[:k_shot])
-        query = self._batch(rows[k_shot:], views[k_shot:])
-        return Episode(support, query, self.classes[places], torch.tensor(i))
+        return tree_map(lambda leaf: leaf[0], self.__getitems__([i]))
 
-    def _batch(self, rows: Int[Tensor, "k c"], views: Int[Tensor, "k c"]) -> Batch:
-        index = rows.flatten()
-        return Batch(
-            self.x.index_select(0, index),
-            torch.arange(self.n_way).repeat(len(rows)),
-            index,
-            views.flatten(),
+    def __getitems__(self, indices: Sequence[int]) -> Episode:
+        """Some episodes of one step at once, as `DataLoader` asks for them; every tensor leads with `t`."""
+        k_shot = draw_shots(
+            self.k_shot, self.split, self.seed, indices[0] // self.episodes_per_step
         )
+        n_rows, key = k_shot + self.n_query, (self.split, self.seed)
+        drawn = [
+            draw_episode(self.positions, self.n_way, n_rows, *key, i, self.views) for i in indices
+        ]
+        places, rows, views = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+        support = self._batch(rows[:, :k_shot], views[:, :k_shot])
+        query = self._batch(rows[:, k_shot:], views[:, k_shot:])
+        return Episode(support, query, self.classes[places], torch.tensor(indices))
+
+    def _batch(self, rows: Int[Tensor, "t k c"], views: Int[Tensor, "t k c"]) -> Batch:
+        index = rows.flatten(1)
+        x = self.x.index_select(0, index.flatten()).unflatten(0, index.shape)
+        y = torch.arange(self.n_way).repeat(len(rows), rows.shape[1])
+        return Batch(x, y, index, views.flatten(1))
 
 
 class Together(Dataset[tuple[Episode, Episode]]):
@@ -171,3 +172,7 @@ class Together(Dataset[tuple[Episode, Episode]]):
 
     def __getitem__(self, i: int) -> tuple[Episode, Episode]:
         return self.first[i], self.second[i]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Episode, Episode]:
+        """Some of both at once."""
+        return self.first.__getitems__(indices), self.second.__getitems__(indices)
