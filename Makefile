@@ -8,7 +8,7 @@ DATA ?= data
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cifar-fs cifar-fs-learners maml maml-full test test-all check lint format type notebooks report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners maml maml-full test test-all check lint format type notebooks report clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -25,6 +25,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,benchmarks]'
 	@touch $@
+
+# learn2learn 0.2.0 builds on Python 3.11 only where its Cython files are compiled anew, and imports gym
+peers: install  ## The libraries that benchmarks compare with; needs a C compiler
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt gym
+	$(BIN)/python -m pip install --quiet --no-deps --config-settings=--build-option=build_ext learn2learn==0.2.0
 
 # --- runs ----------------------------------------------------------------------------------------
 # A run is complete when its final.ckpt is there; one that was stopped goes on from its last.ckpt.
@@ -103,6 +108,11 @@ maml: install  ## MAML beside an independent implementation, 2,000 meta-steps ea
 
 maml-full: install  ## MAML as published, 60,000 meta-steps; a day and a half on a CPU core, resumable
 	$(METAKD) fit --resume --config configs/experiment/meta_kd_cifar_fs_5w5s_maml.yaml --data.source.root=$(DATA)
+
+bench: peers  ## Speed and memory beside other libraries, for benchmarks/README.md; an hour on two quiet cores
+	$(BIN)/python -m benchmarks.steps --output benchmarks/README.md
+	$(BIN)/python -m benchmarks.data --data $(DATA) --output benchmarks/README.md
+	$(BIN)/python -m benchmarks.scaling --output benchmarks/README.md
 
 # --- checks --------------------------------------------------------------------------------------
 

@@ -202,7 +202,7 @@ def descend(
     take = compiled_descent_step() if compiled else descent_step
     trajectory = [dict(params)]
     for k, lr in enumerate(rates):
-        progress = some.new_tensor(k / len(rates))
+        progress = some.new_full((), k / len(rates))  # a fill, which a CUDA graph can hold
 
         def one(at: Params, lr: Rates = lr, progress: Tensor = progress) -> dict[str, Tensor]:
             return take(forward, at, lesson, lr, progress, first_order)

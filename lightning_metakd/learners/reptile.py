@@ -40,7 +40,7 @@ def descend_by_adam(
     some = next(iter(params.values()))
     for k in range(steps):
         at = detach(trajectory[-1])
-        grads = lesson_gradient(answer, at, lesson, some.new_tensor(k / steps))
+        grads = lesson_gradient(answer, at, lesson, some.new_full((), k / steps))
         average = {n: v.lerp(grads[n].detach().square(), 1 - BETA2) for n, v in average.items()}
         unbiased = 1 - BETA2 ** (k + 1)
         trajectory.append(

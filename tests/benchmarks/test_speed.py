@@ -1,0 +1,163 @@
+"""The benchmarks measure what they say, on sizes where that takes seconds."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import data, gpu, scaling, steps
+from benchmarks.contestants import Setting
+from benchmarks.turns import KEEPING, compete, peak
+from lightning_metakd.data.synthetic import Synthetic
+
+TINY = {"width": 4, "inner_steps": 2, "k_shot": 1, "n_query": 1}
+
+
+def row(name, median_s, peak_mib=None, **told):
+    return {
+        **{"algorithm": "anil", "name": name, "width": 32, "inner_steps": 5, "tasks": 4},
+        **{"median_s": median_s, "min_s": median_s, "max_s": median_s, "first_s": 1.0},
+        **{"peak_mib": peak_mib, **told},
+    }
+
+
+def cell(table, name, column):
+    lines = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()]
+    header = next(line for line in lines if line[0] in ("contestant", "data path"))
+    return next(line for line in lines if line[0] == name)[header.index(column)]
+
+
+def test_contestants_take_turns_in_processes_of_their_own():
+    names = ["lightning_metakd", "lightning_metakd, recomputed"]
+    found = compete(names, Setting("second order", **TINY), [1, 2], rounds=2, threads=1)
+    assert [(r["name"], r["tasks"]) for r in found] == [(n, t) for n in names for t in (1, 2)]
+    for r in found:
+        assert 0 < r["min_s"] <= r["median_s"] <= r["max_s"] < r["first_s"] + 60
+        assert (r["peak_mib"] is None) == (r["tasks"] == 2)
+
+
+def test_memory_is_what_a_step_holds_beside_what_was_there():
+    kept = torch.ones(10 * 2**18)  # 10 MiB
+    found = peak(lambda: torch.ones(40 * 2**18).sum())
+    assert 39 < found < 50
+    assert len(kept)
+
+
+def test_a_contestant_is_compared_with_the_fastest_peer_as_its_users_have_it():
+    rows = [
+        row("learn2learn", 3.0, 10.0),
+        row("higher", 2.0, 20.0),
+        row(f"learn2learn{KEEPING}", 0.5, 1.0),
+        row("lightning_metakd", 1.0, 5.0),
+        row("torchopt", 0.1, algorithm="first order"),
+    ]
+    table = steps.table(rows)
+    assert cell(table, "lightning_metakd", "times as fast") == "2.00"
+    assert cell(table, "lightning_metakd", "of the peers' least") == "0.50"
+    assert cell(table, "learn2learn", "times as fast") == "0.67"
+
+
+def test_one_algorithm_measured_again_leaves_the_others(tmp_path, monkeypatch):
+    result, page = tmp_path / "steps.json", tmp_path / "page.md"
+    page.write_text("<!-- results:begin steps -->\n<!-- results:end -->\n")
+    monkeypatch.setattr(
+        steps, "measure", lambda algorithm, told: [row("o", 1, algorithm=algorithm)]
+    )
+    for algorithm in ("anil", "protonet", "anil"):
+        steps.main(["--algorithm", algorithm, f"--result={result}", f"--output={page}"])
+    rows = json.loads(result.read_text())["rows"]
+    assert [r["algorithm"] for r in rows] == ["protonet", "anil"]
+    assert "**protonet**" in page.read_text()
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries that are no longer maintained
+def test_data_path_and_test_are_measured_and_written(tmp_path):
+    result, page = tmp_path / "data.json", tmp_path / "page.md"
+    page.write_text("<!-- results:begin data -->\n<!-- results:end -->\n")
+    options = ["--source", "synthetic", "--rounds", "1", "--tests", "1", "--episodes", "3"]
+    data.main([*options, f"--result={result}", f"--output={page}", f"--steps={tmp_path / 'no'}"])
+    found = json.loads(result.read_text())
+    assert found["rates"]["lightning_metakd"][0] > 0
+    assert found["test"]["seconds"]["lightning_metakd"][0] > 0
+    assert cell(page.read_text(), "lightning_metakd", "episodes a second") != "0"
+
+
+def test_peers_are_given_the_same_pixels():
+    source = Synthetic(per_class=4)
+    pictures, rows = data.Pictures(source, "train"), source.rows("train")[:5]
+    mine = data.EpisodicData(source).normalise(
+        source.everything().x[rows], rows, torch.full_like(rows, -1)
+    )
+    theirs = torch.stack([pictures[i][0] for i in range(5)])
+    torch.testing.assert_close(theirs, mine, rtol=1e-5, atol=1e-5)
+
+
+def test_a_slope_is_the_power_with_which_a_time_grows():
+    points = [{"size": n, "median_s": 3 * n**2, "peak_mib": 7.0} for n in (1, 2, 5)]
+    assert scaling.slope(points, "median_s") == pytest.approx(2)
+    assert scaling.slope(points, "peak_mib") == pytest.approx(0)
+
+
+def test_a_floor_counts_the_convolutions_of_a_step(tmp_path):
+    path = tmp_path / "steps.json"
+    path.write_text(json.dumps({"rows": [row("lightning_metakd", 0.5, algorithm="protonet")]}))
+    (found,) = scaling.floors(path, 1)
+    forward = 2 * 9 * 32 * (3 * 32**2 + 32 * (16**2 + 8**2 + 4**2))  # multiply-adds twice, an image
+    first = 2 * 9 * 32 * 3 * 32**2  # has no gradient of its input
+    distances = 4 * 3 * 2 * 5 * (25 + 75) * 128  # a few products beside them, forward and backward
+    assert abs(found["flops"] - 4 * 100 * (3 * forward - first)) <= distances
+    assert "protonet, width 32" in scaling.table({"curves": [dummy_curve()], "floors": [found]})
+
+
+def dummy_curve():
+    points = [{"size": 1, "median_s": 1.0, "peak_mib": 1.0}]
+    return {"curve": "tasks", "points": points, "time_slope": 1.0, "memory_slope": 0.0}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_script_for_a_gpu_runs_where_it_is_tried_out(tmp_path, monkeypatch):
+    some = gpu.ways
+    monkeypatch.setattr(  # types that are checked do not compile
+        gpu, "ways", lambda *told: (way for way in some(*told) if "compiled" not in way[0])
+    )
+    path = tmp_path / "gpu.json"
+    options = [
+        "--device",
+        "cpu",
+        "--algorithm",
+        "protonet",
+        "--widths",
+        "4",
+        "--meta_batches",
+        "1",
+        "--rounds",
+        "1",
+    ]
+    gpu.main([*options, f"--result={path}"])
+    times = {r["name"]: r["median_s"] for r in json.loads(path.read_text())["rows"]}
+    names = ("one by one", "vmap", "vmap, bf16")
+    assert all(times[f"lightning_metakd, {name}"] > 0 for name in names)
+
+
+def test_what_does_not_fit_into_the_minutes_is_left_out(tmp_path, capsys):
+    options = [
+        "--device",
+        "cpu",
+        "--algorithm",
+        "ridge",
+        "--widths",
+        "4",
+        "--meta_batches",
+        "1",
+        "--minutes",
+        "0",
+    ]
+    gpu.main([*options, f"--result={tmp_path / 'gpu.json'}"])
+    assert "out of time" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_device_it_says_so(capsys):
+    with pytest.raises(SystemExit):
+        gpu.main([])
+    assert "no CUDA device is found; --device cpu" in capsys.readouterr().err
