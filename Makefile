@@ -110,7 +110,7 @@ maml-full: install  ## MAML as published, 60,000 meta-steps; a day and a half on
 	$(METAKD) fit --resume --config configs/experiment/meta_kd_cifar_fs_5w5s_maml.yaml --data.source.root=$(DATA)
 
 bench: peers  ## Speed and memory beside other libraries, for benchmarks/README.md; an hour on two quiet cores
-	$(BIN)/python -m benchmarks.steps --output benchmarks/README.md
+	$(BIN)/python -m benchmarks.steps --output benchmarks/README.md --summary README.md
 	$(BIN)/python -m benchmarks.data --data $(DATA) --output benchmarks/README.md
 	$(BIN)/python -m benchmarks.scaling --output benchmarks/README.md
 

@@ -59,11 +59,6 @@ def best_peer(rows: list[dict[str, Any]], row: dict[str, Any], key: str) -> dict
     return min((r for r in rivals if r[key] is not None), key=lambda r: r[key], default=None)
 
 
-def times_as_fast(rows: list[dict[str, Any]], row: dict[str, Any]) -> float | None:
-    best = best_peer(rows, row, "median_s")
-    return None if best is None else best["median_s"] / row["median_s"]
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """One table for each algorithm."""
     parts = []
@@ -77,21 +72,56 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def cells(rows: list[dict[str, Any]], row: dict[str, Any]) -> dict[str, str]:
-    memory, best = row["peak_mib"], best_peer(rows, row, "peak_mib")
-    ratio = times_as_fast(rows, row)
-    of_best = "-" if memory is None or best is None else f"{memory / best['peak_mib']:.2f}"
+    memory = row["peak_mib"]
     return {
         "contestant": row["name"],
         "steps": str(row["inner_steps"]),
         "width": str(row["width"]),
         "tasks": str(row["tasks"]),
-        "time of a step": f"{1e3 * row['median_s']:.0f} ms",
+        "time of a step": took(row),
         "least, most": f"{1e3 * row['min_s']:.0f}, {1e3 * row['max_s']:.0f}",
-        "times as fast": "-" if ratio is None else f"{ratio:.2f}",
+        "times as fast": ratio(rows, row),
         "first step": f"{row['first_s']:.1f} s",
         "memory": "-" if memory is None else f"{memory:.0f} MiB",
-        "of the peers' least": of_best,
+        "of the peers' least": "-" if memory is None else of_least_memory(rows, row),
     }
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """A line for each contest of the smaller meta-batch: the fastest peer and this package's ways."""
+    lines = []
+    for row in rows:
+        if row["peak_mib"] is None or row["name"] != EAGER:
+            continue
+        same = ("algorithm", "width", "tasks")
+        contest = {r["name"]: r for r in rows if all(r[k] == row[k] for k in same)}
+        peer = best_peer(rows, row, "median_s")
+        mine = contest.get(AGAIN_COMPILED) or contest.get(COMPILED)
+        lines.append(
+            {
+                "meta-step": f"{row['algorithm']}, {row['inner_steps']} steps, width {row['width']}",
+                "fastest peer": "-" if peer is None else f"{peer['name']} {took(peer)}",
+                "one by one": took(row),
+                "compiled": "-" if mine is None else took(mine),
+                "times as fast": "-" if None in (peer, mine) else ratio(rows, mine),
+                "memory of the peers' least": "-" if mine is None else of_least_memory(rows, mine),
+            }
+        )
+    return markdown(lines)
+
+
+def took(row: dict[str, Any]) -> str:
+    return f"{1e3 * row['median_s']:.0f} ms"
+
+
+def ratio(rows: list[dict[str, Any]], row: dict[str, Any]) -> str:
+    best = best_peer(rows, row, "median_s")
+    return "-" if best is None else f"{best['median_s'] / row['median_s']:.2f}"
+
+
+def of_least_memory(rows: list[dict[str, Any]], row: dict[str, Any]) -> str:
+    best = best_peer(rows, row, "peak_mib")
+    return "-" if best is None else f"{row['peak_mib'] / best['peak_mib']:.2f}"
 
 
 def made_with(threads: int) -> dict[str, Any]:
@@ -131,6 +161,7 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
     result = Path(__file__).parent / "results" / "steps.json"
     parser.add_argument("--result", type=Path, default=result)
     parser.add_argument("--output", type=Path, help="Markdown file with a section steps to fill")
+    parser.add_argument("--summary", type=Path, help="Markdown file with a section speed to fill")
     return parser.parse_args(args)
 
 
@@ -141,8 +172,9 @@ def main(args: list[str] | None = None) -> None:
         rows = measure(algorithm, told)
         kept = [row for row in kept if row["algorithm"] != algorithm] + rows
         result = {"rows": kept, "made_with": made_with(told.threads)}
-        text = f"{table(kept)}\n\n{said(result['made_with'], 'python -m benchmarks.steps')}"
-        write(result, told.result, told.output, "steps", text)
+        made = said(result["made_with"], "python -m benchmarks.steps")
+        write(result, told.result, told.output, "steps", f"{table(kept)}\n\n{made}")
+        write(result, told.result, told.summary, "speed", f"{summary(kept)}\n\n{made}")
         print(table(rows), flush=True)
 
 

@@ -10,6 +10,7 @@ from benchmarks.contestants import Setting
 from benchmarks.turns import KEEPING, compete, peak
 from lightning_metakd.data.synthetic import Synthetic
 
+TRIED_OUT = ("--device=cpu", "--widths=4", "--meta_batches=1")
 TINY = {"width": 4, "inner_steps": 2, "k_shot": 1, "n_query": 1}
 
 
@@ -55,13 +56,19 @@ def test_a_contestant_is_compared_with_the_fastest_peer_as_its_users_have_it():
     assert cell(table, "lightning_metakd", "times as fast") == "2.00"
     assert cell(table, "lightning_metakd", "of the peers' least") == "0.50"
     assert cell(table, "learn2learn", "times as fast") == "0.67"
+    mine = row("lightning_metakd, compiled", 0.8, 4.0)
+    (line,) = steps.summary([*rows, mine]).splitlines()[2:]
+    found = [text.strip() for text in line.strip("|").split("|")]
+    assert found[1:] == ["higher 2000 ms", "1000 ms", "800 ms", "2.50", "0.40"]
 
 
 def test_one_algorithm_measured_again_leaves_the_others(tmp_path, monkeypatch):
     result, page = tmp_path / "steps.json", tmp_path / "page.md"
     page.write_text("<!-- results:begin steps -->\n<!-- results:end -->\n")
     monkeypatch.setattr(
-        steps, "measure", lambda algorithm, told: [row("o", 1, algorithm=algorithm)]
+        steps,
+        "measure",
+        lambda algorithm, told: [row("lightning_metakd", 1, 2, algorithm=algorithm)],
     )
     for algorithm in ("anil", "protonet", "anil"):
         steps.main(["--algorithm", algorithm, f"--result={result}", f"--output={page}"])
