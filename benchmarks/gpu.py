@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.contestants import PEERS, Contestant, Setting, episodes, ours
+from benchmarks.contestants import Contestant, Setting, episodes, ours
+from benchmarks.peers import PEERS
 from benchmarks.steps import installed, made_with, said, write
 from lightning_metakd.callbacks.results import device_name
 from lightning_metakd.markdown import markdown

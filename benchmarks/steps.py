@@ -2,6 +2,7 @@
 
     python -m benchmarks.steps                      everything; about 40 minutes on two cores
     python -m benchmarks.steps --algorithm anil     one algorithm; the others keep what they had
+    python -m benchmarks.steps --algorithm --output benchmarks/README.md    tables of what was measured
 
 5 ways, 5 shots, 15 query rows a class, images of 32 x 32, meta-gradient alone: the data path and the whole
 test are measured by benchmarks/data.py. Contestants take turns (benchmarks/turns.py).
@@ -15,7 +16,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.contestants import PEERS, Setting
+from benchmarks.contestants import Setting
+from benchmarks.peers import PEERS
 from benchmarks.turns import KEEPING, OURS, compete
 from lightning_metakd.callbacks.results import package_version, processor, versions
 from lightning_metakd.files import written_whole
@@ -103,7 +105,8 @@ def summary(rows: list[dict[str, Any]]) -> str:
                 "fastest peer": "-" if peer is None else f"{peer['name']} {took(peer)}",
                 "one by one": took(row),
                 "compiled": "-" if mine is None else took(mine),
-                "times as fast": "-" if None in (peer, mine) else ratio(rows, mine),
+                "times as fast": "-" if mine is None else ratio(rows, mine),
+                "compiling": "-" if mine is None else f"{mine['first_s']:.0f} s",
                 "memory of the peers' least": "-" if mine is None else of_least_memory(rows, mine),
             }
         )
@@ -153,7 +156,7 @@ def write(result: dict[str, Any], path: Path, page: Path | None, section: str, t
 def arguments(args: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     algorithms = [*PEERS, MEMORY]
-    parser.add_argument("--algorithm", nargs="+", choices=algorithms, default=algorithms)
+    parser.add_argument("--algorithm", nargs="*", choices=algorithms, default=algorithms)
     parser.add_argument("--widths", nargs="+", type=int, default=[32, 64])
     parser.add_argument("--meta_batches", nargs="+", type=int, default=[4, 16])
     parser.add_argument("--rounds", type=int, default=5, help="counted steps of each contestant")
@@ -165,17 +168,23 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
+def publish(result: dict[str, Any], told: argparse.Namespace) -> None:
+    """The numbers, and both tables."""
+    made = said(result["made_with"], "python -m benchmarks.steps")
+    write(result, told.result, told.output, "steps", f"{table(result['rows'])}\n\n{made}")
+    write(result, told.result, told.summary, "speed", f"{summary(result['rows'])}\n\n{made}")
+
+
 def main(args: list[str] | None = None) -> None:
     told = arguments(args)
-    kept = json.loads(told.result.read_text())["rows"] if told.result.exists() else []
+    result = json.loads(told.result.read_text()) if told.result.exists() else {"rows": []}
     for algorithm in told.algorithm:
         rows = measure(algorithm, told)
-        kept = [row for row in kept if row["algorithm"] != algorithm] + rows
-        result = {"rows": kept, "made_with": made_with(told.threads)}
-        made = said(result["made_with"], "python -m benchmarks.steps")
-        write(result, told.result, told.output, "steps", f"{table(kept)}\n\n{made}")
-        write(result, told.result, told.summary, "speed", f"{summary(kept)}\n\n{made}")
+        kept = [row for row in result["rows"] if row["algorithm"] != algorithm]
+        result = {"rows": kept + rows, "made_with": made_with(told.threads)}
+        publish(result, told)
         print(table(rows), flush=True)
+    publish(result, told)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.contestants import PEERS, Setting, episodes, ours
+from benchmarks.contestants import Setting, episodes, ours
+from benchmarks.peers import PEERS
 from lightning_metakd.allocator import keep_large_blocks
 
 OURS: dict[str, dict[str, Any]] = {

@@ -5,7 +5,8 @@ import importlib.util
 import pytest
 import torch
 
-from benchmarks.contestants import LEARNERS, PEERS, Setting, episodes, ours
+from benchmarks.contestants import LEARNERS, Setting, episodes, ours
+from benchmarks.peers import PEERS
 from benchmarks.plain_conv4 import its_name
 from lightning_metakd.functional import bind, under
 

@@ -59,7 +59,7 @@ def test_a_contestant_is_compared_with_the_fastest_peer_as_its_users_have_it():
     mine = row("lightning_metakd, compiled", 0.8, 4.0)
     (line,) = steps.summary([*rows, mine]).splitlines()[2:]
     found = [text.strip() for text in line.strip("|").split("|")]
-    assert found[1:] == ["higher 2000 ms", "1000 ms", "800 ms", "2.50", "0.40"]
+    assert found[1:] == ["higher 2000 ms", "1000 ms", "800 ms", "2.50", "1 s", "0.40"]
 
 
 def test_one_algorithm_measured_again_leaves_the_others(tmp_path, monkeypatch):
