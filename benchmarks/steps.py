@@ -171,6 +171,8 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
 def publish(result: dict[str, Any], told: argparse.Namespace) -> None:
     """The numbers, and both tables."""
     made = said(result["made_with"], "python -m benchmarks.steps")
+    commits = list(dict.fromkeys(str(row.get("git"))[:10] for row in result["rows"]))
+    made += f"; code {', '.join(commits)}"
     write(result, told.result, told.output, "steps", f"{table(result['rows'])}\n\n{made}")
     write(result, told.result, told.summary, "speed", f"{summary(result['rows'])}\n\n{made}")
 

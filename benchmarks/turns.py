@@ -23,6 +23,7 @@ import torch
 from benchmarks.contestants import Setting, episodes, ours
 from benchmarks.peers import PEERS
 from lightning_metakd.allocator import keep_large_blocks
+from lightning_metakd.callbacks.results import code_version
 
 OURS: dict[str, dict[str, Any]] = {
     "lightning_metakd": {},
@@ -135,7 +136,7 @@ def compete(
             row = {"algorithm": setting.algorithm, "name": turn.name, "width": setting.width}
             row |= {"inner_steps": setting.inner_steps, "tasks": tasks}
             row |= {"median_s": statistics.median(times), "min_s": min(times), "max_s": max(times)}
-            row |= {"rounds": len(times), "first_s": turn.first}
+            row |= {"rounds": len(times), "first_s": turn.first, "git": code_version()}
             row |= {"peak_mib": memory if tasks == meta_batches[0] else None}
             found.append(row)
         turn.end()

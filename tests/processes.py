@@ -1,6 +1,9 @@
-"""Run a function on several processes joined by gloo, without importing torch once per process."""
+"""Functions on several processes joined by gloo, and tests in a process of their own."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from typing import Any
 
 import torch
 
+ROOT = Path(__file__).parents[1]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["lightning_metakd.cli"])
 
@@ -48,3 +52,14 @@ def enter(
     except Exception:
         answers.put((rank, traceback.format_exc()))
     torch.distributed.destroy_process_group()
+
+
+def pytest_apart(*words: str, **environment: str) -> None:
+    """Run tests in a process of their own, without the run-time check of types; fail where they do."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["-o", "addopts=", "-o", "timeout=0", *words]
+    told = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stdout[-5000:] + told.stderr[-2000:]
+    assert " passed" in told.stdout

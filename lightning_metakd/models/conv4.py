@@ -6,7 +6,8 @@ is a 3x3 convolution, a norm, a ReLU and a 2x2 max-pool. Two read-outs are publi
 map after four pools, and that of Tian et al. (2020), "Rethinking Few-Shot Image Classification",
 arXiv:2003.11539, without the fourth pool and with global average pooling.
 
-Here the ReLU follows the max-pool: the two commute, and it then sees a quarter of the values.
+Here the ReLU follows the max-pool: the two commute, and it then sees a quarter of the values. So does the
+affine part of a norm for episodes (models/norm.py).
 Convolutions keep their bias, as in the published counts (113 k for 64 channels); in front of a
 batch norm it changes nothing and its gradient is zero.
 """
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
 from lightning_metakd.models.model import Model, linear_head
+from lightning_metakd.models.norm import norm_and_pool
 
 Norm = Literal["batch", "group", "instance", "none"]
 Pooling = Literal["flatten", "average"]
@@ -31,6 +33,11 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "instance": lambda width: nn.GroupNorm(width, width),
     "none": lambda width: nn.Identity(),
 }
+
+
+def halved(x: Tensor) -> Tensor:
+    """The maxima over windows of 2 x 2."""
+    return max_pool2d(x, 2)
 
 
 class Conv4(Model):
@@ -82,9 +89,8 @@ class Conv4(Model):
         """Embedding and the maps after each block."""
         features: list[Tensor] = []
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(conv(x))
-            if self.pooling == "flatten" or len(features) < 3:
-                x = max_pool2d(x, 2)
+            pooled = self.pooling == "flatten" or len(features) < 3
+            x = norm_and_pool(norm, conv(x), halved) if pooled else norm(conv(x))
             x = relu(x)
             features.append(x)
         embedding = x.flatten(1) if self.pooling == "flatten" else x.mean((2, 3))

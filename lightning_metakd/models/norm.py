@@ -32,6 +32,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 NormForm = Literal["support", "running", "tracked", "batch"]
 Heard = tuple[Tensor, Tensor, int]
 """Variance and mean [ch] that normalised a pass, and of how many values they are."""
+Pool = Callable[[Tensor], Tensor]
 MOMENTUM = 0.1
 """Part of the way that tracked statistics go towards those of an outer step."""
 
@@ -63,24 +64,45 @@ class EpisodicNorm(nn.Module):
         self.register_buffer("var", torch.empty(0), persistent=False)
         self.heard: list[Heard] | None = None
 
-    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Variance (biased) and mean [ch] that normalise `x` where none are given."""
+    def known(self) -> tuple[Tensor, Tensor] | None:
+        """Variance and mean [ch] that were given or are remembered; None where they are those of the rows."""
+        if self.mean.numel():
+            return self.var, self.mean
         if self.form == "running" or (self.form == "tracked" and not self.training):
             return self.running_var, self.running_mean
-        wide, dims = at_least_single(x), (0, *range(2, x.dim()))
-        mean = wide.mean(dims, keepdim=True)
-        return (wide - mean).square().mean(dims), mean.flatten()
+        return None
 
-    def forward(self, x: Tensor) -> Tensor:
-        var, mean = (self.var, self.mean) if self.mean.numel() else self.statistics(x)
+    def forward(self, x: Tensor, pool: Pool | None = None) -> Tensor:
+        """The norm of `x`, and its maxima over windows.
+
+        Args:
+            pool: takes the maxima. It is asked before weight and bias, which are then applied to a quarter of
+                the values, and less is kept for backward; where a weight is negative, of minus the values.
+        """
+        known, dims = self.known(), (0, *range(2, x.dim()))
+        shape = (-1, *(1,) * (x.dim() - 2))
+        wide = at_least_single(x)
+        mean = wide.mean(dims) if known is None else known[1]
+        weight = torch.ones_like(mean) if self.weight is None else self.weight
+        side = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
+        centred = wide - mean.view(shape)
+        if (
+            pool is not None
+        ):  # minus a value is as far from the mean: one map serves variance and maxima
+            centred = centred * side.view(shape)
+        var = centred.square().mean(dims) if known is None else known[0]
         if self.heard is not None:
             self.heard.append((var, mean, x.numel() // len(mean)))
-        scale = torch.rsqrt(var + self.eps)
-        if self.weight is not None:
-            scale = self.weight * scale
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
-        shape = (-1, *(1,) * (x.dim() - 2))
-        return (x * scale.view(shape) + shift.view(shape)).to(x.dtype)
+        scale = weight * torch.rsqrt(var + self.eps)
+        if pool is not None:
+            centred, scale = pool(centred), scale * side
+        found = centred * scale.view(shape)
+        return (found if self.bias is None else found + self.bias.view(shape)).to(x.dtype)
+
+
+def norm_and_pool(norm: nn.Module, x: Tensor, pool: Pool) -> Tensor:
+    """pool(norm(x)), for a pool of maxima over windows."""
+    return norm(x, pool) if isinstance(norm, EpisodicNorm) else pool(norm(x))
 
 
 class LayerNorm(nn.LayerNorm):

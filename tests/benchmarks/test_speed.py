@@ -77,18 +77,6 @@ def test_one_algorithm_measured_again_leaves_the_others(tmp_path, monkeypatch):
     assert "**protonet**" in page.read_text()
 
 
-@pytest.mark.filterwarnings("ignore")  # of libraries that are no longer maintained
-def test_data_path_and_test_are_measured_and_written(tmp_path):
-    result, page = tmp_path / "data.json", tmp_path / "page.md"
-    page.write_text("<!-- results:begin data -->\n<!-- results:end -->\n")
-    options = ["--source", "synthetic", "--rounds", "1", "--tests", "1", "--episodes", "3"]
-    data.main([*options, f"--result={result}", f"--output={page}", f"--steps={tmp_path / 'no'}"])
-    found = json.loads(result.read_text())
-    assert found["rates"]["lightning_metakd"][0] > 0
-    assert found["test"]["seconds"]["lightning_metakd"][0] > 0
-    assert cell(page.read_text(), "lightning_metakd", "episodes a second") != "0"
-
-
 def test_peers_are_given_the_same_pixels():
     source = Synthetic(per_class=4)
     pictures, rows = data.Pictures(source, "train"), source.rows("train")[:5]
@@ -124,6 +112,7 @@ def dummy_curve():
 @pytest.mark.filterwarnings("ignore")
 def test_the_script_for_a_gpu_runs_where_it_is_tried_out(tmp_path, monkeypatch):
     some = gpu.ways
+    monkeypatch.setitem(gpu.PEERS, "protonet", {})  # what they import would stay
     monkeypatch.setattr(  # types that are checked do not compile
         gpu, "ways", lambda *told: (way for way in some(*told) if "compiled" not in way[0])
     )

@@ -15,6 +15,7 @@ from lightning_metakd.models.norm import (
     NormForm,
     follow_statistics,
     make_episodic,
+    norm_and_pool,
 )
 from lightning_metakd.types import Params
 
@@ -191,6 +192,31 @@ def test_batch_statistics_equal_those_of_torch_in_training(form: NormForm) -> No
     expected = nn.functional.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
     actual = make_episodic(norm, form)(x)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+def halves(x: Tensor) -> Tensor:
+    return nn.functional.max_pool2d(x, 2)
+
+
+@pytest.mark.parametrize("form", ["support", "running", "batch"])
+def test_maxima_are_the_same_before_weights_of_either_sign(form: NormForm) -> None:
+    norm = batch_norm().double()
+    with torch.no_grad():  # a weight of 0 would leave every value as the largest
+        norm.weight.copy_(torch.tensor([1.3, -0.7, 0.4, -1.1]))
+    norm = make_episodic(norm, form)
+    x, to = torch.randn(5, 4, 6, 6).double().requires_grad_(), torch.randn(5, 4, 3, 3).double()
+    leaves, found = (x, norm.weight, norm.bias), []
+    for answer in (halves(norm(x)), norm_and_pool(norm, x, halves)):
+        slopes = torch.autograd.grad((answer * to).sin().sum(), leaves, create_graph=True)
+        again = torch.autograd.grad(sum(g.square().sum() for g in slopes), leaves)
+        found.append((answer, *slopes, *again))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_other_norms_are_pooled_after_them() -> None:
+    norm, x = batch_norm().eval(), torch.randn(5, 4, 6, 6)
+    assert torch.equal(norm_and_pool(norm, x, halves), halves(norm(x)))
 
 
 @pytest.mark.parametrize("form", ["support", "running", "batch"])
