@@ -12,18 +12,17 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import conv2d
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.contestants import Setting, episodes, ours
+from benchmarks.contestants import LEARNERS, Setting, episodes, ours
 from benchmarks.steps import made_with, said, write
 from benchmarks.turns import peak, seconds
 from lightning_metakd.allocator import keep_large_blocks
+from lightning_metakd.callbacks.cost import count_flops
 from lightning_metakd.markdown import markdown
 
 CURVES: dict[str, tuple[int, ...]] = {
@@ -75,12 +74,6 @@ def curves(rounds: int) -> list[dict[str, Any]]:
 # --- the floor ---------------------------------------------------------------------------------
 
 
-def flops(run: Callable[[], Any]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
-
-
 def bare_rate(width: int, rows: int, rounds: int) -> float:
     """FLOPs a second of the four convolutions alone, forward and backward."""
     layers = []
@@ -97,18 +90,21 @@ def bare_rate(width: int, rows: int, rounds: int) -> float:
             torch.autograd.grad(answer, wanted, torch.ones_like(answer))
 
     run()
-    return flops(run) / statistics.median(seconds(run) for _ in range(rounds))
+    return count_flops(run) / statistics.median(seconds(run) for _ in range(rounds))
 
 
 def floors(steps: Path, rounds: int) -> list[dict[str, Any]]:
     """For each measured step of four tasks of this package, what its convolutions alone would take."""
     rows = json.loads(steps.read_text())["rows"] if steps.exists() else []
     mine = [r for r in rows if r["name"] == "lightning_metakd" and r["tasks"] == TASKS]
+    mine = [r for r in mine if r["algorithm"] in LEARNERS]
     found = []
     for row in mine:
-        setting = Setting(row["algorithm"].split(",")[0], row["width"], row["inner_steps"])
+        setting = Setting(row["algorithm"], row["width"], row["inner_steps"])
         contestant, tasks = ours(setting), episodes(setting, 1)
-        count = TASKS * flops(lambda contestant=contestant, tasks=tasks: contestant.step(tasks))
+        count = TASKS * count_flops(
+            lambda contestant=contestant, tasks=tasks: contestant.step(tasks)
+        )
         n_rows = setting.n_way * (setting.n_query if row["algorithm"] == "protonet" else 5)
         rate = bare_rate(setting.width, n_rows, 5 * rounds)
         same = [r for r in rows if all(r[k] == row[k] for k in ("algorithm", "width", "tasks"))]

@@ -95,8 +95,11 @@ def test_a_slope_is_the_power_with_which_a_time_grows():
 
 def test_a_floor_counts_the_convolutions_of_a_step(tmp_path):
     path = tmp_path / "steps.json"
-    path.write_text(json.dumps({"rows": [row("lightning_metakd", 0.5, algorithm="protonet")]}))
-    (found,) = scaling.floors(path, 1)
+    name = "lightning_metakd"
+    both = [row(name, 0.5, algorithm="protonet"), row(name, 0.5, algorithm="second order")]
+    path.write_text(json.dumps({"rows": both}))
+    found, nested = scaling.floors(path, 1)
+    assert nested["flops"] > 3 * found["flops"]
     forward = 2 * 9 * 32 * (3 * 32**2 + 32 * (16**2 + 8**2 + 4**2))  # multiply-adds twice, an image
     first = 2 * 9 * 32 * 3 * 32**2  # has no gradient of its input
     distances = 4 * 3 * 2 * 5 * (25 + 75) * 128  # a few products beside them, forward and backward
