@@ -194,7 +194,7 @@ def descend(
     Args:
         rates: one for each step.
         first_order: take each gradient at stop(params); the graph from it to the strategy stays.
-        again: given, a step keeps no graph and is computed again in backward: half more time, memory of
+        again: given, a step keeps no graph and is computed again in backward: a third more time, memory of
             one step. It names the leaves on which steps depend beside `params` and the strategy.
         compiled: compile the step; once, whatever their number.
     """

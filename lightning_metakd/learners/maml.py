@@ -73,7 +73,7 @@ class MAML(Learner):
         test_steps: inner steps in evaluation; None takes as many as in training.
         first_order: leave out second derivatives: less memory and time, nearly as good.
         adapts: what the inner loop moves: `all`, only the `head` (ANIL), only the `body` (BOIL).
-        recompute: compute inner steps again in backward: memory of one step, half more time.
+        recompute: compute inner steps again in backward: memory of one step, a third more time.
     """
 
     adapts_by_loss = True
