@@ -87,14 +87,14 @@ def test_several_tasks_compile_together(compiling):
 )
 def test_a_training_is_the_same_and_compiles_once(learner, n_graphs, compiling):
     ends = []
-    for steps, compile_step in ((0, False), (8, False), (8, True)):
+    for steps, compile_step in ((0, False), (4, False), (4, True)):
         torch.manual_seed(1)
         recipe = meta_kd(learner, compile_step=compile_step)
         trainer(max_steps=steps, max_epochs=4).fit(recipe, datamodule=episodes())
         ends.append(torch.cat([p.detach().flatten() for p in recipe.parameters()]))
     assert graphs() == n_graphs
-    start, plain, compiled = ends  # single precision, through eight outer steps
-    assert (compiled - plain).norm() < 0.01 * (plain - start).norm()
+    start, plain, compiled = ends  # single precision: rounding grows with each further step
+    assert (compiled - plain).norm() < 1e-3 * (plain - start).norm()
 
 
 @pytest.mark.parametrize("learner", [IMAML, LEARNERS["logistic"]])
