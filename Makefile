@@ -85,7 +85,7 @@ cifar-fs: $(TESTS)  ## The main table on real CIFAR-FS (DATA=folder of images), 
 NEAREST_MEAN := meta_kd_cifar_fs_5w5s_alone
 LEARNED := $(foreach learner,alone ridge anil reptile,meta_kd_cifar_fs_5w5s_$(learner))
 $(foreach row,$(LEARNED),$(call trained,$(row))): $(START)
-# at the rate of its training some episodes of one image a class lead Reptile to infinity; the best on validation
+# at the rate of its training some episodes of one image a class lead Reptile to infinity; the better of two on validation
 meta_kd_cifar_fs_5w5s_reptile_1SHOT := --model.learner.init_args.inner_lr=0.02
 
 # $(call a_learner_test,row,experiment trained,configuration of the test,shots,further options)
@@ -111,7 +111,7 @@ maml: install  ## MAML beside an independent implementation, 2,000 meta-steps ea
 maml-full: install  ## MAML as published, 60,000 meta-steps; a day and a half on a CPU core, resumable
 	$(METAKD) fit --resume --config configs/experiment/meta_kd_cifar_fs_5w5s_maml.yaml --data.source.root=$(DATA)
 
-bench: peers  ## Speed and memory beside other libraries, for benchmarks/README.md; an hour on two quiet cores
+bench: peers  ## Speed and memory beside other libraries, for benchmarks/README.md; 40 minutes on two quiet cores
 	$(BIN)/python -m benchmarks.steps --output benchmarks/README.md --summary README.md
 	$(BIN)/python -m benchmarks.data --data $(DATA) --output benchmarks/README.md
 	$(BIN)/python -m benchmarks.scaling --output benchmarks/README.md
