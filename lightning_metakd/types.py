@@ -18,20 +18,23 @@ Params = Mapping[str, Tensor]
 """Parameters by name, never mutated."""
 
 
+NOTHING: Mapping[str, Tensor] = {}
+
+
 class Output(NamedTuple):
     """What a network says of `n` inputs.
 
     Attributes:
         logits: unnormalised class scores.
         embedding: the pooled vector in front of the head.
-        features: intermediate maps, in the order in which the model taps them.
-        hints: features projected to a teacher's widths by the student's adapters.
+        features: what the tapped modules returned, by module path.
+        hints: features as the student's adapters project them to a teacher's width, by `hint_name`.
     """
 
     logits: Float[Tensor, "n c"]
     embedding: Float[Tensor, "n d"]
-    features: tuple[Tensor, ...] = ()
-    hints: tuple[Tensor, ...] = ()
+    features: Mapping[str, Tensor] = NOTHING
+    hints: Mapping[str, Tensor] = NOTHING
 
 
 class Batch(NamedTuple):
@@ -77,11 +80,14 @@ class Context(NamedTuple):
         class_id: dataset class of each row.
         progress: how far the student is in this task, in [0, 1].
         seen: the student's own answer, through which no gradient of the loss passes.
+        trust: part of the episode's support rows that each teacher names rightly, held out of what it was
+            fitted on; `()` where there is no support set.
     """
 
     class_id: Int[Tensor, " n"]
     progress: Float[Tensor, ""]
     seen: Output
+    trust: Float[Tensor, " k"] | tuple[()] = ()
 
 
 class Lesson(NamedTuple):
@@ -92,16 +98,18 @@ class Lesson(NamedTuple):
         strategy: parameters of its coefficients.
         batch: the rows that are taught.
         class_id: dataset class of each row.
+        trust: as in `Context`.
     """
 
     teach: Callable[..., Tensor]
     strategy: Params
     batch: Batch
     class_id: Int[Tensor, " n"]
+    trust: Float[Tensor, " k"] | tuple[()] = ()
 
     def __call__(self, student: Output, seen: Output, progress: Tensor) -> Float[Tensor, " n"]:
         """The loss of each row, for a student's answer and the same answer undifferentiated."""
-        context = Context(self.class_id, progress, seen)
+        context = Context(self.class_id, progress, seen, self.trust)
         return self.teach(self.strategy, student, self.batch, context)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_metakd.learners.learner import Learner
-from lightning_metakd.models.model import Model
+from lightning_metakd.models.model import Maps, Model
 from lightning_metakd.types import Batch, Context, Lesson, Output, Params
 
 SIZE = 4
@@ -48,7 +48,7 @@ class Weights(Model):
         super().__init__()
         self.w = nn.Parameter(torch.ones(SIZE, dtype=torch.float64))
 
-    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         raise NotImplementedError
 
     def forward(self, params: Params, x: Tensor) -> Output:

@@ -123,11 +123,11 @@ def test_rows_takes_the_teachers_answers_along(images):
 
 def test_stop_keeps_values_and_drops_graphs():
     leaf = torch.ones(2, 3, requires_grad=True)
-    stopped = stop(Output(2 * leaf, leaf, (3 * leaf,)))
+    stopped = stop(Output(2 * leaf, leaf, {"a": 3 * leaf}))
     assert not any(
-        t.requires_grad for t in (stopped.logits, stopped.embedding, stopped.features[0])
+        t.requires_grad for t in (stopped.logits, stopped.embedding, stopped.features["a"])
     )
-    assert torch.equal(stopped.features[0], 3 * leaf)
+    assert torch.equal(stopped.features["a"], 3 * leaf)
 
 
 def test_class_means_are_means_of_classes():

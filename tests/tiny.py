@@ -16,7 +16,7 @@ from lightning_metakd.losses.coefficient import Coefficient, Learned, LearnedPer
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.match_gate import MatchGate
-from lightning_metakd.models.model import Model, linear_head
+from lightning_metakd.models.model import Maps, Model, linear_head
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Batch, Context, Episode, Output
 
@@ -39,11 +39,11 @@ class SmoothConv4(Model):
         self.embedding_width = width
         self.head = linear_head(width, n_classes)
 
-    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = softplus(norm(conv(x)))
             x = avg_pool2d(x, 2) if x.shape[-1] > 1 else x
-        return x.flatten(1), ()
+        return x.flatten(1), {}
 
 
 class Linear(Model):
@@ -54,8 +54,8 @@ class Linear(Model):
         self.linear, self.embedding_width = nn.Linear(n_in, width), width
         self.head = linear_head(width, n_classes)
 
-    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.linear(x).tanh(), ()
+    def body(self, x: Tensor) -> tuple[Tensor, Maps]:
+        return self.linear(x).tanh(), {}
 
 
 def batch(n: int, shape: tuple[int, ...] = (6,), n_way: int = N_WAY, first: int = 0) -> Batch:

@@ -4,14 +4,15 @@ A Loss reads the student's answer, the labels and the teachers' answers in the b
 one number a row, never reduced. Targets is the plain loss of the labels; Hinton adds a teacher;
 MatchGate weighs the two; WeightedSum adds any of them up. The submodules of a Loss are Coefficients
 (or further losses), and its parameters are the strategy, so nothing but a coefficient may be
-learned here: projections of features belong to the student (`WithAdapters`).
+learned here: projections of features belong to the student (`adapters.py`).
 
 A relational loss (one that compares rows) returns each row's share, so that the mean over rows is
 the paper's loss.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int
@@ -19,29 +20,66 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.layers import Layers, Read
 from lightning_metakd.types import Batch, Context, Lesson, Output, Params
 
 
 class Loss(nn.Module, ABC):
-    """A per-row teaching objective."""
+    """A per-row teaching objective.
+
+    `layers` are those that it compares, and `adapts` tells whether it wants the student's at the teacher's
+    width. Its teacher is the first of the batch (`multi_teacher.py` shows it another).
+    """
 
     needs_teacher: bool = True
+    layers: Layers = MappingProxyType({})
+    adapts: bool = False
 
     @abstractmethod
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         """The loss of each row."""
 
+    def reads(self, teacher: int | None = 0) -> Iterator[Read]:
+        """All pairs of layers that it and its parts compare.
+
+        Args:
+            teacher: number of its teacher in the pool; None stands for every one.
+        """
+        for student_layer, teacher_layer in self.layers.items():
+            yield Read(teacher, student_layer, teacher_layer, self.adapts)
+        for part in self.parts():
+            yield from part.reads(teacher)
+
+    def parts(self) -> Iterator["Loss"]:
+        """The losses of which it is made."""
+        for child in self.children():
+            inner = child.children() if isinstance(child, nn.ModuleDict) else [child]
+            yield from (part for part in inner if isinstance(part, Loss))
+
 
 def lesson(
-    teach: Callable[..., Tensor], strategy: Params, batch: Batch, classes: Int[Tensor, " c"]
+    teach: Callable[..., Tensor],
+    strategy: Params,
+    batch: Batch,
+    classes: Int[Tensor, " c"],
+    support: Batch | None = None,
 ) -> Lesson:
     """A loss with these coefficients over one batch, its labels and its teachers.
 
     Args:
         teach: a loss as a function of its parameters, from `functional.bind_loss`.
         classes: dataset class of each label.
+        support: rows on which the teachers' answers, held out of what they were fitted on, show how far they
+            can be trusted in this episode.
     """
-    return Lesson(teach, strategy, batch, classes[batch.y])
+    trust = () if support is None else held_out_accuracy(support)
+    return Lesson(teach, strategy, batch, classes[batch.y], trust)
+
+
+def held_out_accuracy(support: Batch) -> Float[Tensor, " k"] | tuple[()]:
+    """Part of the support rows which each teacher names rightly, `()` without teachers."""
+    right = [(t.logits.argmax(-1) == support.y).to(t.logits.dtype).mean() for t in support.teachers]
+    return torch.stack(right) if right else ()
 
 
 class Targets(Loss):

@@ -5,28 +5,99 @@ and export need the two apart, and everything that is worth transferring lies in
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_metakd.types import Output
 
+Maps = dict[str, Tensor]
+EMBEDDING = "embedding"
+"""What the embedding is called where a tap may be named."""
+
 
 class Model(nn.Module, ABC):
     """A network as body and head; the parameters of the head are named `head.*`.
 
-    `embedding_width` is the `d` of its embeddings `[n, d]`.
+    `embedding_width` is the `d` of its embeddings `[n, d]`; `maps` are names of what `body` returns beside
+    them and no module does.
     """
 
     head: nn.Module
     embedding_width: int
+    maps: tuple[str, ...] = ()
+    taps: tuple[str, ...] = ()
 
     @abstractmethod
-    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Embedding [n, d] and the features tapped on the way."""
+    def body(self, x: Tensor) -> tuple[Tensor, Maps]:
+        """Embedding [n, d], and what was seen on the way, by name."""
+
+    @property
+    def tapped(self) -> nn.Module:
+        """The module from which paths of taps start."""
+        return self
+
+    def tap(self, paths: Sequence[str]) -> None:
+        """From now on, answer with what these modules return as features.
+
+        Args:
+            paths: of modules, or names among `maps`, or `embedding`.
+
+        Raises:
+            ValueError: if one does not exist.
+        """
+        known = [*self.maps, *(name for name, _ in self.tapped.named_modules() if name), EMBEDDING]
+        for path in paths:
+            if path not in known:
+                raise ValueError(f"layer {path!r} is no module; choose from {listed(known)}.")
+        self.taps = tuple(paths)
 
     def forward(self, x: Tensor) -> Output:
-        embedding, features = self.body(x)
+        with recording(self.tapped, [path for path in self.taps if path != EMBEDDING]) as seen:
+            embedding, own = self.body(x)
+        own = {**own, EMBEDDING: embedding}
+        features = {p: own[p] if p in own else the_tensor(p, seen[p]) for p in self.taps}
         return Output(self.head(embedding), embedding, features)
+
+
+@contextmanager
+def recording(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
+    """What the modules at these paths return while this lasts; names of no module stay without."""
+    modules = dict(module.named_modules()) if paths else {}
+    seen: dict[str, list[Any]] = {path: [] for path in paths}
+    with ExitStack() as hooks:
+        for path, into in seen.items():
+            if path in modules:
+                hooks.callback(modules[path].register_forward_hook(recorder(into)).remove)
+        yield seen
+
+
+def recorder(into: list[Any]) -> Callable[[nn.Module, Any, Any], None]:
+    """A forward hook that keeps each output."""
+
+    def hook(layer: nn.Module, args: Any, output: Any) -> None:
+        into.append(output)
+
+    return hook
+
+
+def the_tensor(path: str, seen: list[Any]) -> Tensor:
+    """The one tensor which a module returned in one forward pass."""
+    if len(seen) != 1:
+        raise ValueError(
+            f"{path!r} is called {len(seen)} times in one pass, not once; "
+            "name another module, or the one around it."
+        )
+    if not isinstance(seen[0], Tensor):
+        raise TypeError(f"{path!r} returns a {type(seen[0]).__name__}, not a tensor; tap another.")
+    return seen[0]
+
+
+def listed(names: Sequence[str], most: int = 30) -> str:
+    """The names, or the first of them."""
+    return ", ".join(names[:most]) + (f" .. ({len(names)} in all)" if len(names) > most else "")
 
 
 def linear_head(width: int, n_classes: int) -> nn.Module:

@@ -11,7 +11,7 @@ as in that paper's code, but for the classifier, so its checkpoints load once `f
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from lightning_metakd.models.model import Model, linear_head
+from lightning_metakd.models.model import Maps, Model, linear_head
 
 
 class BasicBlock(nn.Module):
@@ -69,12 +69,12 @@ class ResNet(Model):
         self.head = linear_head(widths[2], n_classes)
         start_convolutions(self)
 
-    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each stage."""
         first = self.layer1(relu(self.bn1(self.conv1(x))))
         second = self.layer2(first)
         third = self.layer3(second)
-        return third.mean((2, 3)), (first, second, third)
+        return third.mean((2, 3)), {"layer1": first, "layer2": second, "layer3": third}
 
 
 def stage(in_width: int, width: int, blocks: int, stride: int) -> nn.Sequential:

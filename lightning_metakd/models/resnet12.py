@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, max_pool2d, pad
 
-from lightning_metakd.models.model import Model, linear_head
+from lightning_metakd.models.model import Maps, Model, linear_head
 from lightning_metakd.models.resnet import start_convolutions
 
 SLOPE = 0.1
@@ -93,10 +93,11 @@ class ResNet12(Model):
         start_convolutions(self, SLOPE)
         self.to(memory_format=torch.channels_last)  # trains 1.2 times as fast on a CPU
 
-    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each block."""
         first = self.layer1(x)
         second = self.layer2(first)
         third = self.layer3(second)
         fourth = self.layer4(third)
-        return fourth.mean((2, 3)), (first, second, third, fourth)
+        maps = {"layer1": first, "layer2": second, "layer3": third, "layer4": fourth}
+        return fourth.mean((2, 3)), maps

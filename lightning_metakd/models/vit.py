@@ -10,7 +10,7 @@ meta-learning needs one. For the same reason its layer norm is that of `models.n
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.models.model import Model, linear_head
+from lightning_metakd.models.model import Maps, Model, linear_head
 from lightning_metakd.models.norm import LayerNorm
 
 
@@ -93,7 +93,7 @@ class ViT(Model):
         self.head = linear_head(width, n_classes)
         start(self)
 
-    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the tokens after each block, laid out as maps [n, d, h, w]."""
         if x.shape[-1] != self.image_size or x.shape[-2] != self.image_size:
             raise ValueError(
@@ -102,11 +102,11 @@ class ViT(Model):
             )
         maps = self.patches(x)
         tokens = maps.flatten(2).transpose(1, 2) + self.position  # [n, d, h, w] -> [n, l, d]
-        features = []
-        for block in self.blocks:
+        found: Maps = {}
+        for k, block in enumerate(self.blocks):
             tokens = block(tokens)
-            features.append(tokens.transpose(1, 2).unflatten(2, maps.shape[2:]))
-        return self.norm(tokens).mean(1), tuple(features)
+            found[f"blocks.{k}"] = tokens.transpose(1, 2).unflatten(2, maps.shape[2:])
+        return self.norm(tokens).mean(1), found
 
 
 def start(model: ViT) -> None:

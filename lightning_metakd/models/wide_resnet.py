@@ -9,7 +9,7 @@ so its checkpoints load once `fc` is called `head`.
 from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
-from lightning_metakd.models.model import Model, linear_head
+from lightning_metakd.models.model import Maps, Model, linear_head
 from lightning_metakd.models.resnet import start_convolutions
 
 
@@ -84,9 +84,10 @@ class WideResNet(Model):
         self.head = linear_head(64 * width, n_classes)
         start_convolutions(self)
 
-    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each stage, before the last norm and ReLU."""
         first = self.block1(self.conv1(x))
         second = self.block2(first)
         third = self.block3(second)
-        return relu(self.bn1(third)).mean((2, 3)), (first, second, third)
+        maps = {"block1": first, "block2": second, "block3": third}
+        return relu(self.bn1(third)).mean((2, 3)), maps

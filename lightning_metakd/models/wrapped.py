@@ -5,14 +5,11 @@ the embedding. What the network computes after its classifier (a log-softmax, sa
 embedding, but is not part of the logits.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
 from copy import deepcopy
-from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_metakd.models.model import Model, linear_head
+from lightning_metakd.models.model import Maps, Model, linear_head, recording, the_tensor
 
 
 class Wrapped(Model):
@@ -24,10 +21,9 @@ class Wrapped(Model):
             nn.Linear in order of registration.
         n_classes: size of a new head; 0 for learners that bring their own, none keeps the
             network's classifier.
-        taps: paths of the modules whose outputs become the features, in this order.
 
     Raises:
-        ValueError: if no classifier is found, or a path does not exist.
+        ValueError: if no classifier is found, or its path does not exist.
     """
 
     def __init__(
@@ -35,35 +31,30 @@ class Wrapped(Model):
         module: nn.Module,
         head: str | None = None,
         n_classes: int | None = None,
-        taps: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.module, self.taps = deepcopy(module), tuple(taps or ())
+        self.module = deepcopy(module)
         self.classifier = find_classifier(module) if head is None else head
         linear = linear_at(self.module, self.classifier)
-        for path in self.taps:
-            if path not in dict(module.named_modules()):
-                raise ValueError(f"taps={path!r} is no module; choose from {paths(module)}.")
         self.embedding_width = linear.in_features
         self.module.set_submodule(self.classifier, nn.Identity())
         self.head = linear if n_classes is None else linear_head(linear.in_features, n_classes)
 
-    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What the classifier is fed with, and the outputs of the tapped modules."""
-        seen: dict[str, list[Any]] = {path: [] for path in (self.classifier, *self.taps)}
-        with ExitStack() as hooks:
-            for path, into in seen.items():
-                handle = self.module.get_submodule(path).register_forward_hook(recorder(into))
-                hooks.callback(handle.remove)
+    @property
+    def tapped(self) -> nn.Module:
+        return self.module
+
+    def body(self, x: Tensor) -> tuple[Tensor, Maps]:
+        """What the classifier is fed with."""
+        with recording(self.module, [self.classifier]) as seen:
             self.module(x)
-        embedding, *features = (the_tensor(path, into) for path, into in seen.items())
-        embedding = embedding.flatten(1)
+        embedding = the_tensor(self.classifier, seen[self.classifier]).flatten(1)
         if embedding.shape != (len(x), self.embedding_width):
             raise ValueError(
                 f"the classifier {self.classifier!r} is fed with {list(embedding.shape)}, not one "
                 f"vector of {self.embedding_width} per row; give another path as head."
             )
-        return embedding, tuple(features)
+        return embedding, {}
 
 
 def as_model(module: nn.Module) -> Model:
@@ -93,30 +84,3 @@ def linear_at(module: nn.Module, path: str) -> nn.Linear:
             f"choose from {', '.join(linears) or 'none: it has no nn.Linear'}."
         )
     return layer
-
-
-def paths(module: nn.Module, most: int = 30) -> str:
-    """The paths of its modules, or the first of them."""
-    names = [name for name, _ in module.named_modules() if name]
-    return ", ".join(names[:most]) + (f" .. ({len(names)} in all)" if len(names) > most else "")
-
-
-def recorder(into: list[Any]) -> Callable[[nn.Module, Any, Any], None]:
-    """A forward hook that keeps each output."""
-
-    def hook(layer: nn.Module, args: Any, output: Any) -> None:
-        into.append(output)
-
-    return hook
-
-
-def the_tensor(path: str, seen: list[Any]) -> Tensor:
-    """The one tensor which a module returned in one forward pass."""
-    if len(seen) != 1:
-        raise ValueError(
-            f"{path!r} is called {len(seen)} times in one pass, not once; "
-            "name another module, or the one around it."
-        )
-    if not isinstance(seen[0], Tensor):
-        raise TypeError(f"{path!r} returns a {type(seen[0]).__name__}, not a tensor; tap another.")
-    return seen[0]

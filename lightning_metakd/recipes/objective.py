@@ -40,7 +40,7 @@ class Objective:
 
     def taught(self, strategy: Params, batch: Batch, episode: Episode) -> Lesson:
         """What the teachers make of a batch."""
-        return lesson(self.teach, strategy, batch, episode.classes)
+        return lesson(self.teach, strategy, batch, episode.classes, episode.support)
 
     def plain(self, loss: Loss, batch: Batch, episode: Episode) -> Lesson:
         """A loss without a strategy."""

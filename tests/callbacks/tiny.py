@@ -21,7 +21,7 @@ class Linear(Model):
         self.head = nn.Linear(width, n_classes)
 
     def body(self, x) -> tuple:
-        return self.weight(x), ()
+        return self.weight(x), {}
 
 
 class Teacher(nn.Module):

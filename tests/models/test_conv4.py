@@ -43,16 +43,19 @@ def test_relu_after_the_pool_equals_relu_before_it() -> None:
 )
 def test_embedding_width_is_told(pooling: str, size: int, d: int) -> None:
     model = Conv4(64, pooling=pooling, image_size=size)
+    model.tap(model.maps)
     output = model.eval()(torch.zeros(2, 3, size, size))
     assert output.embedding.shape == (2, d)
     assert model.embedding_width == d
-    assert [f.shape[1] for f in output.features] == [64] * 4
+    assert [f.shape[1] for f in output.features.values()] == [64] * 4
 
 
 def test_pooling_average_averages_the_unpooled_fourth_map() -> None:
-    output = Conv4(8, pooling="average").eval()(torch.randn(2, 3, 32, 32))
-    assert output.features[-1].shape == (2, 8, 4, 4)
-    torch.testing.assert_close(output.embedding, output.features[-1].mean((2, 3)))
+    model = Conv4(8, pooling="average").eval()
+    model.tap(["block4"])
+    output = model(torch.randn(2, 3, 32, 32))
+    assert output.features["block4"].shape == (2, 8, 4, 4)
+    torch.testing.assert_close(output.embedding, output.features["block4"].mean((2, 3)))
 
 
 def test_instance_norm_is_that_of_torch() -> None:

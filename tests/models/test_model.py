@@ -67,9 +67,26 @@ def test_it_answers_with_logits_embedding_and_features(path: Path) -> None:
     assert isinstance(output, Output)
     assert output.logits.shape == (2, N_CLASSES)
     assert output.embedding.shape == (2, model.embedding_width)
-    assert all(f.dim() == 4 and len(f) == 2 for f in output.features)
+    assert not output.features  # until they are tapped
     assert torch.equal(output.embedding, embedding)
     assert torch.equal(output.logits, model.head(embedding))
+
+
+@every_config
+def test_what_its_body_saw_can_be_tapped_by_name(path: Path) -> None:
+    """Where a module has the name, a map is what that module returned, tokens laid out as maps aside."""
+    model = built(path)
+    with torch.no_grad():
+        _, maps = model.body(images(2))
+    modules = dict(model.named_modules())
+    assert all(name in modules or name in model.maps for name in maps)
+    names = [*reversed(maps), "embedding"]
+    model.tap(names)
+    with torch.no_grad():
+        output = model(images(2))
+    assert list(output.features) == names
+    assert all(torch.equal(output.features[name], maps[name]) for name in maps)
+    assert torch.equal(output.features["embedding"], output.embedding)
 
 
 @every_config

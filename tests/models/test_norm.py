@@ -8,7 +8,7 @@ from torch.func import grad, vmap
 from torch.nn.functional import cross_entropy
 
 from lightning_metakd.functional import bind
-from lightning_metakd.models.model import Model
+from lightning_metakd.models.model import Maps, Model
 from lightning_metakd.models.norm import (
     EpisodicNorm,
     LayerNorm,
@@ -33,11 +33,11 @@ class Smooth(Model):
         self.conv2, self.norm2 = nn.Conv2d(4, 4, 3, padding=1), norm()
         self.head = nn.Linear(4, N_WAY)
 
-    def body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         x = nn.functional.softplus(self.norm1(self.conv1(x)))
         x = nn.functional.avg_pool2d(x, 2)
         x = nn.functional.softplus(self.norm2(self.conv2(x)))
-        return x.mean((2, 3)), ()
+        return x.mean((2, 3)), {}
 
 
 def batch_norm() -> nn.Module:

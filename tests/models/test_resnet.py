@@ -54,9 +54,12 @@ def test_a_block_is_the_papers_equation() -> None:
 
 
 def test_features_are_the_maps_after_each_stage() -> None:
-    output = ResNet(8, 5).eval()(torch.randn(2, 3, 32, 32))
-    assert [f.shape[1:] for f in output.features] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
-    torch.testing.assert_close(output.embedding, output.features[-1].mean((2, 3)))
+    model = ResNet(8, 5).eval()
+    model.tap(["layer1", "layer2", "layer3"])
+    output = model(torch.randn(2, 3, 32, 32))
+    maps = list(output.features.values())
+    assert [f.shape[1:] for f in maps] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+    torch.testing.assert_close(output.embedding, maps[-1].mean((2, 3)))
 
 
 def test_names_are_those_of_published_checkpoints() -> None:

@@ -58,7 +58,10 @@ def test_drop_rates_act_in_training_only() -> None:
 
 
 def test_features_are_the_maps_after_each_block() -> None:
-    output = ResNet12((4, 6, 8, 10)).eval()(torch.randn(2, 3, 32, 32))
+    model = ResNet12((4, 6, 8, 10)).eval()
+    model.tap(["layer1", "layer2", "layer3", "layer4"])
+    output = model(torch.randn(2, 3, 32, 32))
+    maps = list(output.features.values())
     sizes = [(4, 16, 16), (6, 8, 8), (8, 4, 4), (10, 2, 2)]
-    assert [f.shape[1:] for f in output.features] == sizes
-    torch.testing.assert_close(output.embedding, output.features[-1].mean((2, 3)))
+    assert [f.shape[1:] for f in maps] == sizes
+    torch.testing.assert_close(output.embedding, maps[-1].mean((2, 3)))

@@ -84,7 +84,8 @@ def test_tokens_are_laid_out_as_maps() -> None:
     for p in (*model.blocks.parameters(), model.position):
         nn.init.zeros_(p)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    torch.testing.assert_close(model(x).features[0], model.patches(x))
+    model.tap(["blocks.0"])
+    torch.testing.assert_close(model(x).features["blocks.0"], model.patches(x))
 
 
 def test_positions_matter() -> None:

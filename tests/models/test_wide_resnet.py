@@ -41,8 +41,14 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_features_are_the_maps_after_each_stage() -> None:
-    output = WideResNet(10, 2).eval()(torch.randn(2, 3, 32, 32))
-    assert [f.shape[1:] for f in output.features] == [(32, 32, 32), (64, 16, 16), (128, 8, 8)]
+    model = WideResNet(10, 2).eval()
+    model.tap(["block1", "block2", "block3"])
+    output = model(torch.randn(2, 3, 32, 32))
+    assert [f.shape[1:] for f in output.features.values()] == [
+        (32, 32, 32),
+        (64, 16, 16),
+        (128, 8, 8),
+    ]
 
 
 def test_an_impossible_depth_names_the_possible_ones() -> None:

@@ -51,22 +51,24 @@ def test_the_classifier_is_found_and_the_answer_stays(name: str) -> None:
 
 
 def test_functional_call_reaches_body_and_head() -> None:
-    model = Wrapped(own(), taps=["0"])
+    model = Wrapped(own())
+    model.tap(["0"])
     params = {name: p.detach() for name, p in model.named_parameters()}
     zeroed = {**params, "head.weight": torch.zeros(5, 6), "head.bias": torch.arange(5.0)}
     assert torch.equal(functional_call(model, zeroed, (X,)).logits, torch.arange(5.0).expand(2, 5))
     moved = {**params, "module.0.bias": params["module.0.bias"] + 1}
-    (tapped,) = functional_call(model, moved, (X,)).features
-    torch.testing.assert_close(tapped, model(X).features[0] + 1)
+    tapped = functional_call(model, moved, (X,)).features["0"]
+    torch.testing.assert_close(tapped, model(X).features["0"] + 1)
 
 
 def test_it_is_differentiated_under_vmap_as_in_a_loop() -> None:
-    model = make_episodic(Wrapped(resnet18(num_classes=3), taps=["layer1"]), "batch").double()
+    model = make_episodic(Wrapped(resnet18(num_classes=3)), "batch").double()
+    model.tap(["layer1"])
     params = {name: p.detach() for name, p in model.named_parameters()}
 
     def loss(p: dict[str, Tensor], x: Tensor) -> Tensor:
         output = functional_call(model, p, (x,))
-        return output.logits.square().mean() + output.features[0].mean()
+        return output.logits.square().mean() + output.features["layer1"].mean()
 
     x = torch.randn(2, 4, 3, 16, 16, dtype=torch.float64)
     batched = vmap(grad(loss), (None, 0))(params, x)
@@ -76,18 +78,19 @@ def test_it_is_differentiated_under_vmap_as_in_a_loop() -> None:
 
 
 def test_copies_and_state_dicts_carry_everything() -> None:
-    model = Wrapped(resnet18(num_classes=10), taps=["layer2"]).eval()
+    model = Wrapped(resnet18(num_classes=10)).eval()
     expected = model(X).logits
     assert torch.equal(deepcopy(model)(X).logits, expected)
-    other = Wrapped(resnet18(num_classes=10), taps=["layer2"]).eval()
+    other = Wrapped(resnet18(num_classes=10)).eval()
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(X).logits, expected)
 
 
 def test_taps_become_the_features_in_their_order_and_leave_no_hooks() -> None:
     network = resnet18(num_classes=10).eval()
-    model = Wrapped(network, taps=["layer3", "layer1"])
-    third, first = model(X).features
+    model = Wrapped(network)
+    model.tap(["layer3", "layer1"])
+    third, first = model(X).features.values()
     assert (third.shape, first.shape) == ((2, 256, 2, 2), (2, 64, 8, 8))
     torch.testing.assert_close(
         first, network.layer1(network.maxpool(network.relu(network.bn1(network.conv1(X)))))
@@ -143,15 +146,17 @@ def test_networks_that_cannot_be_wrapped_are_told_why() -> None:
         Wrapped(own(), head="fc")
     with pytest.raises(ValueError, match=r"head='0' is a Conv2d of Sequential, but must be"):
         Wrapped(own(), head="0")
-    with pytest.raises(ValueError, match="taps='layer9' is no module; choose from 0, 1, 2"):
-        Wrapped(own(), taps=["layer9"])
-    with pytest.raises(ValueError, match=r"taps='layer9' is no module; .* \(67 in all\)"):
-        Wrapped(resnet18(), taps=["layer9"])
+    with pytest.raises(ValueError, match="layer 'layer9' is no module; choose from 0, 1, 2"):
+        Wrapped(own()).tap(["layer9"])
+    with pytest.raises(ValueError, match=r"layer 'layer9' is no module; .* \(68 in all\)"):
+        Wrapped(resnet18()).tap(["layer9"])
 
 
 def test_ambiguous_answers_are_errors() -> None:
+    twice = Wrapped(resnet18())
+    twice.tap(["layer1.0.relu"])
     with pytest.raises(ValueError, match=r"'layer1\.0\.relu' is called 2 times in one pass"):
-        Wrapped(resnet18(), taps=["layer1.0.relu"])(X)
+        twice(X)
     tokens = Wrapped(nn.Sequential(nn.Flatten(2), nn.Linear(1024, 5)))
     with pytest.raises(ValueError, match=r"'1' is fed with \[2, 3072\], not one vector of 1024"):
         tokens(X)
@@ -164,6 +169,8 @@ def test_ambiguous_answers_are_errors() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.out(self.gru(x.flatten(2))[0][:, -1])
 
+    odd = Wrapped(Odd())
+    odd.tap(["gru"])
     with pytest.raises(TypeError, match="'gru' returns a tuple, not a tensor; tap another"):
-        Wrapped(Odd(), taps=["gru"])(X)
+        odd(X)
     assert Wrapped(Odd())(X).logits.shape == (2, 3)
