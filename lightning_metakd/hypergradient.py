@@ -1,50 +1,50 @@
-"""d(quiz loss) / d(strategy) through one pilot step.
+"""d(quiz loss) / d(strategy) through pilot steps.
 
-Let L(theta; phi) be the teaching loss on one set of rows, Q the quiz on rows held apart, eta the step.
-The strategy phi is judged by Q(theta') with theta' = theta - eta grad_theta L(theta; phi), theta held
-fixed. Two ways to the same gradient:
+Let L(theta; phi) be the teaching loss on one set of rows, g = grad_theta L its gradient as a step takes it
+(coefficients see the student undifferentiated), Q the quiz on rows held apart, eta the step. The strategy
+phi is judged by Q where theta <- theta - eta g(theta; phi) leads, from a theta that is held fixed:
 
-- `unrolled`: differentiate through the step (a double backward through the network).
-- `tangent`: with v = grad Q(theta'), dQ/dphi = -eta d/dphi <grad_theta L, v>, and
-  <grad_theta L, v> = <dL/dOutput, dOutput . v>. One forward-mode product gives dOutput . v; what is left
-  is a derivative of the loss alone, so no double backward touches the network.
+- `unrolled`: differentiate through K steps (a double backward through the network, memory of K steps).
+- `tangent`: for one step. With v = grad Q(theta'), dQ/dphi = -eta d/dphi <g, v>, and
+  <g, v> = <dL/dOutput, dOutput . v>. One forward-mode product gives dOutput . v; what is left is a
+  derivative of the loss alone, so no double backward touches the network.
+- `neumann`: implicit, for a theta near the minimum of L. With v_0 = grad Q(theta) and
+  v_{j+1} = (I - eta dg/dtheta)^T v_j, dQ/dphi = -eta d/dphi <g(theta; phi), v_0 + .. + v_{K-1}>: K terms
+  of the series of the inverse Hessian (Lorraine, Vicol, Duvenaud 2020, arXiv:1911.02590, eq. 3 and
+  algorithm 3), memory of one step. At a minimum they are the K unrolled steps.
 
 The student's answer is a function `answer(theta) -> Output`; the lesson, which knows phi, is asked at
 `progress`, by default at the end of the task.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, jvp, vjp
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-from lightning_metakd.functional import detach, step, stop
+from lightning_metakd.functional import detach, lesson_gradient, step, stop
 from lightning_metakd.recompute import Draws
 from lightning_metakd.types import Lesson, Output, Params
 
 Answer = Callable[[Params], Output]
 Quiz = Callable[[Params], Tensor]
+Way = Literal["tangent", "unrolled", "neumann"]
 
 
 class Pilot(NamedTuple):
-    """A pilot step, judged.
+    """Pilot steps, judged.
 
     Attributes:
-        loss: the quiz after the step; its gradient reaches the strategy and nothing else.
-        gain: by how much the step lowered the quiz.
+        loss: the quiz after the steps (`neumann`: before them); its gradient reaches the strategy and
+            nothing else.
+        gain: by how much the steps (`neumann`: one step) lowered the quiz.
     """
 
     loss: Tensor
     gain: Tensor
-
-
-def slope_of(lesson: Lesson, output: Output, progress: Tensor | None) -> Output:
-    """Gradient of the mean lesson at the output; coefficients see the output undifferentiated."""
-    at = output.logits.new_ones(()) if progress is None else progress
-    return grad(lambda o: lesson(o, output, at).mean())(output)
 
 
 def unrolled(
@@ -53,14 +53,15 @@ def unrolled(
     quiz: Quiz,
     theta: Params,
     lr: float,
+    steps: int = 1,
     progress: Tensor | None = None,
 ) -> Pilot:
-    """The pilot by differentiating through the step."""
-    at = detach(theta)
-    output, pull_back = vjp(answer, at)  # type: ignore[misc]
-    (grads,) = pull_back(slope_of(lesson, output, progress))
-    loss = quiz(step(at, grads, lr))
-    return Pilot(loss, (quiz(at) - loss).detach())
+    """The pilot by differentiating through its steps."""
+    start = at = detach(theta)
+    for _ in range(steps):
+        at = step(at, lesson_gradient(answer, at, lesson, when(at, progress)), lr)
+    loss = quiz(at)
+    return Pilot(loss, (quiz(start) - loss).detach())
 
 
 def tangent(
@@ -69,22 +70,78 @@ def tangent(
     quiz: Quiz,
     theta: Params,
     lr: float,
+    steps: int = 1,
     progress: Tensor | None = None,
 ) -> Pilot:
-    """The pilot by one forward-mode product, without double backward."""
+    """The pilot of one step by one forward-mode product, without double backward."""
     at, draws = detach(theta), Draws()
     output, pull_back = vjp(answer, at)  # type: ignore[misc]
     output = stop(output)
-    slope = slope_of(lesson, output, progress)  # the graph to the strategy starts here
+    told = when(at, progress)
+    # the graph to the strategy starts here; coefficients see the output undifferentiated
+    slope = grad(lambda o: lesson(o, output, told).mean())(output)
     (grads,) = pull_back(stop(slope))
     v, after = grad_and_value(quiz)(detach(step(at, grads, lr)))
     with draws.again():  # the same dropout
         _, moved = jvp(answer, (at,), (v,))  # type: ignore[misc]
     pairs = zip(tree_leaves(slope), tree_leaves(moved), strict=True)
     inner = torch.stack([(s * m.detach()).sum() for s, m in pairs]).sum()
-    surrogate = -lr * inner
-    return Pilot(after + surrogate - surrogate.detach(), (quiz(at) - after).detach())
+    return Pilot(carrying(after, -lr * inner), (quiz(at) - after).detach())
 
 
-PILOTS = {"tangent": tangent, "unrolled": unrolled}
+def neumann(
+    answer: Answer,
+    lesson: Lesson,
+    quiz: Quiz,
+    theta: Params,
+    lr: float,
+    steps: int = 1,
+    progress: Tensor | None = None,
+) -> Pilot:
+    """The implicit gradient at a minimum of the lesson, by `steps` terms of a Neumann series."""
+    at = detach(theta)
+    v, before = grad_and_value(quiz)(at)
+    grads, transposed = vjp(
+        lambda p: lesson_gradient(answer, p, lesson, when(at, progress)), dict(at)
+    )  # type: ignore[misc]
+    total = v
+    for _ in range(steps - 1):
+        (curved,) = transposed(v)
+        v = {name: (p - lr * curved[name]).detach() for name, p in v.items()}
+        total = tree_map(torch.add, total, v)
+    inner = torch.stack([(grads[name] * p.detach()).sum() for name, p in total.items()]).sum()
+    after = quiz(detach(step(at, grads, lr)))
+    return Pilot(carrying(before, -lr * inner), (before - after).detach())
+
+
+def when(theta: Params, progress: Tensor | None) -> Tensor:
+    """How far the student is, by default at the end of its task."""
+    return next(iter(theta.values())).new_ones(()) if progress is None else progress
+
+
+def carrying(value: Tensor, surrogate: Tensor) -> Tensor:
+    """The value with the gradient of the surrogate."""
+    return value.detach() + surrogate - surrogate.detach()
+
+
+PILOTS: dict[str, Callable[..., Pilot]] = {
+    "tangent": tangent,
+    "unrolled": unrolled,
+    "neumann": neumann,
+}
 """The ways by their names in configurations."""
+
+
+def checked_pilot(way: Way, lr: float, steps: int) -> None:
+    """Refuse a pilot that could not be made.
+
+    Raises:
+        ValueError: if the rate or the number of steps is out of range, or the way cannot take them.
+    """
+    if lr <= 0:
+        raise ValueError(f"pilot_lr={lr} must be positive; about the outer learning rate.")
+    if steps < 1 or (way == "tangent" and steps > 1):
+        raise ValueError(
+            f"pilot_steps={steps} with hypergradient={way!r}: tangent looks one step ahead, unrolled and "
+            "neumann 1 or more; change either."
+        )

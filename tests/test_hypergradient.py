@@ -1,8 +1,10 @@
+from typing import NamedTuple
+
 import pytest
 import torch
 
-from lightning_metakd.functional import bind, bind_loss, lesson_mean
-from lightning_metakd.hypergradient import PILOTS, tangent, unrolled
+from lightning_metakd.functional import bind, bind_loss, lesson_gradient, lesson_mean
+from lightning_metakd.hypergradient import PILOTS, checked_pilot, neumann, tangent, unrolled
 from lightning_metakd.losses.coefficient import (
     Learned,
     LearnedPerClass,
@@ -12,7 +14,8 @@ from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import CalibratedTargets, Targets, WeightedSum, lesson
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
 from lightning_metakd.models.norm import make_episodic
-from tests.quadratic import Weights, bowl, no_rows
+from lightning_metakd.types import Lesson
+from tests.quadratic import Bowl, Weights, bowl, no_rows
 from tests.tiny import SmoothConv4, answered, batch, perturbed
 
 STRATEGIES = {
@@ -28,7 +31,8 @@ STRATEGIES = {
         {"hard": Learned(), "gate": LearnedPerClass(20)},
     ),
 }
-both = pytest.mark.parametrize("way", PILOTS.values(), ids=PILOTS)
+both = pytest.mark.parametrize("way", [tangent, unrolled], ids=["tangent", "unrolled"])
+every = pytest.mark.parametrize("way", PILOTS.values(), ids=PILOTS)
 
 
 def judging(net):
@@ -38,20 +42,24 @@ def judging(net):
     return rows._replace(y=torch.cat([(known[:1] + 1) % 3, known[1:]]))
 
 
-def pilot(way, loss, net, quiz=None):
-    """A pilot step of a convolutional network on nine rows, judged on six others."""
+def scene(loss, net, quiz=None):
+    """(answer, lesson, quiz, theta): a convolutional network on nine rows, judged on six others."""
     torch.manual_seed(4)
     taught, judge = answered(batch(9, (1, 8, 8))), judging(net)
     forward, classes = bind(net), torch.tensor([13, 2, 7])
     told = lesson(bind_loss(loss), dict(loss.named_parameters()), taught, classes)
     asked = lesson(bind_loss(quiz or CalibratedTargets()), {}, judge, classes)
-    return way(
+    return (
         lambda theta: forward(theta, taught.x),
         told,
         lambda theta: lesson_mean(asked, forward(theta, judge.x)),
         dict(net.named_parameters()),
-        0.1,
     )
+
+
+def pilot(way, loss, net, quiz=None):
+    """One pilot step in that scene."""
+    return way(*scene(loss, net, quiz), 0.1)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -69,7 +77,7 @@ def test_tangent_and_unrolled_are_the_same_gradient(name):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
-@both
+@every
 def test_the_quiz_reaches_the_strategy_and_nothing_else(way):
     loss, net = MatchGate(Learned()).double(), make_episodic(SmoothConv4().double(), "batch")
     found = pilot(way, loss, net)
@@ -90,14 +98,15 @@ def test_the_gain_is_what_the_step_took_off_the_quiz(way):
     torch.testing.assert_close(found.gain, before - found.loss.detach(), rtol=1e-9, atol=1e-12)
 
 
-def quadratic(way, weight, lr, towards):
-    task, w = bowl(1), torch.ones(4, dtype=torch.float64)
+def quadratic(way, weight, lr, towards, w=None, steps=1):
+    start = torch.ones(4, dtype=torch.float64) if w is None else w
     return way(
         lambda theta: Weights()(theta, no_rows().x),
-        task.lesson(weight),
+        bowl(1).lesson(weight),
         lambda theta: towards.loss(theta["w"]),
-        {"w": w},
+        {"w": start},
         lr,
+        steps,
     )
 
 
@@ -121,3 +130,131 @@ def test_the_gain_is_positive_where_the_lesson_is_the_quiz_and_negative_where_it
     weights = [torch.tensor(sign, dtype=torch.float64, requires_grad=True) for sign in (1.0, -1.0)]
     gains = [quadratic(way, weight, 0.1, task).gain for weight in weights]
     assert gains[0] > 0 > gains[1]
+
+
+# --- several steps -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_unrolled_steps_on_a_quadratic_are_the_closed_form(steps):
+    task, quiz, w = bowl(1), bowl(2), torch.ones(4, dtype=torch.float64)
+    weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    found = quadratic(unrolled, weight, 0.3, quiz, steps=steps)
+    moved = task.after(w, 0.3 * 0.7, steps)
+    # d moved / d weight = -lr steps A shrink^(steps - 1) (w - centre)
+    turned = task.curvature @ task.shrink(0.3 * 0.7, steps - 1) @ (w - task.centre)
+    (slope,) = torch.autograd.grad(found.loss, weight)
+    torch.testing.assert_close(found.loss, quiz.loss(moved), rtol=1e-12, atol=0)
+    torch.testing.assert_close(slope, -0.3 * steps * turned @ quiz.slope(moved), rtol=1e-11, atol=0)
+
+
+class Shifted(NamedTuple):
+    """1/2 |w - a|_A^2 + phi . w: a strategy that moves the minimum, to a - A^-1 phi."""
+
+    task: Bowl
+
+    def lesson(self, phi):
+        def teach(strategy, student, batch, context):
+            w = student.logits[0]
+            return (self.task.loss(w) + strategy["phi"] @ w)[None]
+
+        return Lesson(teach, {"phi": phi}, no_rows(), no_rows().y)
+
+    def minimum(self, phi):
+        return self.task.centre - torch.linalg.solve(self.task.curvature, phi)
+
+
+def at_the_minimum(way, steps, lr=0.1):
+    """The gradient of a quiz in phi, from the minimum of the lesson."""
+    shifted, quiz = Shifted(bowl(1)), bowl(2)
+    phi = torch.linspace(-1, 1, 4, dtype=torch.float64).requires_grad_()
+    found = way(
+        lambda theta: Weights()(theta, no_rows().x),
+        shifted.lesson(phi),
+        lambda theta: quiz.loss(theta["w"]),
+        {"w": shifted.minimum(phi).detach()},
+        lr,
+        steps,
+    )
+    return torch.autograd.grad(found.loss, phi)[0]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_at_a_minimum_terms_of_the_series_are_unrolled_steps(steps):
+    torch.testing.assert_close(
+        at_the_minimum(neumann, steps), at_the_minimum(unrolled, steps), rtol=1e-10, atol=1e-13
+    )
+
+
+def test_many_terms_are_the_implicit_gradient():
+    task, quiz = Shifted(bowl(1)), bowl(2)
+    phi = torch.linspace(-1, 1, 4, dtype=torch.float64)
+    # Q(w*(phi)), dw*/dphi = -A^-1
+    exact = -torch.linalg.solve(task.task.curvature, quiz.slope(task.minimum(phi)))
+    torch.testing.assert_close(at_the_minimum(neumann, 2000), exact, rtol=1e-6, atol=1e-9)
+
+
+def of_unrolled(loss, net, steps):
+    """The quiz after some steps, as a function of the strategy that `loss` holds when it is called."""
+    answer, told, quiz, theta = scene(loss, net, Targets())
+
+    def value():
+        at = theta
+        for _ in range(steps):
+            slopes = lesson_gradient(answer, at, told, torch.tensor(1.0).double())
+            at = {name: (p - 0.1 * slopes[name]).detach() for name, p in at.items()}
+        return quiz(at).item()
+
+    return value
+
+
+def of_neumann(loss, net, steps):
+    """-lr <g(strategy), v_0 + .. + v_(K-1)>, v_(j+1) = v_j - lr (dg / dtheta)^T v_j at a fixed strategy."""
+    answer, told, quiz, theta = scene(loss, net, Targets())
+    leaves = list(theta.values())
+
+    def gradient():
+        return list(lesson_gradient(answer, theta, told, torch.tensor(1.0).double()).values())
+
+    v = torch.autograd.grad(quiz(theta), leaves)
+    total = v
+    for _ in range(steps - 1):
+        inner = sum((g * p).sum() for g, p in zip(gradient(), v, strict=True))
+        curved = torch.autograd.grad(inner, leaves)
+        v = [p - 0.1 * c for p, c in zip(v, curved, strict=True)]
+        total = [a + b for a, b in zip(total, v, strict=True)]
+    return lambda: -0.1 * sum((g * p).sum() for g, p in zip(gradient(), total, strict=True)).item()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("way", "definition"), [(unrolled, of_unrolled), (neumann, of_neumann)])
+def test_several_steps_agree_with_differences_of_their_own_definition(way, definition, steps):
+    """A per-sample gate that looks at the student, and a learned temperature, through a network."""
+    loss = perturbed(MatchGate(LearnedPerSample(), Hinton(Learned())).double())
+    net = make_episodic(SmoothConv4().double(), "batch")
+    strategy = list(loss.parameters())
+    slopes = torch.autograd.grad(way(*scene(loss, net, Targets()), 0.1, steps).loss, strategy)
+    value, towards = definition(loss, net, steps), [torch.randn_like(p) for p in strategy]
+
+    def moved(by):
+        with torch.no_grad():
+            for p, t in zip(strategy, towards, strict=True):
+                p.add_(by * t)
+        return value()
+
+    difference = (moved(1e-4) - moved(-2e-4)) / 2e-4
+    along = sum((s * t).sum() for s, t in zip(slopes, towards, strict=True)).item()
+    assert along == pytest.approx(difference, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("way", "lr", "steps", "told"),
+    [
+        ("tangent", 0.1, 2, "pilot_steps=2 with hypergradient='tangent': tangent looks one step"),
+        ("unrolled", 0.1, 0, "pilot_steps=0 with hypergradient='unrolled'"),
+        ("neumann", 0.0, 1, "pilot_lr=0.0 must be positive"),
+    ],
+)
+def test_a_pilot_that_cannot_be_made_is_refused(way, lr, steps, told):
+    with pytest.raises(ValueError, match=told):
+        checked_pilot(way, lr, steps)
