@@ -131,6 +131,13 @@ PILOTS: dict[str, Callable[..., Pilot]] = {
 }
 """The ways by their names in configurations."""
 
+PILOT_GRADIENTS: dict[Callable[..., Pilot], Callable[[int], int]] = {
+    tangent: lambda steps: 3,
+    unrolled: lambda steps: 2 * steps + 1,
+    neumann: lambda steps: steps + 2,
+}
+"""Derivatives with respect to the student that a pilot of some steps takes, products with one included."""
+
 
 def checked_pilot(way: Way, lr: float, steps: int) -> None:
     """Refuse a pilot that could not be made.

@@ -18,12 +18,18 @@ from torch import Tensor, nn
 from lightning_metakd.files import written_whole
 from lightning_metakd.losses.coefficient import Coefficient, LearnedPerClass
 from lightning_metakd.losses.loss import Loss
+from lightning_metakd.losses.multi_teacher import Weights
 from lightning_metakd.types import Batch, Context, Output
 
 
 def coefficients(loss: nn.Module) -> dict[str, Coefficient]:
     """The coefficients of a loss by name."""
     return {name: c for name, c in loss.named_modules() if isinstance(c, Coefficient)}
+
+
+def weights_of_teachers(loss: nn.Module) -> dict[str, Weights]:
+    """How teachers are weighed, by name."""
+    return {name: w for name, w in loss.named_modules() if isinstance(w, Weights)}
 
 
 def refuse_new_classes(loss: Loss, taught: Tensor, evaluated: Tensor) -> None:
@@ -50,18 +56,27 @@ def refuse_new_classes(loss: Loss, taught: Tensor, evaluated: Tensor) -> None:
 
 
 def describe(loss: Loss, student: Output, batch: Batch, context: Context) -> dict[str, float]:
-    """What each coefficient says of these rows: its mean, and its range where rows differ."""
+    """What each coefficient says of these rows: its mean, and its range where rows differ.
+
+    Of the weights of several teachers it is each one's share, by its number.
+    """
     said: dict[str, Tensor] = {}
 
     def listener(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def listen(module: nn.Module, args: Any, value: Tensor) -> None:
-            said[name] = value
+            if isinstance(module, Weights):
+                said.update({f"{name}.{k}": share for k, share in enumerate(value)})
+            else:
+                said[name] = value
 
         return listen
 
+    weighing = weights_of_teachers(loss)
+    inner = tuple(f"{name}.each." for name in weighing)
+    heard = {n: c for n, c in coefficients(loss).items() if not n.startswith(inner or "\0")}
     with torch.no_grad(), ExitStack() as hooks:
-        for name, coefficient in coefficients(loss).items():
-            hooks.callback(coefficient.register_forward_hook(listener(name)).remove)
+        for name, module in {**heard, **weighing}.items():
+            hooks.callback(module.register_forward_hook(listener(name)).remove)
         loss(student, batch, context)
     found = {f"{name}_mean": float(value.mean()) for name, value in said.items()}
     for name, value in said.items():
@@ -77,10 +92,19 @@ def build(loss: nn.Module) -> dict[str, Any]:
 
 
 def save_strategy(
-    loss: Loss, path: Path, teacher_heads: list[str], teacher_scales: list[float]
+    loss: Loss,
+    path: Path,
+    teacher_heads: list[str],
+    teacher_scales: list[float],
+    said: Mapping[str, float] | None = None,
 ) -> None:
-    """Write the strategy of a loss."""
+    """Write the strategy of a loss.
+
+    Args:
+        said: what its coefficients said last, from `describe`.
+    """
     head = build(loss) | {"teacher_heads": teacher_heads, "teacher_scales": teacher_scales}
+    head["said"] = dict(said or {})
     tensors = {name: p.detach().cpu().contiguous() for name, p in loss.state_dict().items()}
     with written_whole(path) as part:
         save_file(tensors, part, metadata={"strategy": json.dumps(head)})
@@ -89,6 +113,27 @@ def save_strategy(
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
     """Shape of each tensor."""
     return {name: list(tensor.shape) for name, tensor in tensors.items()}
+
+
+def read_strategy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(the head of the file, its tensors).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"strategy={str(path)!r} does not exist; name a strategy.safetensors that a MetaKD run wrote."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            head = json.loads(file.metadata()["strategy"])
+            return head, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"strategy={str(path)!r} is truncated or no strategy ({error}); take another copy of it."
+        ) from error
 
 
 def load_strategy(loss: Loss, path: Path, teacher_heads: list[str] | None = None) -> None:
@@ -101,18 +146,7 @@ def load_strategy(loss: Loss, path: Path, teacher_heads: list[str] | None = None
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or was learned for another loss, or with other heads.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"strategy={str(path)!r} does not exist; name a strategy.safetensors that a MetaKD run wrote."
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            head = json.loads(file.metadata()["strategy"])
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"strategy={str(path)!r} is truncated or no strategy ({error}); take another copy of it."
-        ) from error
+    head, tensors = read_strategy(path)
     own = build(loss) | {"shapes": shapes(loss.state_dict())}
     theirs = {name: head.get(name) for name in build(loss)} | {"shapes": shapes(tensors)}
     if own != theirs:

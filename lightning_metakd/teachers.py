@@ -1,4 +1,4 @@
-"""A teacher: a frozen network and a head that makes it answer for this episode's classes.
+"""A teacher: a network, usually frozen, and a head that makes it answer for this episode's classes.
 
 A teacher trained on base classes cannot name five new ones. Its head, fitted on its own embeddings of
 the support set, can. On the support rows themselves it answers leave-one-out, and for one shot on an
@@ -9,12 +9,13 @@ trust it would trust it too much. So it remembers which they were (`trained_on`)
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from lightning_metakd.bank import Bank
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
@@ -24,11 +25,13 @@ from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.heads import Head, PrototypeHead
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
-from lightning_metakd.types import Batch, Output
+from lightning_metakd.types import Batch, Output, Params
+
+Embed = Callable[[Batch], Output]
 
 
 class Teacher(nn.Module):
-    """A frozen network with a head.
+    """A network with a head; frozen, unless the recipe lets it learn to teach.
 
     Args:
         model: the network, built as it was trained.
@@ -52,7 +55,8 @@ class Teacher(nn.Module):
         self.model, self.checkpoint, self.keeps_bank = as_model(model), checkpoint, bank
         self.head = PrototypeHead() if head is None else head
         self.bank: Bank | None = None
-        self.sha256 = ""
+        self.sha256, self.forwards = "", 0
+        self.model.register_forward_hook(self.count)
         self.register_buffer("trained_on", torch.empty(0, dtype=torch.long), persistent=False)
         self.requires_grad_(False)
         self.eval()
@@ -89,6 +93,28 @@ class Teacher(nn.Module):
             for view in views:
                 self.bank.fill(rows, view)
 
+    def learns(self) -> None:
+        """Let the network be trained: all of it that its answers depend on."""
+        if self.keeps_bank:
+            raise ValueError(
+                "bank=true keeps a teacher's answers, and teacher_lr > 0 changes them; set the teacher's "
+                "bank to false, or teacher_lr to 0."
+            )
+        for name, p in self.model.named_parameters():
+            p.requires_grad_(not (self.head.needs_support and name.startswith("head.")))
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """What of the network is trained; nothing, if it is frozen."""
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def with_parameters(self, params: Params) -> Embed:
+        """What the network says with these of its parameters."""
+        return lambda batch: functional_call(self.model, dict(params), (batch.x,))
+
+    def count(self, model: nn.Module, args: tuple[Tensor, ...], output: Output) -> None:
+        """Remember how many inputs the network was asked about."""
+        self.forwards += len(args[0])
+
     def embed(self, batch: Batch) -> Output:
         """What the network itself says, live or from the bank."""
         return self.model(batch.x) if self.bank is None else self.bank(batch)
@@ -98,7 +124,13 @@ class Teacher(nn.Module):
         self, support: Batch, query: Batch, classes: Int[Tensor, " c"]
     ) -> tuple[Output, Output]:
         """Its answers for the support rows (held out of what it was fitted on) and the query rows."""
-        seen, asked = self.embed(support), self.embed(query)
+        return self.answer_by(self.embed, support, query, classes)
+
+    def answer_by(
+        self, embed: Embed, support: Batch, query: Batch, classes: Int[Tensor, " c"]
+    ) -> tuple[Output, Output]:
+        """As `answer`, by a network that may be differentiated."""
+        seen, asked = embed(support), embed(query)
         one_shot = len(support.y) == len(classes)
         other = self.model(another_view(support)) if one_shot else seen
         held_out = self.head.held_out(seen, support.y, classes, other)
@@ -112,7 +144,11 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def answer_rows(self, batch: Batch, classes: Int[Tensor, " c"]) -> Output:
         """Its answers for rows without a support set, by a head that needs none."""
-        asked = self.embed(batch)
+        return self.answer_rows_by(self.embed, batch, classes)
+
+    def answer_rows_by(self, embed: Embed, batch: Batch, classes: Int[Tensor, " c"]) -> Output:
+        """As `answer_rows`, by a network that may be differentiated."""
+        asked = embed(batch)
         classifier = self.head.fit(asked, batch.y, classes)
         return asked._replace(logits=self.head.scale * classifier(asked))
 

@@ -23,7 +23,7 @@ def written(tmp_path):
     """(the loss, the file of its strategy)."""
     learned = perturbed(loss())
     path = tmp_path / "strategy.safetensors"
-    save_strategy(learned, path, ["PrototypeHead"], [12.5])
+    save_strategy(learned, path, ["PrototypeHead"], [12.5], {"gate_mean": 0.6})
     return learned, path
 
 
@@ -43,6 +43,7 @@ def test_its_head_says_what_it_was_learned_for(written):
         "coefficients": {"gate": "LearnedPerSample", "match.temperature": "Learned"},
         "teacher_heads": ["PrototypeHead"],
         "teacher_scales": [12.5],
+        "said": {"gate_mean": 0.6},
     }
     assert written[1].stat().st_size < 4000
 

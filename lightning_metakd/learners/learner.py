@@ -47,6 +47,8 @@ class Learner(nn.Module, ABC):
     """Whether adapting changes the embedding of an image; otherwise it is computed once per test."""
     needs_head: bool
     """Whether the student's own logits are used; otherwise the student is built with n_classes=0."""
+    inner_steps: int = 0
+    """Gradients of the lesson in one adaptation, as training makes it; those of a solver are not counted."""
     asks_query: bool = True
     """Whether the outer loss is the lesson on the query rows, so that it can judge a strategy too."""
 

@@ -81,7 +81,13 @@ class Coefficient(nn.Module, ABC):
         return ()
 
     def start(self, default: float) -> None:
-        """Begin at the default where the config names no value; constants have nothing to do."""
+        """Begin at the default where the config names no value."""
+        if any(True for _ in self.parameters()):
+            named = self.values()
+            self.settle(named[0] if named else default)
+
+    def settle(self, value: float) -> None:
+        """Say this from now on, whatever is asked, or the nearest that can be learned."""
 
     @abstractmethod
     def forward(self, batch: Batch, context: Context) -> Float[Tensor, "..."]:
@@ -139,10 +145,8 @@ class Learned(Coefficient):
     def values(self) -> Sequence[float]:
         return () if self.init is None else (self.init,)
 
-    def start(self, default: float) -> None:
-        nn.init.constant_(
-            self.raw, self.interval.unsquash(default if self.init is None else self.init)
-        )
+    def settle(self, value: float) -> None:
+        nn.init.constant_(self.raw, self.interval.unsquash(value))
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
         return self.interval.squash(self.raw)
@@ -189,10 +193,10 @@ class LearnedPerSample(Coefficient):
     def values(self) -> Sequence[float]:
         return () if self.init is None else (self.init,)
 
-    def start(self, default: float) -> None:
+    def settle(self, value: float) -> None:
         weight, bias = self.net[2].parameters()
         nn.init.zeros_(weight)
-        nn.init.constant_(bias, self.interval.unsquash(default if self.init is None else self.init))
+        nn.init.constant_(bias, self.interval.unsquash(value))
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
         return self.interval.squash(

@@ -10,13 +10,13 @@ alone. So weights are strategy, trained by the quiz.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Coefficient, Constant, coefficient
 from lightning_metakd.losses.layers import Read, facing
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.types import Batch, Context, Output
@@ -78,6 +78,54 @@ def largest(scores: Float[Tensor, " k"], count: int) -> Bool[Tensor, " k"]:
     return (larger | earlier).sum(1) < count
 
 
+class Weights(nn.Module):
+    """How much each teacher is followed, row by row: numbers that add up to 1.
+
+    Args:
+        each: a weight >= 0 for each teacher, or a single one, which is asked of each in turn.
+        choose: which teachers teach at all; all by default.
+    """
+
+    def __init__(self, each: list[float | Coefficient], choose: Choice | None = None) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(
+            coefficient(w, f"weights.{k}", 1.0, low=0.0, closed=True) for k, w in enumerate(each)
+        )
+        self.choose = choose
+        if all(isinstance(w, Constant) and w.value == 0 for w in self.each):
+            raise ValueError("weights are all 0, and no teacher would teach; make one positive.")
+
+    def replace(self, each: list[float | Coefficient]) -> None:
+        """Weigh by these from now on."""
+        self.each = Weights(each).each
+
+    def forward(
+        self, views: Sequence[tuple[Output, Batch, Context]], context: Context
+    ) -> Float[Tensor, "k n"]:
+        """The share of each teacher.
+
+        Args:
+            views: what a loss of each teacher reads, as `facing` makes it.
+
+        Raises:
+            ValueError: if there are weights for another number of teachers.
+        """
+        shared, n_rows = len(self.each) == 1, len(views[0][1].y)
+        if not shared and len(self.each) != len(views):
+            raise ValueError(
+                f"weights has {len(self.each)} entries for {len(views)} teachers; give one for each in "
+                "model.teachers, or a single one for all."
+            )
+        said = [
+            self.each[0 if shared else k](batch, told).expand(n_rows)
+            for k, (_, batch, told) in enumerate(views)
+        ]
+        raw = torch.stack(said)
+        if self.choose is not None:
+            raw = raw * self.choose(raw.detach(), context)[:, None]
+        return raw / raw.sum(0).clamp(min=torch.finfo(raw.dtype).tiny)
+
+
 class MultiTeacher(Loss):
     """Sum over the teachers of the pool of a loss, times the weight of each; weights are made to add up to 1.
 
@@ -95,47 +143,16 @@ class MultiTeacher(Loss):
         choose: Choice | None = None,
     ) -> None:
         super().__init__()
-        self.loss, self.choose = loss, choose
-        self.shared = not isinstance(weights, list)
-        listed = weights if isinstance(weights, list) else [weights]
-        self.weights = nn.ModuleList(
-            coefficient(w, f"weights.{k}", 1.0, low=0.0, closed=True) for k, w in enumerate(listed)
-        )
-        if all(getattr(w, "value", 1.0) == 0 for w in self.weights):
-            raise ValueError("weights are all 0, and no teacher would teach; make one positive.")
+        self.loss = loss
+        self.weights = Weights(weights if isinstance(weights, list) else [weights], choose)
 
     def reads(self, teacher: int | None = 0) -> Iterator[Read]:
         return self.loss.reads(None)
 
-    def shares(
-        self, student: Output, batch: Batch, context: Context
-    ) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]]:
-        """(weights of each teacher for each row, which add up to 1; its loss).
-
-        Raises:
-            ValueError: if there are weights for another number of teachers.
-        """
-        n_teachers = len(batch.teachers)
-        if not self.shared and len(self.weights) != n_teachers:
-            raise ValueError(
-                f"weights has {len(self.weights)} entries for {n_teachers} teachers; give one for each in "
-                "model.teachers, or a single one for all."
-            )
-        raw, losses = [], []
-        for k in range(n_teachers):
-            own, rows, told = facing(k, student, batch, context)
-            losses.append(self.loss(own, rows, told))
-            weight = self.weights[0 if self.shared else k](rows, told)
-            raw.append(weight.expand_as(losses[-1]))
-        weights = torch.stack(raw)
-        if self.choose is not None:
-            weights = weights * self.choose(weights.detach(), context)[:, None]
-        total = weights.sum(0).clamp(min=torch.finfo(weights.dtype).tiny)
-        return weights / total, torch.stack(losses)
-
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        weights, losses = self.shares(student, batch, context)
-        return (weights * losses).sum(0)
+        views = [facing(k, student, batch, context) for k in range(len(batch.teachers))]
+        losses = torch.stack([self.loss(*view) for view in views])
+        return (self.weights(views, context) * losses).sum(0)
 
 
 class OfTeacher(Loss):

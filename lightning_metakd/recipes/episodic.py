@@ -6,6 +6,7 @@ that one process and seven give the same number.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -47,11 +48,13 @@ class Episodic(Recipe):
         optimisation: Optimisation | None,
         init: str | None,
         strategy: str | None,
-        strategy_lr: float,
         norm: NormForm,
         teacher_at_test: bool,
+        **learning: Any,
     ) -> None:
-        super().__init__(student, loss, teachers, optimisation, init, strategy, strategy_lr, norm)
+        super().__init__(
+            student, loss, teachers, optimisation, init, strategy, norm=norm, **learning
+        )
         self.learner, self.teacher_at_test = learner, teacher_at_test
         learner.knows(self.student)
         if teacher_at_test and not (learner.adapts_by_loss and self.loss.needs_teacher):

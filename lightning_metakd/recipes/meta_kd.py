@@ -4,14 +4,13 @@
 Where the data have a strategy split, the quiz is made of its episodes: classes that no teacher has seen.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from lightning_metakd.controls import Control, shuffled_quiz
 from lightning_metakd.functional import bind, bind_loss, detach
-from lightning_metakd.hypergradient import PILOTS
+from lightning_metakd.hypergradient import PILOTS, Way, checked_pilot
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.norm import NormForm, follow_statistics
@@ -39,12 +38,19 @@ class MetaKD(Episodic):
         strategy: file of a learned strategy to start from.
         strategy_lr: learning rate of the strategy; 0 keeps it as it is.
         strategy_every: outer steps from one update of the strategy to the next.
+        strategy_warmup: part of the training, in [0, 1), before the first one.
+        teacher_lr: learning rate by which the teachers learn to teach (MetaDistil), before each step of the
+            student; 0 freezes them.
+        control: what is taken away from learning the strategy, to be compared with: `frozen`, `shuffled`,
+            `step_size`, `final_constant` (with the strategy of the other run) or `uniform`.
         norm: whose statistics normalise in an episode: `support`, `running`, `tracked` (learners without an
             inner loop) or `batch` (transductive).
         quiz: what judges the strategy on held-out rows; by default cross-entropy where the lesson acts
             inside the adaptation, and otherwise cross-entropy at the best scale of the logits.
-        hypergradient: `tangent` or `unrolled`, for learners which do not adapt by a loss.
+        hypergradient: `tangent`, `unrolled` or `neumann` (near a minimum of the lesson), for learners which
+            do not adapt by a loss.
         pilot_lr: step of the pilot by which those learners judge a strategy.
+        pilot_steps: how many of these steps; more than one not by `tangent`.
         teacher_at_test: whether the teachers help the student adapt in evaluation too.
         strategy_on_seen_classes: allow a strategy to be learned on classes that a teacher was trained on.
         tasks_at_once: episodes of a meta-batch that run together, by vmap; null is 1 on a CPU, where more
@@ -64,10 +70,14 @@ class MetaKD(Episodic):
         strategy: str | None = None,
         strategy_lr: float = 0.0,
         strategy_every: int = 1,
+        strategy_warmup: float = 0.0,
+        teacher_lr: float = 0.0,
+        control: Control = "none",
         norm: NormForm = "support",
         quiz: Loss | None = None,
-        hypergradient: Literal["tangent", "unrolled"] = "tangent",
+        hypergradient: Way = "tangent",
         pilot_lr: float = 0.01,
+        pilot_steps: int = 1,
         teacher_at_test: bool = False,
         strategy_on_seen_classes: bool = False,
         tasks_at_once: int | None = None,
@@ -81,16 +91,15 @@ class MetaKD(Episodic):
             optimisation,
             init,
             strategy,
-            strategy_lr,
             norm,
             teacher_at_test,
+            strategy_lr=strategy_lr,
+            strategy_every=strategy_every,
+            strategy_warmup=strategy_warmup,
+            teacher_lr=teacher_lr,
+            control=control,
         )
-        if pilot_lr <= 0:
-            raise ValueError(
-                f"pilot_lr={pilot_lr} must be positive; about the outer learning rate."
-            )
-        if strategy_every < 1:
-            raise ValueError(f"strategy_every={strategy_every} must be at least 1.")
+        checked_pilot(hypergradient, pilot_lr, pilot_steps)
         if tasks_at_once is not None and tasks_at_once < 1:
             raise ValueError(
                 f"tasks_at_once={tasks_at_once} must be at least 1; leave it out for what suits the device."
@@ -110,11 +119,23 @@ class MetaKD(Episodic):
             )
         self.tasks_at_once = tasks_at_once
         self.compile_task = compile_step and self.runs_together
-        self.strategy_every = strategy_every
+        if teacher_lr > 0 and not learner.fixed_graph:
+            raise ValueError(
+                f"teacher_lr={teacher_lr} cannot be differentiated through {type(learner).__name__} with a "
+                "solver or recomputed steps; take another learner, or leave recompute out."
+            )
         self.strategy_on_seen_classes = strategy_on_seen_classes
-        self.one_pass = learner.adapts_by_loss and learner.asks_query and quiz is None
+        # one pass serves student and strategy where both are judged by the query rows in the same way
+        self.one_pass = (
+            learner.adapts_by_loss
+            and learner.asks_query
+            and quiz is None
+            and control != "shuffled"
+            and teacher_lr == 0
+        )
         default = Targets() if learner.adapts_by_loss else CalibratedTargets()
-        self.quiz, self.hypergradient, self.pilot_lr = quiz or default, hypergradient, pilot_lr
+        self.quiz, self.hypergradient = quiz or default, hypergradient
+        self.pilot_lr, self.pilot_steps = pilot_lr, pilot_steps
         self.save_hyperparameters(
             ignore=["student", "learner", "loss", "teachers", "quiz", "optimisation"]
         )
@@ -127,7 +148,7 @@ class MetaKD(Episodic):
         refuse_new_classes(self.loss, taught, torch.cat([taught[:0], *evaluated]))
         self.check_quiz()
         super().prepare_teachers()
-        if self.strategy_lr > 0:
+        if self.strategy_lr + self.teacher_lr > 0:
             self.check_classes(data.classes(data.strategy_split or data.train_split))
 
     def check_quiz(self) -> None:
@@ -135,7 +156,8 @@ class MetaKD(Episodic):
         data = self.data
         name = "n_query" if data.strategy_split else "train_n_query"
         n_query = getattr(data, name, 2)
-        if self.strategy_lr > 0 and not self.learner.adapts_by_loss and n_query < 2:
+        learns = self.strategy_lr + self.teacher_lr > 0
+        if learns and not self.learner.adapts_by_loss and n_query < 2:
             raise ValueError(
                 f"{name}={n_query} leaves no rows to judge the strategy on: for "
                 f"{type(self.learner).__name__} half of the query rows of a class teach, and the other half "
@@ -173,6 +195,8 @@ class MetaKD(Episodic):
             self.quiz,
             PILOTS[self.hypergradient],
             self.pilot_lr,
+            self.pilot_steps,
+            self.teachers_that_learn(),
         )
 
     def training_step(self, batch: Episode | tuple[Episode, Episode], batch_idx: int) -> None:
@@ -181,9 +205,18 @@ class MetaKD(Episodic):
         taught = [self.asked(episode) for episode in each(episodes)]
         self.learner.advance(self.progress())
         objective, theta = self.objective(), self.meta()
-        strategy = dict(self.loss.named_parameters())
-        learns = self.strategy_lr > 0 and self.trainer.global_step % self.strategy_every == 0
+        strategy: Params = dict(self.strategy_parameters())
+        learns = self.learns_strategy_now()
         one_pass = learns and judges is None and self.one_pass
+        judged = torch.zeros((), device=self.device)
+        if learns and not one_pass:
+            judging = taught if judges is None else [self.asked(e) for e in each(judges)]
+            judged = self.strategy_loss(objective, theta, strategy, judging)
+        if (
+            learns and self.teacher_lr > 0
+        ):  # MetaDistil: the student's step is taught by what was learned
+            self.outer_update(judged, ("strategy",))
+            judged, learns = torch.zeros_like(judged), False
         told = strategy if one_pass else detach(strategy)
         with follow_statistics(self.student, self.trainer.strategy.reduce):
             (student_loss,) = mean_over_tasks(
@@ -194,11 +227,10 @@ class MetaKD(Episodic):
                 self.at_once(taught),
                 self.compile_task,
             )
-        scalar = student_loss
-        if learns and not one_pass:
-            judging = taught if judges is None else [self.asked(e) for e in each(judges)]
-            scalar = student_loss + self.strategy_loss(objective, theta, strategy, judging)
-        self.outer_update(scalar, idle=() if learns else tuple(strategy.values()))
+        self.gradient_evaluations += len(taught) * objective.gradients(of_strategy=False)
+        self.outer_update(
+            student_loss + judged, ("student", "strategy") if learns else ("student",)
+        )
         self.latest = taught[0]
         self.listen_to(objective, theta, strategy, taught[0])
         self.log("train/outer_loss", student_loss.detach(), batch_size=len(taught))
@@ -207,9 +239,12 @@ class MetaKD(Episodic):
         self, objective: Objective, theta: Params, strategy: Params, judging: list[Episode]
     ) -> Tensor:
         """The quiz, whose gradient reaches the strategy alone."""
+        if self.control == "shuffled":
+            judging = [shuffled_quiz(e, objective.quiz_rows(e), self.data.seed) for e in judging]
         loss, gain = mean_over_tasks(
             objective.strategy_loss, detach(theta), strategy, judging, self.at_once(judging)
         )
+        self.gradient_evaluations += len(judging) * objective.gradients(of_strategy=True)
         log = {"train/quiz_loss": loss.detach(), "strategy/pilot_gain": gain}
         self.log_dict(log, batch_size=len(judging))
         return loss
@@ -220,6 +255,7 @@ class MetaKD(Episodic):
         """What the coefficients say of the rows on which they act."""
         if (self.trainer.global_step - 1) % LISTEN_EVERY:
             return
+        episode = objective.answered(detach(strategy), episode)
         told = objective.taught(detach(strategy), episode.support, episode)
         batch = episode.support if self.learner.adapts_by_loss else episode.query
         with torch.no_grad():

@@ -6,16 +6,20 @@ strategy trained on the loss that it parametrises would make that loss small rat
 student is judged after it was taught.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lightning_metakd.functional import bind_loss, detach, lesson_mean, rows
-from lightning_metakd.hypergradient import Pilot
+from lightning_metakd.functional import bind_loss, detach, lesson_mean, part, rows
+from lightning_metakd.hypergradient import PILOT_GRADIENTS, Pilot
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
+from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Batch, Episode, Forward, Lesson, Output, Params
+
+TEACHERS = "teachers."
+"""Under which the strategy has the parameters of teachers that learn, by their place among all."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class Objective:
         quiz: what judges the strategy.
         pilot: how the quiz is differentiated where no lesson acts inside `adapt`.
         pilot_lr: step of that pilot.
+        pilot_steps: how many of them.
+        teachers: those that learn to teach, by their place among all; their parameters are part of the
+            strategy.
     """
 
     learner: Learner
@@ -37,10 +44,25 @@ class Objective:
     quiz: Loss
     pilot: Callable[..., Pilot]
     pilot_lr: float
+    pilot_steps: int = 1
+    teachers: Mapping[int, Teacher] = field(default_factory=dict)
 
     def taught(self, strategy: Params, batch: Batch, episode: Episode) -> Lesson:
         """What the teachers make of a batch."""
-        return lesson(self.teach, strategy, batch, episode.classes, episode.support)
+        own = {n: p for n, p in strategy.items() if not n.startswith(TEACHERS)}
+        return lesson(self.teach, own, batch, episode.classes, episode.support)
+
+    def answered(self, strategy: Params, episode: Episode) -> Episode:
+        """The episode with the answers of the teachers that learn, as functions of the strategy."""
+        for k, teacher in self.teachers.items():
+            embed = teacher.with_parameters(part(strategy, f"{TEACHERS}{k}"))
+            answers = teacher.answer_by(embed, episode.support, episode.query, episode.classes)
+            told = [
+                batch._replace(teachers=(*batch.teachers[:k], answer, *batch.teachers[k + 1 :]))
+                for batch, answer in zip(episode[:2], answers, strict=True)
+            ]
+            episode = episode._replace(support=told[0], query=told[1])
+        return episode
 
     def plain(self, loss: Loss, batch: Batch, episode: Episode) -> Lesson:
         """A loss without a strategy."""
@@ -55,12 +77,17 @@ class Objective:
 
         Where the lesson acts inside `adapt`, the query rows are asked plainly; otherwise they are taught.
         """
+        episode = self.answered(strategy, episode)
         adapted = self.adapt(theta, self.taught(strategy, episode.support, episode), episode)
         if self.learner.adapts_by_loss:
             asked = self.plain(Targets(), episode.query, episode)
         else:
             asked = self.taught(strategy, episode.query, episode)
         return self.learner.outer_loss(theta, adapted, asked, episode.query)
+
+    def quiz_rows(self, episode: Episode) -> slice:
+        """The query rows on which the strategy is judged."""
+        return slice(None) if self.learner.adapts_by_loss else halves(episode)[1]
 
     def quiz_of_adaptation(self, theta: Params, strategy: Params, episode: Episode) -> Tensor:
         """What trains the strategy of a learner that adapts by loss: the quiz, through its inner steps."""
@@ -80,14 +107,20 @@ class Objective:
             asked = self.plain(self.quiz, asking, episode)
             return self.learner.outer_loss(at, self.adapt(at, asked, episode), asked, asking)
 
-        return self.pilot(
-            answer, self.taught(strategy, teaching, episode), quiz, theta, self.pilot_lr
-        )
+        told = self.taught(strategy, teaching, episode)
+        return self.pilot(answer, told, quiz, theta, self.pilot_lr, self.pilot_steps)
+
+    def gradients(self, of_strategy: bool) -> int:
+        """Gradients with respect to the student that one task takes, one way or the other."""
+        if not of_strategy or self.learner.adapts_by_loss:
+            return self.learner.inner_steps + 1
+        return PILOT_GRADIENTS[self.pilot](self.pilot_steps)
 
     def strategy_loss(
         self, theta: Params, strategy: Params, episode: Episode
     ) -> tuple[Tensor, Tensor]:
         """(the quiz, whose gradient reaches the strategy alone; gain of the pilot or 0)."""
+        episode = self.answered(strategy, episode)
         if self.learner.adapts_by_loss:
             loss = self.quiz_of_adaptation(detach(theta), strategy, episode)
             return loss, loss.new_zeros(())

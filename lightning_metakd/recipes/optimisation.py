@@ -27,6 +27,8 @@ class Optimisation:
         schedule: `constant`, `cosine` to zero, or `one_cycle` (linear up to the peak at 30 %, cosine down).
         warmup: part of the training, in [0, 1), in which the rate rises linearly to its peak.
         grad_clip: largest norm of the gradient; null does not clip.
+        strategy_optimiser: by which the strategy descends, whatever the student's: its gradient may be a
+            thousandth of a weight's, and no rate of a plain descent suits all coefficients.
         ema_decay: of the averaged student that is evaluated and saved, beside which the learner is as it
             stands; null keeps no average.
     """
@@ -39,6 +41,7 @@ class Optimisation:
     warmup: float = 0.0
     grad_clip: float | None = None
     ema_decay: float | None = None
+    strategy_optimiser: Literal["sgd", "adam"] = "adam"
 
     def __post_init__(self) -> None:
         for name, value, low, high, ends in (
@@ -57,9 +60,13 @@ class Optimisation:
         rising = min(1.0, progress / self.warmup) if self.warmup else 1.0
         return rising * SCHEDULES[self.schedule](progress)
 
-    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimiser over groups of parameters; each group remembers its own peak rate."""
-        built = OPTIMISERS[self.optimiser](groups, self)
+    def build(self, groups: list[dict[str, Any]], optimiser: str = "") -> torch.optim.Optimizer:
+        """An optimiser over groups of parameters; each group remembers its own peak rate.
+
+        Args:
+            optimiser: by default the student's.
+        """
+        built = OPTIMISERS[optimiser or self.optimiser](groups, self)
         for group in built.param_groups:
             group["peak_lr"] = group["lr"]
         return built

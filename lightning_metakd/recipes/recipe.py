@@ -6,9 +6,9 @@ drift apart silently. A recipe fetches, calls and logs; the mathematics lies in 
 """
 
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from lightning import LightningModule
@@ -18,17 +18,21 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
+from lightning_metakd.controls import Control, checked_control, controlled, learns, settle
 from lightning_metakd.files import file_sha256
 from lightning_metakd.losses.loss import Loss, Targets
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import NormForm, make_episodic
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
+from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation, decay_groups
-from lightning_metakd.strategy import describe, load_strategy, save_strategy
+from lightning_metakd.strategy import describe, load_strategy, read_strategy, save_strategy
 from lightning_metakd.teachers import Pool, Teacher, weights_hash
 from lightning_metakd.types import Batch, Context, Output
 
+Who = Literal["student", "strategy"]
+Moves = tuple[Who, ...]
 LISTEN_EVERY = 50
 """Outer steps between two looks at the coefficients."""
 
@@ -45,6 +49,11 @@ class Recipe(LightningModule, ABC):
             dropped, and what a learner of the same kind learned.
         strategy: file of a learned strategy to start from.
         strategy_lr: learning rate of the strategy; 0 keeps it as it is.
+        strategy_every: outer steps from one update of the strategy to the next.
+        strategy_warmup: part of the training, in [0, 1), before the first one.
+        teacher_lr: learning rate by which the teachers learn to teach, as part of the strategy; 0 freezes
+            them.
+        control: what is taken away from learning the strategy, to be compared with; see controls.py.
         norm: null leaves the student's batch norms as they are; see models/norm.py for the others.
     """
 
@@ -57,6 +66,10 @@ class Recipe(LightningModule, ABC):
         init: str | None,
         strategy: str | None,
         strategy_lr: float,
+        strategy_every: int,
+        strategy_warmup: float,
+        teacher_lr: float,
+        control: Control,
         norm: NormForm | None,
     ) -> None:
         super().__init__()
@@ -72,20 +85,45 @@ class Recipe(LightningModule, ABC):
                 "model.teachers, or use Targets."
             )
         self.optimisation = optimisation or Optimisation()
-        self.init, self.strategy, self.strategy_lr = init, strategy, strategy_lr
-        if strategy_lr < 0:
-            raise ValueError(f"strategy_lr={strategy_lr} must be 0 (frozen) or positive.")
-        if strategy_lr > 0 and not any(True for _ in self.loss.parameters()):
-            raise ValueError(
-                f"strategy_lr={strategy_lr} trains a strategy, but no coefficient of the loss is learned; "
-                "name a Learned class in model.loss, or set strategy_lr to 0."
-            )
-        self.loss.requires_grad_(strategy_lr > 0)
+        self.init, self.strategy, self.control = init, strategy, control
+        self.check_strategy(strategy_lr, strategy_every, strategy_warmup, teacher_lr)
+        self.loss = controlled(self.loss, control, len(self.teachers))
+        anything = any(p.requires_grad for p in self.loss.parameters())
+        self.strategy_lr = strategy_lr if anything and learns(control) else 0.0
+        self.teacher_lr = teacher_lr if learns(control) else 0.0
+        self.strategy_every, self.strategy_warmup = strategy_every, strategy_warmup
+        if self.strategy_lr == 0:
+            self.loss.requires_grad_(False)
         decay = self.optimisation.ema_decay
         self.ema = None if decay is None else averaged(self.student, decay)
         self.record: dict[str, Any] = {}
         self.rows: dict[str, Tensor] = {}
         self.said: dict[str, float] = {}
+        self.gradient_evaluations = 0
+        self.before: dict[str, Any] = {"teacher_forwards": 0, "gradient_evaluations": 0}
+
+    def check_strategy(self, lr: float, every: int, warmup: float, teacher_lr: float) -> None:
+        """Refuse a strategy that could not be learned as it is told."""
+        checked_control(self.control, lr + teacher_lr)
+        for name, rate in (("strategy_lr", lr), ("teacher_lr", teacher_lr)):
+            if rate < 0:
+                raise ValueError(f"{name}={rate} must be 0 (frozen) or positive.")
+        if every < 1:
+            raise ValueError(f"strategy_every={every} must be at least 1.")
+        if not 0 <= warmup < 1:
+            raise ValueError(f"strategy_warmup={warmup} must be at least 0 and less than 1.")
+        if lr > 0 and not any(True for _ in self.loss.parameters()):
+            raise ValueError(
+                f"strategy_lr={lr} trains a strategy, but no coefficient of the loss is learned; "
+                "name a Learned class in model.loss, or set strategy_lr to 0."
+            )
+        if teacher_lr > 0 and not self.teachers:
+            raise ValueError(f"teacher_lr={teacher_lr} trains teachers, and there are none.")
+        if self.control == "final_constant" and self.strategy is None:
+            raise ValueError(
+                "control=final_constant says from the start what another run said at its end; name its "
+                "strategy.safetensors in model.strategy."
+            )
 
     @property
     def data(self) -> Any:
@@ -106,6 +144,8 @@ class Recipe(LightningModule, ABC):
             keep_large_blocks()
         for teacher in self.teachers:
             teacher.open()
+            if self.teacher_lr > 0:
+                teacher.learns()
         resumed = self.trainer.ckpt_path is not None
         if self.init is not None and not resumed:
             found = read_checkpoint(Path(self.init))
@@ -114,32 +154,59 @@ class Recipe(LightningModule, ABC):
             if stage == "test":  # what is judged is what that run trained
                 told = found.get("callbacks", {}).get("Results", {})
                 self.record.update(told, train_steps=found.get("global_step"))
+                self.record.update(found.get("spent", {}))
                 self.record["train_classes"] = len(found.get("classes", [])) or None
             if self.ema is not None:
                 self.ema.module.load_state_dict(self.student.state_dict())
         if self.strategy is not None and not resumed:
-            load_strategy(self.loss, Path(self.strategy), self.teacher_heads)
+            if self.control == "final_constant":
+                settle(self.loss, read_strategy(Path(self.strategy))[0]["said"])
+            else:
+                load_strategy(self.loss, Path(self.strategy), self.teacher_heads)
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
         """Take over what else was trained in the run of `init`."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the teachers' networks out; write down the classes that were trained on."""
+        """Leave the networks of frozen teachers out; write down the classes that were trained on."""
         state = checkpoint["state_dict"]
-        for name in [name for name in state if name.startswith("teachers.") and ".model." in name]:
+        for name in self.networks_of_teachers() if self.teacher_lr == 0 else []:
             del state[name]
         checkpoint["classes"] = self.trained_classes()
+        checkpoint["spent"] = self.spent()
 
     def on_train_start(self) -> None:
         """Write down what the student is trained on."""
         self.record["train_classes"] = len(self.trained_classes()) or None
 
+    def learned(self) -> str | None:
+        """Names of the parameters of the strategy."""
+        return ", ".join(sorted(self.loss.state_dict())) or None
+
+    def spent(self) -> dict[str, Any]:
+        """What training has taken so far, over all processes, and what was taken away from it."""
+        world = self.trainer.world_size
+        forwards = sum(teacher.forwards for teacher in self.teachers)
+        return {
+            "control": None if self.control == "none" else self.control,
+            "strategy": self.learned(),
+            "teacher_forwards": self.before["teacher_forwards"] + world * forwards,
+            "gradient_evaluations": self.before["gradient_evaluations"]
+            + world * self.gradient_evaluations,
+        }
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The teachers' networks come from their own files."""
+        """The networks of frozen teachers come from their own files."""
         self.record["train_classes"] = len(checkpoint.get("classes", [])) or None
-        own = self.state_dict()
-        left_out = [name for name in own if name.startswith("teachers.") and ".model." in name]
-        checkpoint["state_dict"].update({name: own[name] for name in left_out})
+        self.before |= checkpoint.get("spent", {})
+        self.record.update(checkpoint.get("spent", {}))
+        own = {name: self.state_dict()[name] for name in self.networks_of_teachers()}
+        checkpoint["state_dict"] = own | checkpoint["state_dict"]
+
+    def networks_of_teachers(self) -> list[str]:
+        """Names of all that belongs to the teachers' networks."""
+        state = self.state_dict()
+        return [name for name in state if name.startswith("teachers.") and ".model." in name]
 
     def data_described(self) -> dict[str, Any]:
         """What the result row says of files and data."""
@@ -151,7 +218,7 @@ class Recipe(LightningModule, ABC):
             "teacher_sha256": [t.sha256 for t in self.teachers] or None,
             "teacher_head": self.teacher_heads or None,
             "strategy_sha256": weights_hash(self.loss) if len(self.loss.state_dict()) else None,
-            "strategy": ", ".join(sorted(self.loss.state_dict())) or None,
+            "strategy": self.learned() or self.record.get("strategy"),
             **{name: getattr(data, name) for name in names if name in vars(data)},
         }
 
@@ -161,19 +228,43 @@ class Recipe(LightningModule, ABC):
 
     # --- the one outer update ------------------------------------------------------------------
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimiser: student and learner at the outer rate, the strategy at its own."""
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One for student and learner; one for the strategy, where one is learned, at its own rates."""
         told = self.optimisation
         trained = {name: p for name, p in self.trained_parameters().items() if p.requires_grad}
-        groups = decay_groups(trained, told.lr, told.weight_decay)
-        strategy = [p for p in self.loss.parameters() if p.requires_grad]
-        if strategy:
-            groups.append({"params": strategy, "lr": self.strategy_lr, "weight_decay": 0.0})
-        return told.build(groups)
+        student = told.build(decay_groups(trained, told.lr, told.weight_decay))
+        loss = [p for p in self.loss.parameters() if p.requires_grad]
+        teachers = [p for t in self.teachers for p in t.trained_parameters().values()]
+        groups = [
+            {"params": params, "lr": rate}
+            for params, rate in ((loss, self.strategy_lr), (teachers, self.teacher_lr))
+            if params
+        ]
+        return [student, told.build(groups, told.strategy_optimiser)] if groups else [student]
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What the outer loop trains beside the strategy, by name."""
         return dict(self.student.named_parameters(prefix="student"))
+
+    def strategy_parameters(self) -> dict[str, nn.Parameter]:
+        """What the quiz trains: coefficients, and teachers that learn, under `teachers.<place>`."""
+        found = dict(self.loss.named_parameters())
+        for k, teacher in self.teachers_that_learn().items():
+            trained = teacher.trained_parameters()
+            found |= {f"{TEACHERS}{k}.{name}": p for name, p in trained.items()}
+        return found
+
+    def teachers_that_learn(self) -> dict[int, Teacher]:
+        """Those that are trained, by their place among all."""
+        return dict(enumerate(self.teachers)) if self.teacher_lr > 0 else {}
+
+    def learns_strategy_now(self) -> bool:
+        """Whether this outer step updates the strategy."""
+        return (
+            self.strategy_lr + self.teacher_lr > 0
+            and self.trainer.global_step % self.strategy_every == 0
+            and self.progress() >= self.strategy_warmup
+        )
 
     def progress(self) -> float:
         """Part of the training that is done, in [0, 1]: by steps or by time, whichever is further."""
@@ -189,29 +280,32 @@ class Recipe(LightningModule, ABC):
         # clocks differ between processes, and rates must not
         return float(trainer.strategy.broadcast(furthest)) if trainer.world_size > 1 else furthest
 
-    def outer_update(self, scalar: Tensor, idle: Sequence[Tensor] = ()) -> None:
+    def outer_update(self, scalar: Tensor, moves: Moves = ("student", "strategy")) -> None:
         """Backward, clip, step, average.
 
         Args:
-            idle: parameters that this step leaves alone.
+            moves: what this update moves; an outer step is counted where it is the student.
 
         Raises:
             FloatingPointError: if the gradient is not finite; nothing was changed then.
         """
-        optimiser: Any = self.optimizers()
+        found: Any = self.optimizers()
+        optimisers = dict(
+            zip(get_args(Who), found if isinstance(found, list) else [found], strict=False)
+        )
         factor = self.optimisation.factor(self.progress())
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak_lr"] * factor
-        optimiser.zero_grad()
+        parameters = {name: parameters_of(o, factor) for name, o in optimisers.items()}
+        for optimiser in optimisers.values():
+            optimiser.zero_grad()
         # a parameter without any gradient would be an error on several processes
+        idle = [p for name, some in parameters.items() if name not in moves for p in some]
         self.manual_backward(scalar + sum(0.0 * p.sum() for p in idle))
-        for p in idle:
-            p.grad = None
         limit = self.optimisation.grad_clip or float("inf")
         # apart, so that a large gradient of the student does not shorten the strategy's step
         norms = [
-            nn.utils.clip_grad_norm_(list(parameters), limit).to(self.device)
-            for parameters in (self.trained_parameters().values(), self.loss.parameters())
+            nn.utils.clip_grad_norm_(some, limit).to(self.device)
+            for name, some in parameters.items()
+            if name in moves
         ]
         norm = torch.stack(norms).max()
         if not torch.isfinite(norm):  # the averaged gradient: every process sees the same
@@ -221,9 +315,14 @@ class Recipe(LightningModule, ABC):
                 f"model.optimisation.lr={self.optimisation.lr}, or set "
                 "model.optimisation.grad_clip, and resume from the last checkpoint."
             )
-        optimiser.step()
-        if self.ema is not None:
-            self.ema.update_parameters(self.student)
+        if "strategy" in moves and "strategy" in optimisers:
+            optimisers[
+                "strategy"
+            ].optimizer.step()  # past Lightning, which would count an outer step
+        if "student" in moves:
+            optimisers["student"].step()
+            if self.ema is not None:
+                self.ema.update_parameters(self.student)
         self.log("train/lr", self.optimisation.lr * factor)
 
     def train(self, mode: bool = True) -> "Recipe":
@@ -259,7 +358,14 @@ class Recipe(LightningModule, ABC):
     def save_strategy(self, path: Path) -> None:
         """Write the strategy with a readable head."""
         scales = [float(t.head.scale) for t in self.teachers]
-        save_strategy(self.loss, path, self.teacher_heads, scales)
+        save_strategy(self.loss, path, self.teacher_heads, scales, self.said)
+
+
+def parameters_of(optimiser: Any, factor: float) -> list[nn.Parameter]:
+    """The parameters of an optimiser, whose rates are set to `factor` times their peak."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+    return [p for group in optimiser.param_groups for p in group["params"]]
 
 
 SHARDED = ("fsdp", "deepspeed", "modelparallel", "xla")

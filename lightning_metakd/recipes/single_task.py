@@ -7,13 +7,15 @@ virtual step, which is judged on a batch of the quiz rows, on which the student 
 
 import copy
 import math
-from typing import Any, Literal
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
+from lightning_metakd.controls import Control, shuffled
 from lightning_metakd.functional import bind, bind_loss, detach, lesson_mean, stop
-from lightning_metakd.hypergradient import PILOTS, Pilot
+from lightning_metakd.hypergradient import PILOT_GRADIENTS, PILOTS, Way, checked_pilot
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.recipes.optimisation import Optimisation
@@ -34,9 +36,16 @@ class SingleTask(Recipe):
         init: checkpoint whose weights the student starts from; a head of another width is dropped.
         strategy: file of a learned strategy to start from.
         strategy_lr: learning rate of the strategy; above 0 the data need a quiz_fraction.
+        strategy_every: outer steps from one update of the strategy to the next.
+        strategy_warmup: part of the training, in [0, 1), before the first one.
+        teacher_lr: learning rate by which the teachers learn to teach (MetaDistil), before each step of the
+            student; 0 freezes them.
+        control: what is taken away from learning the strategy, to be compared with: `frozen`, `shuffled`,
+            `step_size`, `final_constant` (with the strategy of the other run) or `uniform`.
         quiz: what judges the strategy; by default cross-entropy at the best scale of the logits.
-        hypergradient: `tangent` or `unrolled`.
+        hypergradient: `tangent`, `unrolled` or `neumann` (near a minimum of the lesson).
         pilot_lr: step of the virtual update by which a strategy is judged.
+        pilot_steps: how many of these steps; more than one not by `tangent`.
     """
 
     def __init__(
@@ -48,18 +57,32 @@ class SingleTask(Recipe):
         init: str | None = None,
         strategy: str | None = None,
         strategy_lr: float = 0.0,
+        strategy_every: int = 1,
+        strategy_warmup: float = 0.0,
+        teacher_lr: float = 0.0,
+        control: Control = "none",
         quiz: Loss | None = None,
-        hypergradient: Literal["tangent", "unrolled"] = "tangent",
+        hypergradient: Way = "tangent",
         pilot_lr: float = 0.01,
+        pilot_steps: int = 1,
     ) -> None:
         super().__init__(
-            student, loss, teachers, optimisation, init, strategy, strategy_lr, norm=None
+            student,
+            loss,
+            teachers,
+            optimisation,
+            init,
+            strategy,
+            strategy_lr,
+            strategy_every,
+            strategy_warmup,
+            teacher_lr,
+            control,
+            norm=None,
         )
-        self.quiz, self.hypergradient, self.pilot_lr = (
-            quiz or CalibratedTargets(),
-            hypergradient,
-            pilot_lr,
-        )
+        checked_pilot(hypergradient, pilot_lr, pilot_steps)
+        self.quiz, self.hypergradient = quiz or CalibratedTargets(), hypergradient
+        self.pilot_lr, self.pilot_steps = pilot_lr, pilot_steps
         for teacher in self.teachers:
             if teacher.head.needs_support:
                 raise ValueError(
@@ -91,35 +114,48 @@ class SingleTask(Recipe):
         return self.data.classes.tolist()
 
     def asked(self, batch: Batch) -> Batch:
-        """The batch with the teachers' answers."""
-        classes = self.data.classes.to(batch.y.device)
-        return batch._replace(teachers=tuple(t.answer_rows(batch, classes) for t in self.teachers))
+        """The batch with the teachers' answers, those that learn as functions of their parameters."""
+        classes, answers = self.data.classes.to(batch.y.device), []
+        for teacher in self.teachers:
+            if self.teacher_lr > 0:
+                embed = teacher.with_parameters(teacher.trained_parameters())
+                answers.append(teacher.answer_rows_by(embed, batch, classes))
+            else:
+                answers.append(teacher.answer_rows(batch, classes))
+        return batch._replace(teachers=tuple(answers))
 
     def training_step(self, batch: Batch | tuple[Batch, Batch], batch_idx: int) -> None:
         """One outer update on a batch."""
         taught, judge = (batch, None) if isinstance(batch, Batch) else batch
-        taught = self.asked(taught)
         classes = self.data.classes.to(taught.y.device)
-        strategy = dict(self.loss.named_parameters())
-        told = lesson(bind_loss(self.loss), detach(strategy), taught, classes)
-        answer = self.student(taught.x)
+        answer, taught = self.student(taught.x), self.asked(taught)
         self.check_width(answer.logits, classes)
-        scalar = student_loss = lesson_mean(told, answer, answer.logits.new_tensor(self.progress()))
-        if self.strategy_lr > 0:
-            pilot = self.strategy_pilot(strategy, taught, self.quiz_batch(judge), classes)
-            scalar = student_loss + pilot.loss
-            self.log("train/quiz_loss", pilot.loss.detach(), batch_size=len(taught.y))
-            self.log("strategy/pilot_gain", pilot.gain, batch_size=len(taught.y))
-        self.outer_update(scalar)
+        strategy = dict(self.loss.named_parameters())
+        learns, judged = self.learns_strategy_now(), torch.zeros((), device=self.device)
+        if learns:
+            judged = self.strategy_loss(strategy, taught, self.quiz_batch(judge), classes)
+        if (
+            learns and self.teacher_lr > 0
+        ):  # MetaDistil: the student's step is taught by what was learned
+            self.outer_update(judged, ("strategy",))
+            judged, learns, taught = torch.zeros_like(judged), False, self.asked(taught)
+        told = lesson(bind_loss(self.loss), detach(strategy), stop(taught), classes)
+        student_loss = lesson_mean(told, answer, answer.logits.new_tensor(self.progress()))
+        self.gradient_evaluations += 1
+        self.outer_update(
+            student_loss + judged, ("student", "strategy") if learns else ("student",)
+        )
         self.listen(stop(answer), taught, classes)
         accuracy = (answer.logits.argmax(-1) == taught.y).float().mean()
         log = {"train/outer_loss": student_loss.detach(), "train/student_accuracy": accuracy}
         self.log_dict(log, batch_size=len(taught.y), prog_bar=True)
 
-    def strategy_pilot(
+    def strategy_loss(
         self, strategy: Params, taught: Batch, judge: Batch, classes: Tensor
-    ) -> Pilot:
-        """A virtual step on the batch, judged on quiz rows; batch statistics, nothing remembered."""
+    ) -> Tensor:
+        """The quiz after virtual steps on the batch; batch statistics, nothing remembered."""
+        if self.control == "shuffled":
+            judge = shuffled(judge, self.data.seed, self.trainer.global_step)
         forward = bind(self.virtual[0].to(self.device))
 
         def quiz(at: Params) -> Tensor:
@@ -129,15 +165,27 @@ class SingleTask(Recipe):
         told = lesson(bind_loss(self.loss), strategy, taught, classes)
         now = taught.x.new_tensor(self.progress())  # coefficients are judged where they act
         theta = dict(self.student.named_parameters())
-        pilot = PILOTS[self.hypergradient]
-        return pilot(lambda at: forward(at, taught.x), told, quiz, theta, self.pilot_lr, now)
+        way = PILOTS[self.hypergradient]
+        found = way(
+            lambda at: forward(at, taught.x),
+            told,
+            quiz,
+            theta,
+            self.pilot_lr,
+            self.pilot_steps,
+            now,
+        )
+        self.gradient_evaluations += PILOT_GRADIENTS[way](self.pilot_steps)
+        log = {"train/quiz_loss": found.loss.detach(), "strategy/pilot_gain": found.gain}
+        self.log_dict(log, batch_size=len(taught.y))
+        return found.loss
 
     def quiz_batch(self, judge: Batch | None) -> Batch:
         """The quiz rows that came with the batch."""
         if judge is None:
             raise ValueError(
                 f"strategy_lr={self.strategy_lr} needs rows to judge the strategy on, and the data keep "
-                "none; set data.quiz_fraction, for instance to 0.1, or strategy_lr to 0."
+                "none; set data.quiz_fraction, for instance to 0.1, or strategy_lr and teacher_lr to 0."
             )
         return judge
 

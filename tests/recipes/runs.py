@@ -55,7 +55,7 @@ def single_task(student: Model | None = None, **settings) -> SingleTask:
 
 
 def sgd(**settings) -> Optimisation:
-    return Optimisation(**{"lr": 0.05, "optimiser": "sgd", **settings})
+    return Optimisation(**{"lr": 0.05, "optimiser": "sgd", "strategy_optimiser": "sgd", **settings})
 
 
 def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:

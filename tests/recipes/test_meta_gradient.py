@@ -111,7 +111,7 @@ def update(case: Case) -> Update:
         case.learner().double(),
         loss,
         [helper],
-        Optimisation(lr=RATE, optimiser="sgd", momentum=0.0),
+        Optimisation(lr=RATE, optimiser="sgd", strategy_optimiser="sgd", momentum=0.0),
         strategy_lr=RATE,
         norm=case.form,
         **case.settings,

@@ -88,7 +88,7 @@ def test_rates_follow_the_schedule_step_by_step(make, data):
 
     def watched(*args, **kwargs):
         update(*args, **kwargs)
-        seen.append([group["lr"] for group in recipe.optimizers().param_groups])
+        seen.append([group["lr"] for o in recipe.optimizers() for group in o.param_groups])
 
     recipe.outer_update = watched
     fit(recipe, data(), max_steps=4, max_epochs=4)

@@ -1,0 +1,101 @@
+"""Controls: the same training, but for one thing without which learning to teach cannot help.
+
+A gain that its controls show too is not a gain of what was learned. Each touches the side of the quiz only:
+
+- `frozen`: the coefficients stay where they start.
+- `shuffled`: the labels of the quiz are permuted, so that it says nothing.
+- `step_size`: one learned number scales the whole lesson, whose coefficients stay: a gate rescales steps
+  as well as it chooses between directions.
+- `final_constant`: what the coefficients said at the end of a run, on average, is said from the start.
+- `uniform`: every teacher has the same weight; other coefficients are learned.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lightning_metakd.data.episodes import generator
+from lightning_metakd.losses.coefficient import Learned
+from lightning_metakd.losses.loss import Loss, WeightedSum
+from lightning_metakd.strategy import coefficients, weights_of_teachers
+from lightning_metakd.types import Batch, Episode
+
+Control = Literal["none", "frozen", "shuffled", "step_size", "final_constant", "uniform"]
+
+
+def checked_control(control: Control, strategy_lr: float) -> None:
+    """Refuse a control of nothing.
+
+    Raises:
+        ValueError: if it is unknown, or no strategy is learned that it could be compared with.
+    """
+    if control not in get_args(Control):
+        raise ValueError(
+            f"control={control!r} is unknown; choose one of {', '.join(get_args(Control))}."
+        )
+    if control != "none" and strategy_lr == 0:
+        raise ValueError(
+            f"control={control} takes something away from the learning of a strategy, and strategy_lr=0 "
+            "learns none; give the strategy_lr of the run that it is to be compared with."
+        )
+
+
+def controlled(loss: Loss, control: Control, n_teachers: int) -> Loss:
+    """The loss of a control, before it is trained."""
+    if control == "step_size":
+        return WeightedSum({"lesson": loss.requires_grad_(False)}, {"lesson": Learned()})
+    for weights in weights_of_teachers(loss).values():
+        if control == "uniform":
+            weights.replace([1.0])
+        if control == "final_constant" and any(True for _ in weights.parameters()):
+            weights.replace([Learned() for _ in range(n_teachers)])
+    return loss
+
+
+def learns(control: Control) -> bool:
+    """Whether anything of the strategy is trained."""
+    return control not in ("frozen", "final_constant")
+
+
+def settle(loss: Loss, said: Mapping[str, float]) -> None:
+    """Let every learned coefficient say what it said on average.
+
+    Args:
+        said: from `strategy.describe`, as it stands in the head of a strategy's file.
+
+    Raises:
+        ValueError: if it is of another loss.
+    """
+    names = {name: f"{name}_mean" for name in coefficients(loss)}
+    for at, weights in weights_of_teachers(loss).items():
+        names |= {f"{at}.each.{k}": f"{at}.{k}_mean" for k in range(len(weights.each))}
+    for name, c in coefficients(loss).items():
+        if not any(True for _ in c.parameters()):
+            continue
+        if names[name] not in said:
+            raise ValueError(
+                f"strategy has no value of {name} (it says {', '.join(said) or 'nothing'}); name the "
+                "strategy.safetensors of a run with the same loss for control=final_constant."
+            )
+        low, high = c.interval
+        c.settle(min(max(said[names[name]], low + 1e-6), high - 1e-6))
+
+
+def shuffled(batch: Batch, *key: object) -> Batch:
+    """The rows with their labels permuted, always alike for one key."""
+    order = torch.randperm(len(batch.y), generator=generator("shuffled", *key))
+    return batch._replace(y=batch.y[order.to(batch.y.device)])
+
+
+def shuffled_quiz(episode: Episode, quiz: slice, seed: int) -> Episode:
+    """The episode with the labels of its quiz rows permuted.
+
+    Args:
+        quiz: which query rows are the quiz.
+    """
+    y: Tensor = episode.query.y.clone()
+    rows = episode.query._replace(y=y[quiz])
+    y[quiz] = shuffled(rows, seed, int(episode.id)).y
+    return episode._replace(query=episode.query._replace(y=y))
