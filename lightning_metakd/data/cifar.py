@@ -10,13 +10,11 @@ Row numbers are the same in all three, and for every form of the data: training 
 then by class, then by original file name.
 """
 
-import json
 import pickle
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from lightning_metakd.data.source import (
     Source,
     class_ids,
     few_shot_splits,
+    packaged,
     rows_of,
 )
 
@@ -100,12 +99,6 @@ class FC100(ByClass):
             split: [fine[name] for name in names] for split, names in packaged("fc100").items()
         }
         return few_shot_splits(**groups)
-
-
-@lru_cache
-def packaged(name: str) -> dict[str, list[str]]:
-    """A list of classes that comes with the package."""
-    return json.loads((files("lightning_metakd.data") / "splits" / f"{name}.json").read_text())
 
 
 def class_names() -> tuple[str, ...]:

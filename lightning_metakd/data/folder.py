@@ -184,8 +184,13 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         ) from error
 
 
-def decode(found: Sequence[Found], size: int, piece: int = 1000) -> Iterator[np.ndarray]:
-    """The images as uint8 arrays `[n, 3, size, size]`, in pieces.
+def decode(
+    found: Sequence[Found], size: int, mode: str = "RGB", piece: int = 1000
+) -> Iterator[np.ndarray]:
+    """The images as uint8 arrays `[n, ch, size, size]`, in pieces.
+
+    Args:
+        mode: RGB for three channels, L for a grey one.
 
     Raises:
         ValueError: if an image cannot be read, naming it.
@@ -194,11 +199,14 @@ def decode(found: Sequence[Found], size: int, piece: int = 1000) -> Iterator[np.
         path: open_archive(path) for path in {image.container for image in found} if path.is_file()
     }
     for start in range(0, len(found), piece):
-        yield np.stack([picture(image, archives, size) for image in found[start : start + piece]])
+        part = found[start : start + piece]
+        yield np.stack([picture(image, archives, size, mode) for image in part])
 
 
-def picture(image: Found, archives: dict[Path, zipfile.ZipFile], size: int) -> np.ndarray:
-    """One image `[3, size, size]`."""
+def picture(
+    image: Found, archives: dict[Path, zipfile.ZipFile], size: int, mode: str
+) -> np.ndarray:
+    """One image `[ch, size, size]`."""
     try:
         if image.container in archives:
             content = archives[image.container].read(str(image.member))
@@ -208,10 +216,10 @@ def picture(image: Found, archives: dict[Path, zipfile.ZipFile], size: int) -> n
             image.member.suffix.lower()
         )  # naming the format spares a search through all of them
         with Image.open(io.BytesIO(content), formats=(FORMATS[suffix],)) as opened:
-            colours = opened.convert("RGB")
+            colours = opened.convert(mode)
         if colours.size != (size, size):
             colours = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
-        return np.asarray(colours).transpose(2, 0, 1)
+        return np.asarray(colours).reshape(size, size, -1).transpose(2, 0, 1)
     except Exception as error:  # each format and each compression has errors of its own
         raise ValueError(
             f"cannot read the image {image.member} in {image.container} ({error}); "

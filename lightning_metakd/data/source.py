@@ -10,10 +10,12 @@ into it. A row has the same number whatever split it is reached through, which i
 be stored once and looked up by number.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int, UInt8
@@ -130,6 +132,12 @@ def few_shot_splits(train: Groups, val: Groups, test: Groups) -> dict[str, list[
         "teacher": teacher,
         "strategy": strategy,
     }
+
+
+@lru_cache
+def packaged(name: str) -> dict[str, Any]:
+    """A list of classes that comes with the package."""
+    return json.loads((files("lightning_metakd.data") / "splits" / f"{name}.json").read_text())
 
 
 def class_ids(

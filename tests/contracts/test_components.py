@@ -19,7 +19,7 @@ ABSTRACT = {"learner": Learner, "loss": Loss, "source": Source, "data": SourceDa
 AT_LEAST = {
     "learner": 14,
     "loss": 8,
-    "source": 5,
+    "source": 6,
     "data": 5,
     "model": 22,
     "trainer": 4,
