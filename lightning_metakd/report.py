@@ -1,245 +1,186 @@
 """Tables from the results that runs left on disk. Nothing is trained, built or downloaded for it."""
 
-import csv
-import json
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean
 
-import torch
-
+from lightning_metakd.comparisons import Difference, gain_over, named
+from lightning_metakd.verdicts import accuracy_cell, control_section, difference_cell
 from lightning_metakd.files import written_whole
 from lightning_metakd.markdown import (
     between_markers,
     count,
     duration,
+    known_columns,
     markdown,
     milliseconds,
     percent,
 )
-from lightning_metakd.metrics import paired_difference
-
-SAME_EPISODES = ("source", "split", "n_way", "k_shot", "n_query", "eval_seed")
-"""Two rows are compared episode by episode only where all of these are known and agree."""
-
-SAME_ROW = (
-    *("experiment", "recipe", "learner", "loss", "control", "stage", "teacher_at_test"),
-    *("train_seed", *SAME_EPISODES),
+from lightning_metakd.result_lines import (
+    SEVERAL_SEEDS,
+    Result,
+    Row,
+    by_task,
+    latest,
+    read_results,
+    rows_of,
 )
-"""Of rows that agree in all of these, the latest counts."""
+from lightning_metakd.seeds import over_seeds
 
-NOTE = (
+ONE_SEED = (
     "Accuracy in percent with its 95 % half-width over episodes; one training run each, so that training "
-    "noise is not in it. One multiply-add (MAC) is 2 FLOPs; convolutions, matrix products and attention "
+    "noise is not in it."
+)
+SEVERAL = (
+    "Accuracy in percent, mean and 95 % half-width: over training seeds (Student's t) in rows of several "
+    "`seeds`; in rows of one, and of a teacher that all seeds share, over episodes, so that training noise "
+    "is not in it. Differences are paired by seed and episode; with several pairs their half-width is over "
+    "seeds, with one over episodes. A/A is what a difference looks like where only the seeds differ."
+)
+COSTS = (
+    "One multiply-add (MAC) is 2 FLOPs; convolutions, matrix products and attention "
     "are counted, for one input. Latency is the median of one input on the machine of that row."
 )
 
-
-class Result(NamedTuple):
-    """One line of results.jsonl, and the directory in which it stands."""
-
-    row: Mapping[str, Any]
-    folder: Path
-
-
-# --- reading -----------------------------------------------------------------------------------
-
-
-def version_of(path: Path) -> tuple[str, int]:
-    """Sorts runs/<experiment>/10 after runs/<experiment>/9."""
-    folder = path.parent
-    return str(folder.parent), int(folder.name) if folder.name.isdigit() else -1
+COST_COLUMNS = {
+    "parameters": ("student_params", count),
+    "MACs": ("student_macs", count),
+    "FLOPs": ("student_flops", count),
+    "latency": ("latency_ms", milliseconds),
+    "adapting": ("adapt_ms", milliseconds),
+    "training": ("wall_s", duration),
+    "teacher forwards": ("teacher_forwards", count),
+    "gradients": ("gradient_evaluations", count),
+}
+"""Key and way of writing of each column of costs, which are means over seeds."""
 
 
-def read_results(folder: Path) -> list[Result]:
-    """All results under a folder, each once, the latest last; damaged lines are skipped with a warning.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    paths = {
-        path.resolve() for path in folder.rglob("results.jsonl")
-    }  # `latest` is a second way in
-    found = []
-    for path in sorted(paths, key=version_of):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            try:
-                found.append(Result(json.loads(line), path.parent))
-            except json.JSONDecodeError as error:
-                warnings.warn(
-                    f"{path}:{number} is no JSON ({error}); it is left out.", stacklevel=2
-                )
-    if not found:
-        raise FileNotFoundError(
-            f"folder={str(folder)!r} holds no results.jsonl; run `metakd test --config ... --ckpt_path ...` "
-            "first, or name the folder that your runs are in."
-        )
-    return found
+def told_apart(row: Row, rows: Sequence[Row], by_seed: bool) -> str:
+    """The name of a row; where others have the same, with all in which they differ."""
+    same = [r for r in rows if (r.name, r.learner) == (row.name, row.learner)]
+    parts = [
+        f"{key.removeprefix('train_')} {row.told.get(key)}"
+        for key in (*SEVERAL_SEEDS, *(["train_seed"] if by_seed else []))
+        if len({str(r.told.get(key)) for r in same}) > 1
+    ]
+    return ", ".join([row.name, *parts])
 
 
-def latest(results: Iterable[Result]) -> list[Result]:
-    """Of results of the same experiment only the last, in the place of the first."""
-    kept: dict[tuple[Any, ...], Result] = {}
-    for result in results:
-        kept[tuple(str(result.row.get(key)) for key in SAME_ROW)] = result
-    return list(kept.values())
+def teacher_cell(row: Row) -> str:
+    """As that of the student; but a teacher that all seeds share is one network, so over episodes."""
+    values = row.known("teacher_accuracy")
+    if len(set(values)) > 1:
+        return percent(*over_seeds(values))
+    return percent(values[0], row.told.get("teacher_ci95")) if values else "-"
 
 
-def read_episodes(result: Result) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """(ids, accuracies) of a result; None where they are gone, or a later test has overwritten them."""
-    path = result.folder / f"episodes.{result.row.get('split')}.csv"
-    if not path.is_file():
-        return None
-    with path.open(newline="") as file:
-        rows = [(int(row["id"]), float(row["accuracy"])) for row in csv.DictReader(file)]
-    ids = torch.tensor([i for i, _ in rows])
-    accuracies = torch.tensor([a for _, a in rows], dtype=torch.float64)
-    same = rows and abs(float(accuracies.mean()) - result.row["accuracy"]) < 1e-9
-    return (ids, accuracies) if same else None
-
-
-# --- comparing ---------------------------------------------------------------------------------
-
-
-def comparable(a: Result, b: Result) -> bool:
-    """Whether two results are about the same episodes."""
-    return all(
-        a.row.get(key) is not None and a.row.get(key) == b.row.get(key) for key in SAME_EPISODES
-    )
-
-
-def difference(result: Result, baselines: list[Result]) -> tuple[float, float] | None:
-    """Accuracy of a result minus that of the baseline on the same episodes, and its 95% half-width."""
-    candidates = [b for b in baselines if comparable(result, b)]
-    # where there are several: the one that adapted in the same way, and shares the seed
-    candidates.sort(
-        key=lambda b: [b.row.get(key) != result.row.get(key) for key in ("learner", "train_seed")]
-    )
-    own, other = read_episodes(result), read_episodes(candidates[0]) if candidates else None
-    if own is None or other is None or not torch.equal(own[0].sort()[0], other[0].sort()[0]):
-        return None
-    return paired_difference(own[1], other[1], ids=(own[0], other[0]))
-
-
-def named(results: list[Result], baseline: str) -> list[Result]:
-    """The results of an experiment.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    chosen = [r for r in results if r.row.get("experiment") == baseline]
-    if not chosen:
-        known = ", ".join(sorted({str(r.row.get("experiment")) for r in results}))
-        raise ValueError(f"baseline={baseline!r} has no result; choose one of {known}.")
-    return chosen
-
-
-# --- writing -----------------------------------------------------------------------------------
-
-
-def name_of(result: Result, several: bool) -> str:
-    """What a row is called."""
-    row = result.row
-    said = str(row.get("experiment"))
-    if row.get("control") not in (None, "none"):
-        said += f", control {row['control']}"
-    if row.get("teacher_at_test"):
-        said += ", teacher at test"
-    if row.get("transductive"):
-        said += ", transductive"
-    return said + (f", seed {row.get('train_seed')}" if several else "")
-
-
-def how(result: Result) -> str:
-    """By what the student adapted."""
-    return str(result.row.get("learner") or result.row.get("recipe") or "-")
-
-
-def cells(result: Result, several: bool, baselines: list[Result] | None) -> dict[str, str]:
-    """One row of a table."""
-    row = result.row
-    found = {
-        "name": name_of(result, several),
-        "learner": how(result),
-        "accuracy": percent(row.get("accuracy"), row.get("ci95")),
-        "teacher": percent(row.get("teacher_accuracy"), row.get("teacher_ci95")),
-    }
-    if baselines is not None:
-        told = difference(result, baselines)
-        itself = any(result is b for b in baselines)
-        label = f"minus {baselines[0].row['experiment']}"
-        found[label] = "-" if told is None or itself else percent(*told, sign="+")
-    return found | {
-        "parameters": count(row.get("student_params")),
-        "MACs": count(row.get("student_macs")),
-        "FLOPs": count(row.get("student_flops")),
-        "latency": milliseconds(row.get("latency_ms")),
-        "adapting": milliseconds(row.get("adapt_ms")),
-        "training": duration(row.get("wall_s")),
-        "episodes": count(row.get("episodes")),
+def accuracy_cells(row: Row, gain: Difference | None, baseline: str | None) -> dict[str, str]:
+    """How well a row does."""
+    return {
+        "seeds": str(len(row.seeds)),
+        "accuracy": accuracy_cell(row),
+        "teacher": teacher_cell(row),
+        f"minus {baseline}": difference_cell(gain),
+        "episodes": count(row.told.get("episodes")),
     }
 
 
-def heading(row: Mapping[str, Any]) -> str:
-    """What the rows of one table have in common."""
-    task = [str(row[key]) for key in ("source", "split") if row.get(key) is not None]
-    if row.get("n_way") is not None and row.get("k_shot") is not None:
-        task.append(f"{row['n_way']}-way {row['k_shot']}-shot")
-    return "### " + ", ".join(task)
+def cost_cells(row: Row) -> dict[str, str]:
+    """What a row costs."""
+    known = {name: row.known(key) for name, (key, _) in COST_COLUMNS.items()}
+    return {
+        name: write(fmean(known[name]) if known[name] else None)
+        for name, (_, write) in COST_COLUMNS.items()
+    }
 
 
-def made_with(results: list[Result]) -> str:
+def made_with(results: Sequence[Result]) -> str:
     """Machines, seeds and code of the results, each combination once."""
-    said = []
+    said: dict[tuple[str, str], list[int]] = {}
     for row in (result.row for result in results):
-        told = {
-            "device": row.get("device"),
-            "threads": row.get("threads"),
-            "seed": row.get("train_seed"),
+        machine = {"device": row.get("device"), "threads": row.get("threads")}
+        code = {
             "torch": (row.get("versions") or {}).get("torch"),
             "commit": (row.get("git") or "")[:10] or None,
         }
-        said.append(
-            ", ".join(f"{name} {value}" for name, value in told.items() if value is not None)
+        before, after = (
+            "".join(f"{name} {value}, " for name, value in told.items() if value is not None)
+            for told in (machine, code)
         )
-    return "Made with " + "; ".join(dict.fromkeys(said)) + "."
-
-
-def tables(results: list[Result], baseline: str | None = None) -> str:
-    """Markdown: one table for each task, the best first."""
-    baselines = None if baseline is None else named(results, baseline)
-    groups: dict[str, list[Result]] = {}
-    results = latest(results)
-    for result in results:
-        groups.setdefault(heading(result.row), []).append(result)
+        seeds = said.setdefault((before, after), [])
+        seeds += [row["train_seed"]] if row.get("train_seed") is not None else []
     parts = []
-    for title in sorted(groups):
-        group = sorted(groups[title], key=lambda r: -(r.row.get("accuracy") or 0))
-        names = [(name_of(r, False), how(r)) for r in group]
-        rows = [
-            cells(r, names.count(name) > 1, baselines) for r, name in zip(group, names, strict=True)
-        ]
-        parts.append(f"{title}\n\n{markdown(rows)}")
-    return "\n\n".join([*parts, f"{NOTE} {made_with(results)}"])
+    for (before, after), found in said.items():
+        seeds = sorted(set(found))
+        word = f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}, " if seeds else ""
+        parts.append(f"{before}{word}{after}".removesuffix(", "))
+    return "Made with " + "; ".join(parts) + "."
+
+
+def task_tables(
+    rows: Sequence[Row], baseline: str | None, baselines: Sequence[Row], by_seed: bool
+) -> list[str]:
+    """Table of accuracies, which seeds are not compared, table of costs."""
+    gains = [gain_over(row, baselines) for row in rows]
+    heads = [{"name": told_apart(row, rows, by_seed), "learner": row.learner} for row in rows]
+    accuracies = [accuracy_cells(row, d, baseline) for row, d in zip(rows, gains, strict=True)]
+    costs = [cost_cells(row) for row in rows]
+    known = any(cell != "-" for cells in costs for cell in cells.values())
+    parts = [
+        markdown(known_columns([head | own for head, own in zip(heads, cells, strict=True)]))
+        for cells in (accuracies, *([costs] if known else []))
+    ]
+    if said := [f"- {d.left_out}" for d in gains if d is not None and d.left_out]:
+        parts.insert(1, "\n".join(said))
+    return parts
+
+
+def tables(
+    results: Sequence[Result],
+    baseline: str | None = None,
+    controls: Sequence[str] = (),
+    by_seed: bool = False,
+) -> str:
+    """Markdown: for each task the accuracies, the best first, the costs, and the controls."""
+    rows, shown = rows_of(results), rows_of(results, by_seed)
+    for control in controls:
+        named(rows, "controls", control)
+
+    def of_baseline(found: list[Row]) -> list[Row]:
+        return [] if baseline is None else named(found, "baseline", baseline)
+
+    parts, of_task = [], by_task(rows)
+    for title, group in by_task(shown).items():
+        parts += [title, *task_tables(group, baseline, of_baseline(shown), by_seed)]
+        parts += control_section(of_task[title], controls, of_baseline(rows))
+    note = SEVERAL if any(len(row.seeds) > 1 for row in rows) else ONE_SEED
+    return "\n\n".join([*parts, f"{note} {COSTS} {made_with(latest(results))}"])
 
 
 def report(
     folder: Path = Path("runs"),
     baseline: str | None = None,
+    controls: str | None = None,
+    by_seed: bool = False,
     output: Path | None = None,
     section: str = "results",
 ) -> None:
-    """Print a table of all results under a folder.
+    """Print tables of all results under a folder.
+
+    Results that differ in the training seed alone are one row.
 
     Args:
         folder: where to search for results.jsonl.
-        baseline: experiment that the others are compared with, episode by episode.
+        baseline: experiment that the others are compared with, by training seed and episode by episode.
+        controls: experiments, parted by commas, that learned strategies are compared with, beside
+            the results of their own experiment with another `control`.
+        by_seed: show a row for each training seed.
         output: Markdown file to put the table into as well, between the lines
             `<!-- results:begin SECTION -->` and `<!-- results:end -->`.
         section: SECTION of these lines.
     """
-    table = tables(read_results(folder), baseline)
+    others = [] if controls is None else [name.strip() for name in controls.split(",")]
+    table = tables(read_results(folder), baseline, others, by_seed)
     print(table)
     if output is not None:
         changed = between_markers(output.read_text(), section, table)

@@ -2,7 +2,14 @@ import math
 
 import pytest
 
-from lightning_metakd.markdown import between_markers, count, duration, markdown, percent
+from lightning_metakd.markdown import (
+    between_markers,
+    count,
+    duration,
+    known_columns,
+    markdown,
+    percent,
+)
 
 
 def test_missing_markers_are_an_error():
@@ -24,3 +31,8 @@ def test_a_table_aligns_names_left_and_numbers_right():
     assert markdown([{"name": "a", "n": "10"}, {"name": "long", "n": "5"}]) == (
         "| name |  n |\n| ---- | -: |\n| a    | 10 |\n| long |  5 |"
     )
+
+
+def test_columns_of_which_nothing_is_known_are_left_out():
+    rows = [{"name": "a", "n": "-", "m": "-"}, {"name": "b", "n": "5", "m": "-"}]
+    assert known_columns(rows) == [{"name": "a", "n": "-"}, {"name": "b", "n": "5"}]

@@ -1,47 +1,12 @@
-import json
 import math
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
-from lightning_metakd.report import latest, read_results, report, tables
-
-BASE = {
-    "experiment": "maml",
-    "recipe": "MetaKD",
-    "learner": "MAML",
-    "source": "CIFARFS",
-    "split": "test",
-    "stage": "test",
-    "n_way": 5,
-    "k_shot": 1,
-    "n_query": 15,
-    "eval_seed": 7,
-    "train_seed": 0,
-    "episodes": 3,
-    "ci95": 0.01,
-    "student_params": 113000,
-    "student_macs": 28_500_000,
-    "student_flops": 57_000_000,
-    "latency_ms": 1.234,
-    "wall_s": 3725.0,
-}
-
-
-def leave(folder, accuracies=(0.5, 0.75, 0.25), ids=None, **changes):
-    """What a test run leaves in its directory."""
-    folder.mkdir(parents=True, exist_ok=True)
-    row = BASE | {"accuracy": float(np.mean(accuracies))} | changes
-    with (folder / "results.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    lines = [f"{i},{a!r},1.0" for i, a in zip(ids or range(99), accuracies, strict=False)]
-    (folder / "episodes.test.csv").write_text("\n".join(["id,accuracy,nll", *lines]) + "\n")
-
-
-def cell(table, name, column):
-    lines = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()]
-    header = next(line for line in lines if line[0] == "name")
-    return next(line for line in lines if line[0] == name)[header.index(column)]
+from lightning_metakd.report import report, tables
+from lightning_metakd.result_lines import read_results
+from tests.left_results import cell, leave, leave_seeds
 
 
 def test_a_row_says_what_it_measured(tmp_path):
@@ -55,7 +20,6 @@ def test_a_row_says_what_it_measured(tmp_path):
     assert cell(table, "maml", "FLOPs") == "57 M"
     assert cell(table, "maml", "latency") == "1.23 ms"
     assert cell(table, "maml", "training") == "1 h 02 min"
-    assert cell(table, "maml", "adapting") == "-"
     assert "minus" not in table
 
 
@@ -77,44 +41,85 @@ def test_the_difference_to_a_baseline_is_paired_by_episode(tmp_path):
     assert cell(table, "maml", "minus maml") == "-"
 
 
-@pytest.mark.parametrize("key", ["source", "split", "n_way", "k_shot", "n_query", "eval_seed"])
-@pytest.mark.parametrize("value", ["other", None])
-def test_results_over_other_episodes_are_not_compared(key, value, tmp_path):
-    leave(tmp_path / "maml" / "0")
-    leave(tmp_path / "kd" / "0", experiment="kd", **{key: value})
-    assert cell(tables(read_results(tmp_path), "maml"), "kd", "minus maml") == "-"
+def test_columns_of_which_nothing_is_known_are_left_out(tmp_path):
+    leave(tmp_path / "a" / "0", experiment="a", adapt_ms=2.0)
+    leave(tmp_path / "b" / "0", experiment="b", latency_ms=None)
+    table = tables(read_results(tmp_path))
+    assert cell(table, "b", "latency") == "-"
+    assert cell(table, "b", "adapting") == "-"
+    assert "teacher" not in table
+    bare = dict.fromkeys(
+        ("student_params", "student_macs", "student_flops", "wall_s", "latency_ms")
+    )
+    for name in "ab":
+        leave(tmp_path / name / "0", experiment=name, **bare)
+    assert tables(read_results(tmp_path)).count("| name ") == 1
 
 
-def test_episodes_that_are_gone_or_overwritten_are_not_compared(tmp_path):
-    leave(tmp_path / "maml" / "0")
-    leave(tmp_path / "kd" / "0", experiment="kd")
-    leave(tmp_path / "kd" / "0", (0.9, 0.9, 0.9), experiment="later")
-    leave(tmp_path / "gone" / "0", experiment="gone")
-    (tmp_path / "gone" / "0" / "episodes.test.csv").unlink()
-    leave(tmp_path / "fewer" / "0", (0.5, 0.25), experiment="fewer")
-    table = tables(read_results(tmp_path), "maml")
-    for name in ("kd", "gone", "fewer"):
-        assert cell(table, name, "minus maml") == "-"
-    assert cell(table, "later", "minus maml").startswith("+40.00")
+# --- several training seeds --------------------------------------------------------------------
 
 
-def test_a_baseline_of_the_same_seed_is_preferred(tmp_path):
-    leave(tmp_path / "maml" / "0", (0.0, 0.0, 0.0), train_seed=0)
-    leave(tmp_path / "maml" / "1", (0.25, 0.25, 0.25), train_seed=1)
-    leave(tmp_path / "kd" / "0", (1.0, 1.0, 1.0), experiment="kd", train_seed=1)
-    table = tables(read_results(tmp_path), "maml")
-    assert cell(table, "kd", "minus maml") == "+75.00 ± 0.00"
+def test_seeds_are_one_row_with_the_interval_over_seeds(tmp_path):
+    means = (0.5, 0.25, 0.625)
+    leave_seeds(tmp_path, means, "maml")
+    leave(tmp_path / "one" / "0", experiment="one")
+    table = tables(read_results(tmp_path))
+    half_width = student.ppf(0.975, 2) * np.std(means, ddof=1) / math.sqrt(3)
+    assert cell(table, "maml", "accuracy") == f"{100 * np.mean(means):.2f} ± {100 * half_width:.2f}"
+    assert cell(table, "maml", "seeds") == "3"
+    assert cell(table, "one", "accuracy") == "50.00 ± 1.00"
+    assert cell(table, "one", "seeds") == "1"
+    assert "over training seeds (Student's t) in rows of several `seeds`; in rows of one" in table
+    assert "seeds 0 1 2" in table
+
+
+def test_each_seed_is_shown_where_that_is_asked_for(tmp_path):
+    leave_seeds(tmp_path, (0.5, 0.25), "maml")
+    leave_seeds(tmp_path, (0.75, 0.75), "kd")
+    table = tables(read_results(tmp_path), "maml", by_seed=True)
     assert cell(table, "maml, seed 1", "accuracy") == "25.00 ± 1.00"
+    assert cell(table, "kd, seed 0", "minus maml") == "+25.00 ± 0.00"
+    assert cell(table, "kd, seed 1", "minus maml") == "+50.00 ± 0.00"
 
 
-def test_the_latest_test_of_an_experiment_counts(tmp_path):
-    leave(tmp_path / "maml" / "9", (0.1, 0.1, 0.1))
-    leave(tmp_path / "maml" / "10", (0.2, 0.2, 0.2))
-    leave(tmp_path / "maml" / "10", (0.3, 0.3, 0.3))
-    (tmp_path / "maml" / "latest").symlink_to("10", target_is_directory=True)
-    results = read_results(tmp_path)
-    assert len(results) == 3
-    assert [round(r.row["accuracy"], 6) for r in latest(results)] == [0.3]
+def test_rows_of_one_name_say_in_what_they_differ(tmp_path):
+    leave(tmp_path / "a" / "0", loss="Hinton")
+    leave(tmp_path / "b" / "0", loss="MatchGate")
+    table = tables(read_results(tmp_path))
+    assert cell(table, "maml, loss Hinton", "seeds") == "1"
+    assert cell(table, "maml, loss MatchGate", "seeds") == "1"
+
+
+def test_costs_are_means_over_seeds(tmp_path):
+    for seed, seconds in enumerate((60.0, 120.0)):
+        cost = {"wall_s": seconds, "teacher_forwards": 1000 * (1 + seed)}
+        leave(tmp_path / str(seed), train_seed=seed, gradient_evaluations=[300, None][seed], **cost)
+    table = tables(read_results(tmp_path))
+    assert cell(table, "maml", "training") == "1 min 30 s"
+    assert cell(table, "maml", "teacher forwards") == "1.5 k"
+    assert cell(table, "maml", "gradients") == "300"
+
+
+def test_a_teacher_that_all_seeds_share_keeps_its_interval_over_episodes(tmp_path):
+    shared = {"teacher_accuracy": 0.75, "teacher_ci95": 0.02}
+    leave_seeds(tmp_path, (0.5, 0.25), "maml", **shared)
+    assert cell(tables(read_results(tmp_path)), "maml", "teacher") == "75.00 ± 2.00"
+    leave(tmp_path / "third" / "0", train_seed=2, **shared | {"teacher_accuracy": 0.5})
+    assert cell(tables(read_results(tmp_path)), "maml", "teacher") == "66.67 ± 35.86"
+
+
+def test_the_difference_over_seeds_is_in_the_table_and_says_what_it_leaves_out(tmp_path):
+    leave_seeds(tmp_path, (0.25, 0.5, 0.5), "maml", seeds=(0, 1, 3))
+    leave_seeds(tmp_path, (0.5, 0.625, 0.75, 0.875), "kd")
+    table = tables(read_results(tmp_path), "maml")
+    differences = (0.5 - 0.25, 0.625 - 0.5, 0.875 - 0.5)
+    half_width = student.ppf(0.975, 2) * np.std(differences, ddof=1) / math.sqrt(3)
+    expected = f"{100 * np.mean(differences):+.2f} ± {100 * half_width:.2f}"
+    assert cell(table, "kd", "minus maml") == expected
+    assert "- kd minus maml leaves out seed 2 of kd: no partner on the same episodes." in table
+
+
+# --- tasks and files ---------------------------------------------------------------------------
 
 
 def test_shots_have_tables_of_their_own_with_the_best_first(tmp_path):
@@ -139,24 +144,18 @@ def test_one_experiment_may_be_tested_by_two_learners_and_a_transductive_one_say
     assert cell(table, "a, transductive", "learner") == "Ridge"
 
 
-def test_a_damaged_line_is_left_out_with_a_warning(tmp_path):
-    leave(tmp_path / "maml" / "0")
-    with (tmp_path / "maml" / "0" / "results.jsonl").open("a") as file:
-        file.write('{"experiment": "half')
-    with pytest.warns(UserWarning, match=r"results\.jsonl:2 is no JSON .* it is left out"):
-        assert len(read_results(tmp_path)) == 1
-
-
 def test_no_results_say_how_to_make_some(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no results\.jsonl; run `metakd test"):
         report(tmp_path)
 
 
-def test_an_unknown_baseline_names_the_known(tmp_path):
+def test_an_unknown_baseline_or_control_names_the_known(tmp_path):
     leave(tmp_path / "maml" / "0")
     leave(tmp_path / "kd" / "0", experiment="kd")
     with pytest.raises(ValueError, match="baseline='mam' has no result; choose one of kd, maml"):
         report(tmp_path, baseline="mam")
+    with pytest.raises(ValueError, match="controls='b' has no result; choose one of kd, maml"):
+        report(tmp_path, controls="kd, b")
 
 
 def test_the_report_is_printed_and_put_between_the_markers(tmp_path, capsys):

@@ -1,0 +1,107 @@
+"""Differences of rows on the same episodes: over training seeds, or over episodes where there is one."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from lightning_metakd.metrics import paired_difference
+from lightning_metakd.result_lines import SAME_EPISODES, Result, Row, read_episodes
+from lightning_metakd.seeds import over_seeds
+
+
+class Difference(NamedTuple):
+    """Accuracy of one row minus that of another on the same episodes.
+
+    Args:
+        mean: over pairs of trainings; nan where no pair has the same episodes.
+        half_width: of its 95 % interval: over pairs where there are several, otherwise over episodes.
+        pairs: how many pairs of trainings were compared.
+        left_out: which training seeds have no partner, a sentence or nothing.
+    """
+
+    mean: float
+    half_width: float
+    pairs: int
+    left_out: str
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the interval lies above 0."""
+        return self.mean - self.half_width > 0
+
+
+def comparable(a: Row, b: Row) -> bool:
+    """Whether two rows are about the same episodes."""
+    return all(
+        a.told.get(key) is not None and a.told.get(key) == b.told.get(key) for key in SAME_EPISODES
+    )
+
+
+def by_episode(a: Result, b: Result) -> tuple[float, float] | None:
+    """Difference of two trainings and its half-width over episodes; None where those are not the same."""
+    own, other = read_episodes(a), read_episodes(b)
+    if own is None or other is None or not torch.equal(own[0].sort()[0], other[0].sort()[0]):
+        return None
+    return paired_difference(own[1], other[1], ids=(own[0], other[0]))
+
+
+def same_seed(a: Row, b: Row) -> list[tuple[Result, Result]]:
+    """Trainings of two rows with the same seed; single ones are a pair whatever their seeds."""
+    if len(a.results) == len(b.results) == 1:
+        return [(a.results[0], b.results[0])]
+    others = dict(zip(b.seeds, b.results, strict=True))
+    return [(r, others[seed]) for seed, r in zip(a.seeds, a.results, strict=True) if seed in others]
+
+
+def difference(a: Row, b: Row) -> Difference:
+    """The first minus the second, paired by training seed and within a pair by episode."""
+    told = [(x, y, found) for x, y in same_seed(a, b) if (found := by_episode(x, y)) is not None]
+    said = f"{a.name} minus {b.name}"
+    if not told:
+        nothing = f"{said}: no two trainings share their seed and their episodes."
+        return Difference(float("nan"), float("nan"), 0, nothing)
+    alone = [unpaired(a, [x for x, _, _ in told]), unpaired(b, [y for _, y, _ in told])]
+    parts = " and ".join(part for part in alone if part)
+    left_out = f"{said} leaves out {parts}: no partner on the same episodes." if parts else ""
+    found = told[0][2] if len(told) == 1 else over_seeds([mean for _, _, (mean, _) in told])
+    return Difference(*found, len(told), left_out)
+
+
+def unpaired(row: Row, paired: list[Result]) -> str:
+    """The seeds of a row that are not among the paired results."""
+    seeds = [str(r.row.get("train_seed")) for r in row.results if not any(r is p for p in paired)]
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)} of {row.name}" if seeds else ""
+
+
+def gain_over(row: Row, baselines: Sequence[Row]) -> Difference | None:
+    """A row minus the baseline; None for the baseline itself, and where none has the same episodes.
+
+    Args:
+        baselines: rows of one experiment. Where several will do: the one that adapted in the same way,
+            and shares a seed.
+    """
+    if row.control is None and any(row.experiment == b.experiment for b in baselines):
+        return None
+    found = [b for b in baselines if comparable(row, b)]
+    found.sort(
+        key=lambda b: (
+            b.told.get("episodes") != row.told.get("episodes"),
+            b.learner != row.learner,
+            not set(b.seeds) & set(row.seeds),
+        )
+    )
+    return difference(row, found[0]) if found else None
+
+
+def named(rows: Sequence[Row], argument: str, experiment: str) -> list[Row]:
+    """The rows of an experiment itself, without those of its controls.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    chosen = [row for row in rows if row.experiment == experiment and row.control is None]
+    if not chosen:
+        known = ", ".join(sorted({row.experiment for row in rows if row.control is None}))
+        raise ValueError(f"{argument}={experiment!r} has no result; choose one of {known}.")
+    return chosen

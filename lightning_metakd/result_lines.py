@@ -1,0 +1,163 @@
+"""Results that runs left on disk, and the rows of a table that they make."""
+
+import csv
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+
+SAME_EPISODES = ("source", "split", "n_way", "k_shot", "n_query", "eval_seed")
+"""Two rows are compared episode by episode only where all of these are known and agree."""
+
+SAME_ROW = (
+    *("experiment", "recipe", "learner", "loss", "control", "stage", "teacher_at_test"),
+    *("train_seed", *SAME_EPISODES),
+)
+"""Of results that agree in all of these, the latest counts."""
+
+SEVERAL_SEEDS = (*(key for key in SAME_ROW if key != "train_seed"), "episodes")
+"""Results that agree in all of these are one row."""
+
+
+class Result(NamedTuple):
+    """One line of results.jsonl, and the directory in which it stands."""
+
+    row: Mapping[str, Any]
+    folder: Path
+
+
+class Row(NamedTuple):
+    """Results that differ in the training seed alone, in its order."""
+
+    results: tuple[Result, ...]
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """What the results have in common, in the words of the first."""
+        return self.results[0].row
+
+    @property
+    def seeds(self) -> list[int | None]:
+        """The training seeds."""
+        return [result.row.get("train_seed") for result in self.results]
+
+    @property
+    def experiment(self) -> str:
+        """The experiment of all results."""
+        return str(self.told.get("experiment"))
+
+    @property
+    def control(self) -> str | None:
+        """What the training altered to see whether a gain stays; None where it is the method."""
+        said = self.told.get("control")
+        return None if said in (None, "none") else str(said)
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        parts = {
+            f"control {self.control}": self.control,
+            "teacher at test": self.told.get("teacher_at_test"),
+            "transductive": self.told.get("transductive"),
+        }
+        return ", ".join([self.experiment, *(part for part, so in parts.items() if so)])
+
+    @property
+    def learner(self) -> str:
+        """By what the student adapted."""
+        return str(self.told.get("learner") or self.told.get("recipe") or "-")
+
+    def known(self, key: str) -> list[Any]:
+        """The values of a key, one per seed that has it."""
+        return [r.row[key] for r in self.results if r.row.get(key) is not None]
+
+
+def version_of(path: Path) -> tuple[str, int]:
+    """Sorts runs/<experiment>/10 after runs/<experiment>/9."""
+    folder = path.parent
+    return str(folder.parent), int(folder.name) if folder.name.isdigit() else -1
+
+
+def read_results(folder: Path) -> list[Result]:
+    """All results under a folder, each once, the latest last; damaged lines are skipped with a warning.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    paths = {
+        path.resolve() for path in folder.rglob("results.jsonl")
+    }  # `latest` is a second way in
+    found = []
+    for path in sorted(paths, key=version_of):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            try:
+                found.append(Result(json.loads(line), path.parent))
+            except json.JSONDecodeError as error:
+                warnings.warn(
+                    f"{path}:{number} is no JSON ({error}); it is left out.", stacklevel=2
+                )
+    if not found:
+        raise FileNotFoundError(
+            f"folder={str(folder)!r} holds no results.jsonl; run `metakd test --config ... --ckpt_path ...` "
+            "first, or name the folder that your runs are in."
+        )
+    return found
+
+
+def identity(result: Result, keys: Iterable[str]) -> tuple[str, ...]:
+    """What two results must share to count as the same."""
+    return tuple(str(result.row.get(key)) for key in keys)
+
+
+def latest(results: Iterable[Result]) -> list[Result]:
+    """Of results of the same experiment only the last, in the place of the first."""
+    return list({identity(result, SAME_ROW): result for result in results}.values())
+
+
+def rows_of(results: Iterable[Result], by_seed: bool = False) -> list[Row]:
+    """The latest results as rows.
+
+    Args:
+        by_seed: a row of its own for each training seed.
+    """
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in latest(results):
+        keys = SAME_ROW if by_seed else SEVERAL_SEEDS
+        groups.setdefault(identity(result, keys), []).append(result)
+    return [
+        Row(tuple(sorted(group, key=lambda r: r.row.get("train_seed") or 0)))
+        for group in groups.values()
+    ]
+
+
+def heading(row: Mapping[str, Any]) -> str:
+    """What the rows of one table have in common."""
+    task = [str(row[key]) for key in ("source", "split") if row.get(key) is not None]
+    if row.get("n_way") is not None and row.get("k_shot") is not None:
+        task.append(f"{row['n_way']}-way {row['k_shot']}-shot")
+    return "### " + ", ".join(task)
+
+
+def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each table, the best first."""
+    groups: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda r: -fmean(r.known("accuracy") or [0])):
+        groups.setdefault(heading(row.told), []).append(row)
+    return dict(sorted(groups.items()))
+
+
+def read_episodes(result: Result) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """(ids, accuracies) of a result; None where they are gone, or a later test has overwritten them."""
+    path = result.folder / f"episodes.{result.row.get('split')}.csv"
+    if not path.is_file():
+        return None
+    with path.open(newline="") as file:
+        rows = [(int(row["id"]), float(row["accuracy"])) for row in csv.DictReader(file)]
+    ids = torch.tensor([i for i, _ in rows])
+    accuracies = torch.tensor([a for _, a in rows], dtype=torch.float64)
+    same = rows and abs(float(accuracies.mean()) - result.row["accuracy"]) < 1e-9
+    return (ids, accuracies) if same else None
