@@ -46,11 +46,15 @@ def metric_logits(
 def leave_one_out_means(
     embedding: Float[Tensor, "s d"], y: Int[Tensor, " s"], n_way: int
 ) -> Float[Tensor, "s c d"]:
-    """Each row's view of the class means: its own class without itself, (k c - e) / (k - 1)."""
+    """Each row's view of the class means: its own class without itself, (k c - e) / (k - 1).
+
+    A row that is alone in its class stays in its mean; a class without rows has the origin for a mean.
+    """
     member = is_class(y, n_way).to(embedding.dtype)  # [s c]
     total, count = member.T @ embedding, member.sum(0)
-    without = total[None] - member[..., None] * embedding[:, None]
-    return without / (count[None] - member)[..., None]
+    leaves = member * (count > 1)
+    without = total[None] - leaves[..., None] * embedding[:, None]
+    return without / (count - leaves).clamp(min=1)[..., None]
 
 
 class Head(nn.Module, ABC):

@@ -75,6 +75,14 @@ def test_leave_one_out_means_leave_one_out():
         torch.testing.assert_close(found[i], expected, rtol=1e-10, atol=1e-12)
 
 
+def test_a_row_alone_in_its_class_stays_in_its_mean_and_a_class_without_rows_is_the_origin():
+    embedding, y = torch.randn(3, 2, dtype=torch.float64), torch.tensor([0, 0, 1])
+    found = leave_one_out_means(embedding, y, 3)
+    torch.testing.assert_close(found[2, 1], embedding[2], rtol=0, atol=0)
+    torch.testing.assert_close(found[0, 0], embedding[1], rtol=1e-12, atol=1e-14)
+    assert (found[:, 2] == 0).all()
+
+
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_a_support_row_is_answered_as_if_the_head_had_been_fitted_without_it(metric):
     support, y = rows(3)

@@ -14,9 +14,10 @@ from lightning_metakd.data.source import Labelled, Source, rows_of
 from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.losses.coefficient import Coefficient, Learned, LearnedPerSample
 from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.layers import hint_name
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.match_gate import MatchGate
-from lightning_metakd.models.model import Maps, Model, linear_head
+from lightning_metakd.models.model import EMBEDDING, Maps, Model, linear_head
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Batch, Context, Episode, Output
 
@@ -87,6 +88,17 @@ def answered(rows: Batch, teachers: int = 1, n_way: int = N_WAY) -> Batch:
         for _ in range(teachers)
     ]
     return rows._replace(teachers=tuple(answers))
+
+
+def student_answer(rows: Batch, width: int = 4) -> Output:
+    """A student's random answer for the rows, with its embedding at each teacher's width."""
+    n = len(rows.y)
+    hints = {
+        hint_name(k, EMBEDDING, EMBEDDING): torch.randn_like(teacher.embedding)
+        for k, teacher in enumerate(rows.teachers)
+    }
+    logits, embedding = 2 * torch.randn(n, N_WAY).to(rows.x), torch.randn(n, width).to(rows.x)
+    return Output(logits, embedding, hints=hints)
 
 
 def context(rows: Batch, seen: Output, progress: float = 0.3) -> Context:

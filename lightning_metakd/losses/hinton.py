@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
-from lightning_metakd.losses.loss import Loss
+from lightning_metakd.losses.loss import Loss, refuse_other_answers
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -27,12 +27,7 @@ def kd_loss(
     Raises:
         ValueError: if the two do not answer for the same rows and classes.
     """
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(
-            f"student_logits {tuple(student_logits.shape)} and teacher_logits "
-            f"{tuple(teacher_logits.shape)} must answer for the same rows and classes; "
-            "give the teacher a head that answers for this episode's classes."
-        )
+    refuse_other_answers(student_logits, teacher_logits)
     t = temperature[..., None]  # [] -> [1], [n] -> [n 1]
     log_student, log_teacher = ((z / t).log_softmax(-1) for z in (student_logits, teacher_logits))
     divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)

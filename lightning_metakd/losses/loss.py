@@ -57,6 +57,30 @@ class Loss(nn.Module, ABC):
             yield from (part for part in inner if isinstance(part, Loss))
 
 
+def refuse_other_answers(
+    student_logits: Float[Tensor, "n c"], teacher_logits: Float[Tensor, "n c"]
+) -> None:
+    """Raise where student and teacher do not answer for the same rows and classes."""
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"student_logits {tuple(student_logits.shape)} and teacher_logits "
+            f"{tuple(teacher_logits.shape)} must answer for the same rows and classes; "
+            "give the teacher a head that answers for this episode's classes."
+        )
+
+
+def refuse_other_rows(
+    student_embedding: Float[Tensor, "n d"], teacher_embedding: Float[Tensor, "n e"]
+) -> None:
+    """Raise where student and teacher do not embed the same rows; widths may differ."""
+    if len(student_embedding) != len(teacher_embedding):
+        raise ValueError(
+            f"student_embedding {tuple(student_embedding.shape)} and teacher_embedding "
+            f"{tuple(teacher_embedding.shape)} must embed the same rows; "
+            "ask the teacher about the batch that the student saw."
+        )
+
+
 def lesson(
     teach: Callable[..., Tensor],
     strategy: Params,

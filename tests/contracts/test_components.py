@@ -18,7 +18,7 @@ from tests.contracts.walk import configs, content
 ABSTRACT = {"learner": Learner, "loss": Loss, "source": Source, "data": SourceData, "model": Model}
 AT_LEAST = {
     "learner": 14,
-    "loss": 8,
+    "loss": 16,
     "source": 6,
     "data": 5,
     "model": 22,

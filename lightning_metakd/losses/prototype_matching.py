@@ -1,0 +1,74 @@
+"""Prototype matching: lie among the classes of the episode as in the teacher's space.
+
+Made for episodes here; its relatives are prototypical networks (Snell, Swersky, Zemel 2017,
+arXiv:1703.05175), from which it has the class means, and relational distillation (`rkd.py`), from which
+it has that only relations within a space are compared, so that widths may differ. Each row's cosines to
+the class means of the batch, its own class without the row itself, become a distribution over classes,
+in the student's space and in the teacher's; the student's should diverge little from the teacher's. It
+compares no logits, so it teaches embeddings whatever the heads make of them.
+"""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lightning_metakd.functional import is_class
+from lightning_metakd.heads import leave_one_out_means, metric_logits
+from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.hinton import kd_loss
+from lightning_metakd.losses.loss import Loss, refuse_other_rows
+from lightning_metakd.types import Batch, Context, Output
+
+FAR = -1e4
+"""The similarity to a class without rows in the batch: it has no part in any distribution."""
+
+
+def prototype_similarities(
+    embedding: Float[Tensor, "n d"], y: Int[Tensor, " n"], n_way: int
+) -> Float[Tensor, "n c"]:
+    """Cosine of each row to each class mean, of its own class without the row, if others are there."""
+    cosine = metric_logits(embedding, leave_one_out_means(embedding, y, n_way), "cosine")
+    return cosine.masked_fill(~is_class(y, n_way).any(0), FAR)
+
+
+def prototype_matching_loss(
+    student_embedding: Float[Tensor, "n d"],
+    teacher_embedding: Float[Tensor, "n e"],
+    y: Int[Tensor, " n"],
+    n_way: int,
+    temperature: Float[Tensor, ""] | Float[Tensor, " n"],
+) -> Float[Tensor, " n"]:
+    """Divergence KL(teacher || student) of softened similarities to class means, times T^2, per row.
+
+    Args:
+        temperature: softening of the cosines, > 0.
+
+    Raises:
+        ValueError: if the two do not embed the same rows.
+    """
+    refuse_other_rows(student_embedding, teacher_embedding)
+    student, teacher = (
+        prototype_similarities(embedding, y, n_way)
+        for embedding in (student_embedding, teacher_embedding)
+    )
+    return kd_loss(student, teacher, temperature)
+
+
+class PrototypeMatching(Loss):
+    """Match each row's similarities to the class means of the batch in the first teacher's space.
+
+    Args:
+        temperature: softening of the cosines, > 0; a number or a coefficient.
+    """
+
+    def __init__(self, temperature: float | Coefficient = 0.1) -> None:
+        super().__init__()
+        self.temperature = coefficient(temperature, "temperature", 0.1, low=0.0)
+
+    def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
+        return prototype_matching_loss(
+            student.embedding,
+            batch.teachers[0].embedding,
+            batch.y,
+            student.logits.shape[-1],
+            self.temperature(batch, context),
+        )

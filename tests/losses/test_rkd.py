@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+
+from lightning_metakd.losses.rkd import RKD, rkd_terms
+from tests.tiny import answered, batch, context, student_answer
+
+ROWS = 6
+
+
+def embeddings():
+    """Of a student and of a wider teacher."""
+    return torch.randn(ROWS, 3, dtype=torch.float64), torch.randn(ROWS, 5, dtype=torch.float64)
+
+
+def huber(x):
+    return 0.5 * x**2 if abs(x) < 1 else abs(x) - 0.5
+
+
+def by_loops(student, teacher):
+    """(distance, angle) of each row, pair by pair and triplet by triplet; identical rows have none."""
+
+    def distances(f):
+        found = np.array([[np.linalg.norm(a - b) for b in f] for a in f])
+        return found / found[found > 0].mean()
+
+    def cosine(f, i, j, k):
+        a, b = f[j] - f[i], f[k] - f[i]
+        sizes = np.linalg.norm(a) * np.linalg.norm(b)
+        return a @ b / sizes if sizes > 0 else 0.0
+
+    s, t, each = student.numpy(), teacher.numpy(), range(len(student))
+    apart = distances(s) - distances(t)
+    distance = [np.mean([huber(apart[i, j]) for j in each]) for i in each]
+    angle = [
+        np.mean([huber(cosine(s, i, j, k) - cosine(t, i, j, k)) for j in each for k in each])
+        for i in each
+    ]
+    return np.array([distance, angle])
+
+
+def test_its_terms_are_those_of_loops_over_pairs_and_triplets():
+    student, teacher = embeddings()
+    found = torch.stack(rkd_terms(student, 4 * teacher)).numpy()
+    np.testing.assert_allclose(found, by_loops(student, teacher), rtol=1e-9, atol=1e-12)
+
+
+def test_rows_that_lie_on_each_other_are_as_in_the_loops():
+    student, teacher = embeddings()
+    student[3], teacher[1], teacher[2] = student[0], teacher[5], teacher[5]
+    found = torch.stack(rkd_terms(student, teacher)).numpy()
+    np.testing.assert_allclose(found, by_loops(student, teacher), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_rows_that_lie_on_each_other_have_finite_derivatives_of_ordinary_size(scale):
+    student, teacher = embeddings()
+    student = scale * student
+    student[3] = student[0]
+    student.requires_grad_()
+    value = sum(rkd_terms(student, teacher)).sum()
+    (slope,) = torch.autograd.grad(value, student, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.square().sum(), student)
+    assert slope.abs().max() < 10
+    assert curvature.isfinite().all()
+
+
+def test_turning_moving_and_stretching_an_embedding_changes_nothing():
+    student, teacher = embeddings()
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+    moved = rkd_terms(7 * student @ turn + 2, teacher)
+    torch.testing.assert_close(moved, rkd_terms(student, teacher), rtol=1e-9, atol=1e-12)
+
+
+def test_a_single_row_has_no_relations():
+    for term in rkd_terms(torch.randn(1, 3), torch.randn(1, 5)):
+        assert term.tolist() == [0.0]
+
+
+def test_it_weighs_the_two_terms():
+    rows = answered(batch(9))
+    student = student_answer(rows)
+    told = context(rows, student)
+    distance, angle = rkd_terms(student.embedding, rows.teachers[0].embedding)
+    found = RKD(2.0, 3.0)(student, rows, told)
+    torch.testing.assert_close(found, 2 * distance + 3 * angle, rtol=1e-12, atol=0)
+    published = RKD()(student, rows, told)
+    torch.testing.assert_close(published, 25 * distance + 50 * angle, rtol=1e-12, atol=0)
