@@ -49,7 +49,8 @@ class MetaKD(Episodic):
             inside the adaptation, and otherwise cross-entropy at the best scale of the logits.
         hypergradient: `tangent`, `unrolled` or `neumann` (near a minimum of the lesson), for learners which
             do not adapt by a loss.
-        pilot_lr: step of the pilot by which those learners judge a strategy.
+        pilot_lr: step of the pilot by which those learners judge a strategy; one so long that it makes the
+            quiz worse (see strategy/pilot_gain) speaks for whoever shortens it, a wrong teacher for instance.
         pilot_steps: how many of these steps; more than one not by `tangent`.
         teacher_at_test: whether the teachers help the student adapt in evaluation too.
         strategy_on_seen_classes: allow a strategy to be learned on classes that a teacher was trained on.
@@ -76,7 +77,7 @@ class MetaKD(Episodic):
         norm: NormForm = "support",
         quiz: Loss | None = None,
         hypergradient: Way = "tangent",
-        pilot_lr: float = 0.01,
+        pilot_lr: float = 0.001,
         pilot_steps: int = 1,
         teacher_at_test: bool = False,
         strategy_on_seen_classes: bool = False,

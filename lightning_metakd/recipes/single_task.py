@@ -63,7 +63,7 @@ class SingleTask(Recipe):
         control: Control = "none",
         quiz: Loss | None = None,
         hypergradient: Way = "tangent",
-        pilot_lr: float = 0.01,
+        pilot_lr: float = 0.001,
         pilot_steps: int = 1,
     ) -> None:
         super().__init__(
