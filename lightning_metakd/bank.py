@@ -16,7 +16,7 @@ from torch.func import functional_call
 from tqdm import tqdm
 
 from lightning_metakd.data.augment import mix
-from lightning_metakd.data.datamodules import SourceData
+from lightning_metakd.data.source import Source
 from lightning_metakd.files import written_whole
 from lightning_metakd.functional import part
 from lightning_metakd.models.model import Model
@@ -35,16 +35,14 @@ class Bank:
     Args:
         model: the network, frozen and in evaluation mode.
         key: what identifies its weights, a hash.
-        data: whose images and views.
+        source: whose rows and views.
         folder: where the answers are kept between runs; None keeps them in memory alone.
     """
 
-    def __init__(
-        self, model: Model, key: str, data: SourceData, folder: Path | None = None
-    ) -> None:
-        self.model, self.data = model, data
-        self.images = data.images()
-        name = f"{data.source.name}-{len(self.images.y)}-{key[:16]}"
+    def __init__(self, model: Model, key: str, source: Source, folder: Path | None = None) -> None:
+        self.model, self.source = model, source
+        self.images = source.everything()
+        name = f"{source.name}-{len(self.images.y)}-{key[:16]}"
         self.folder = None if folder is None else folder / name
         self.stored: dict[int, Output] = {}  # view -> answers by row number
         self.known: dict[int, Tensor] = {}  # view -> whether a row is stored
@@ -91,7 +89,7 @@ class Bank:
     def live(self, rows: Int[Tensor, " n"], views: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
         """(embedding, logits) of the network itself; no logits where it has no head of its own."""
         device = next(self.model.parameters()).device
-        x = self.data.normalise(self.images.x[rows].to(device), rows.to(device), views.to(device))
+        x = self.source.inputs(self.images.x[rows].to(device), rows.to(device), views.to(device))
         answer = self.model(x)
         logits = answer.logits if len(self.model.head.state_dict()) else answer.logits[:, :0]
         return answer.embedding.cpu(), logits.cpu()

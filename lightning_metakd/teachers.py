@@ -20,7 +20,7 @@ from lightning_metakd.bank import Bank
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
 from lightning_metakd.data import cache
 from lightning_metakd.data.augment import augment
-from lightning_metakd.data.datamodules import SourceData
+from lightning_metakd.data.source import Source
 from lightning_metakd.heads import Head, PrototypeHead
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
@@ -82,10 +82,10 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
         self.sha256 = weights_hash(self.model)
 
-    def store(self, data: SourceData, rows: Int[Tensor, " n"], views: range) -> None:
+    def store(self, source: Source, rows: Int[Tensor, " n"], views: range) -> None:
         """Compute the answers for these images and views now, where the teacher keeps a bank."""
         if self.keeps_bank:
-            self.bank = self.bank or Bank(self.model, self.sha256, data, cache.folder() / "bank")
+            self.bank = self.bank or Bank(self.model, self.sha256, source, cache.folder() / "bank")
             for view in views:
                 self.bank.fill(rows, view)
 

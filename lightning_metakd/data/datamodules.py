@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from lightning_metakd.data import augment as views_of
 from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partition
 from lightning_metakd.data.episodes import EpisodeSet, Together
 from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
@@ -20,7 +19,7 @@ from lightning_metakd.types import Batch
 
 
 class SourceData(LightningDataModule):
-    """What every data module over a source has: its images, its classes, and how pixels reach a network."""
+    """What every data module over a source has: its images, its classes, and how rows reach a network."""
 
     def __init__(self, source: Source, num_workers: int) -> None:
         super().__init__()
@@ -37,21 +36,13 @@ class SourceData(LightningDataModule):
         """Examples by row number; `all` is every row of the source, and not a copy."""
         return self.source.load(split)
 
-    def normalise(
-        self,
-        x: Shaped[Tensor, "*n ch h w"],
-        index: Int[Tensor, "*n"],
-        view: Int[Tensor, "*n"],
-    ) -> Float[Tensor, "*n ch h w"]:
-        """The pixels that a network sees of these views of these images; view -1 is the image as it is."""
-        flat = views_of.augment(x.flatten(0, -4), index.flatten(), view.flatten())
-        return views_of.normalise(flat.view_as(x), *self.source.normalisation())
-
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         def finish(part: Any) -> Any:
             if not isinstance(part, Batch):
                 return part
-            return part._replace(x=self.normalise(part.x, part.index, part.view))
+            flat = part.x.flatten(0, part.index.dim() - 1)
+            x = self.source.inputs(flat, part.index.flatten(), part.view.flatten())
+            return part._replace(x=x.unflatten(0, part.index.shape))
 
         return tree_map(finish, batch, is_leaf=lambda part: isinstance(part, Batch))
 

@@ -16,8 +16,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
+
+from lightning_metakd.data.augment import augment, normalise
 
 Groups = Sequence[str] | Sequence[list[str]]
 FEW_SHOT_SPLITS = ("train", "val", "test", "teacher", "strategy")
@@ -27,13 +29,13 @@ class Labelled(NamedTuple):
     """Examples with their classes.
 
     Attributes:
-        x: images, uint8.
+        x: images, uint8, or whatever else `Source.inputs` makes a network's input of.
         y: dataset class of each row, global over splits.
         index: number of each row, over all splits of the source.
         class_names: names of all dataset classes, by id.
     """
 
-    x: UInt8[Tensor, "n ch h w"]
+    x: Shaped[Tensor, "n ..."]
     y: Int[Tensor, " n"]
     index: Int[Tensor, " n"]  # type: ignore[assignment]  # hides tuple.index
     class_names: tuple[str, ...]
@@ -79,6 +81,19 @@ class Source(ABC):
             return everything
         rows = self.rows(split)
         return everything._replace(x=everything.x[rows], y=everything.y[rows], index=rows)
+
+    def inputs(
+        self, x: Shaped[Tensor, "n ..."], index: Int[Tensor, " n"], view: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n ..."]:
+        """What a network reads of these views of these rows; view -1 is a row as it is.
+
+        Images are augmented and then normalised, on the device they are on.
+
+        Args:
+            x: the rows, as they lie in `everything`.
+            index: their numbers.
+        """
+        return normalise(augment(x, index, view), *self.normalisation())
 
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """(mean, standard deviation) of each channel over the rows of `train`, in units of [0, 1]."""

@@ -20,7 +20,7 @@ def store_answers(teachers: Pool, data: Any, trainer: Trainer) -> None:
     with first_process_first(trainer):
         for teacher in teachers:
             for split, views in needed:
-                teacher.store(data, data.source.rows(split), views)
+                teacher.store(data.source, data.source.rows(split), views)
 
 
 def images_needed(teachers: Pool, data: Any, stage: str | None) -> list[tuple[str, range]]:

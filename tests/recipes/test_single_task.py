@@ -130,7 +130,7 @@ def test_a_test_counts_rows_once_and_in_double():
     trainer().test(recipe, datamodule=data, verbose=False)
     index = data.parts["val"]
     views = torch.full_like(index, -1)
-    x = data.normalise(data.images().x[index], index, views)
+    x = data.source.inputs(data.images().x[index], index, views)
     logits, y = recipe.student.eval()(x).logits, data.images().y[index]
     accuracy = (logits.argmax(1) == y).double().mean().item()
     assert recipe.record["accuracy"] == pytest.approx(accuracy, rel=1e-6)
