@@ -1,11 +1,20 @@
 """Files that are whole or not there."""
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -30,6 +39,31 @@ def written_whole(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Of several processes that are about to make a file, one does; the others wait and look again.
+
+    Where files cannot be locked, each makes it, and the last one stays. The lock is a hidden file beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("a") as file:
+        lock(file, path)
+        yield  # closing the file, or the end of the process, lets the next one in
+
+
+def lock(file: IO[str], path: Path) -> None:
+    """Wait until no other process holds the file, where the system has locks."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.warning("Another process is making %s; waiting for it.", path)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:  # a network file system without locks
+        log.warning("%s cannot be locked; two processes may both make it.", path)
 
 
 def file_sha256(path: Path) -> str | None:

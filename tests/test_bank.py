@@ -1,9 +1,14 @@
+import re
+import time
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lightning_metakd.bank import Bank, Recall, by_number
 from lightning_metakd.teachers import Teacher, weights_hash
 from lightning_metakd.types import Batch
+from tests.processes import run_on
 from tests.tiny import Blobs, SmoothConv4
 
 VIEWS = range(-1, 2)
@@ -72,7 +77,7 @@ def test_what_was_stored_is_read_again_and_not_computed(net, source, tmp_path):
     again = Bank(silent, weights_hash(net), source, tmp_path)
     again.fill(source.everything().index, 1)
     live = net(rows(source, 1).x).embedding
-    assert (again.stored[1].embedding - live).norm() < 1e-5 * live.norm()
+    assert (again.tables[1].embedding - live).norm() < 1e-5 * live.norm()
 
 
 def test_missing_rows_are_added_to_those_on_disk(net, source, tmp_path):
@@ -85,17 +90,78 @@ def test_missing_rows_are_added_to_those_on_disk(net, source, tmp_path):
     assert (second(rows(source, 0)).embedding - live).norm() < 1e-5 * live.norm()
 
 
-def test_another_network_has_another_folder(net, source, tmp_path):
-    other = SmoothConv4(4).eval()
-    folders = {Bank(n, weights_hash(n), source, tmp_path).folder for n in (net, other)}
-    assert len(folders) == 2
+def test_another_network_or_other_images_have_another_folder(net, source, tmp_path):
+    told = [(net, source), (SmoothConv4(4).eval(), source), (net, Blobs(11)), (net, Brighter())]
+    folders = {Bank(n, weights_hash(n), s, tmp_path).folder for n, s in told}
+    assert len(folders) == 4
+    assert Bank(net, weights_hash(net), Blobs(), tmp_path).folder in folders
+
+
+class Brighter(Blobs):
+    """The same images, read otherwise."""
+
+    name = "Blobs"
+
+    def inputs(self, x, index, view):
+        return super().inputs(x, index, view) + 1
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:200], lambda b: b"", lambda b: b[:-1]])
+def test_a_damaged_file_is_told_and_made_again(net, source, tmp_path, damage, caplog):
+    path = bank(net, source, tmp_path).folder / "view0.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    bank(net, source, tmp_path)
+    assert path.read_bytes() == whole
+    assert re.search(r"view0\.safetensors is damaged .* and is made again", caplog.text)
+
+
+def test_a_network_that_fails_leaves_what_was_there(net, source, tmp_path):
+    stored = bank(net, source, tmp_path, [])
+    stored.fill(torch.arange(10), 0)
+    before = (stored.folder / "view0.safetensors").read_bytes()
+    again = Bank(Counted(4), "key", source, tmp_path)
+    again.model.asked, again.folder = -1, stored.folder
+    with pytest.raises(ZeroDivisionError):
+        again.fill(source.everything().index, 0)
+    found = [path.name for path in stored.folder.iterdir() if "lock" not in path.name]
+    assert found == ["view0.safetensors"]
+    assert (stored.folder / found[0]).read_bytes() == before
+
+
+class Counted(SmoothConv4):
+    """Slow, and it counts the rows that it is asked about; below zero it fails."""
+
+    asked = 0
+
+    def body(self, x) -> tuple:
+        if self.asked < 0:
+            raise ZeroDivisionError
+        self.asked += len(x)
+        time.sleep(0.3)
+        return super().body(x)
+
+
+def rows_asked(rank, world, folder):
+    """In a process of its own: how many rows it asked the network about, and what it then has."""
+    torch.manual_seed(0)
+    net, source = Counted(4).eval(), Blobs()
+    torch.distributed.barrier()
+    made = bank(net, source, folder, range(2))
+    return net.asked, float(made.tables[1].embedding.double().sum())
+
+
+@pytest.mark.ddp
+def test_of_two_processes_at_once_one_asks_the_network(tmp_path):
+    (one, found), (other, same) = run_on(2, tmp_path, rows_asked, tmp_path)
+    assert one + other == 2 * 240
+    assert found == same
 
 
 def test_a_tampered_file_is_noticed(net, source, tmp_path):
-    path = bank(net, source, tmp_path).folder / "view0.pt"
-    kept = torch.load(path)
-    kept["embedding"] += 0.1
-    torch.save(kept, path)
+    path = bank(net, source, tmp_path).folder / "view0.safetensors"
+    kept = load_file(path)
+    save_file({**kept, "embedding": kept["embedding"] + 0.1}, path)
     told = r"the stored answers in .* are not those of this teacher .*; delete that folder"
     with pytest.raises(RuntimeError, match=told):
         bank(net, source, tmp_path)(rows(source, 0))

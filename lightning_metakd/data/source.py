@@ -10,6 +10,7 @@ into it. A row has the same number whatever split it is reached through, which i
 be stored once and looked up by number.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -23,6 +24,8 @@ from lightning_metakd.data.augment import augment, normalise
 
 Groups = Sequence[str] | Sequence[list[str]]
 FEW_SHOT_SPLITS = ("train", "val", "test", "teacher", "strategy")
+SAMPLED = 64
+"""Rows that stand for the content of a source."""
 
 
 class Labelled(NamedTuple):
@@ -50,6 +53,18 @@ class Source(ABC):
     def name(self) -> str:
         """What the source is called in messages, manifests and results."""
         return type(self).__name__
+
+    @cached_property
+    def identity(self) -> str:
+        """Name, number of rows, and a hash of the labels and of what a network reads of a few rows.
+
+        With the few rows come how all are normalised and how views are drawn.
+        """
+        x, y, index, _ = self.everything()
+        few = index[:: -(-len(index) // SAMPLED)]
+        read = self.inputs(x[few], few, torch.zeros_like(few))
+        digest = hashlib.sha256(y.numpy().tobytes() + read.contiguous().numpy().tobytes())
+        return f"{self.name}-{len(y)}-{digest.hexdigest()[:12]}"
 
     @abstractmethod
     def everything(self) -> Labelled:
