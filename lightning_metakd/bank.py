@@ -13,16 +13,14 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.func import functional_call
 from tqdm import tqdm
 
 from lightning_metakd.data.augment import mix
 from lightning_metakd.data.source import Source
-from lightning_metakd.files import one_at_a_time
-from lightning_metakd.functional import part
+from lightning_metakd.files import make_once
 from lightning_metakd.mapped import Shapes, filled, mapped
 from lightning_metakd.models.model import Model
-from lightning_metakd.types import Batch, Output, Params
+from lightning_metakd.types import Batch, Output
 
 CHUNK = 500
 CHECKED = 100
@@ -74,18 +72,19 @@ class Bank:
             self.tables[view] = self.extend(Table(**empty), rows, view)
             return
         path = self.folder / f"view{view}.safetensors"
-        with one_at_a_time(path):
-            self.read(path, view)
-            if not self.has(rows, view):
-                with filled(path, self.shapes(torch.float32)) as empty:
-                    self.extend(Table(**empty), rows, view)
-                self.read(path, view)
 
-    def read(self, path: Path, view: int) -> None:
-        """Take over what lies on disk."""
-        found = mapped(path, self.shapes(torch.float32))
-        if found is not None:
-            self.tables[view] = Table(**found)
+        def there() -> bool:
+            found = mapped(path, self.shapes(torch.float32))
+            if found is not None:
+                self.tables[view] = Table(**found)
+            return self.has(rows, view)
+
+        def make() -> None:
+            with filled(path, self.shapes(torch.float32)) as empty:
+                self.extend(Table(**empty), rows, view)
+            there()
+
+        make_once(path, there, make)
 
     def shapes(self, dtype: torch.dtype) -> Shapes:
         """Types and shapes of a table."""
@@ -182,36 +181,3 @@ class Bank:
                 f"the stored answers in {self.folder} are not those of this teacher (relative distance "
                 f"{distance:.1e} over {len(index)} images); delete that folder to have them made again."
             )
-
-
-class Recall:
-    """A network that does not change between episodes, as a `Forward` over image numbers.
-
-    In place of pixels it is given the numbers of images as they are (view -1), and looks up their
-    embeddings; a head may adapt.
-    """
-
-    def __init__(self, bank: Bank) -> None:
-        self.bank = bank
-
-    def __call__(self, params: Params, x: Int[Tensor, " n"]) -> Output:
-        index = x.cpu()
-        embedding = self.bank.look_up(index, torch.full_like(index, -1)).embedding.to(x.device)
-        return Output(self.classify(params, embedding), embedding)
-
-    def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
-        """The answer; no norm of such a network depends on the batch."""
-        return self(params, x), {}
-
-    def statistics(self, params: Params, x: Tensor) -> Params:
-        """None."""
-        return {}
-
-    def classify(self, params: Params, embedding: Tensor) -> Tensor:
-        """The logits of the network's own head."""
-        return functional_call(self.bank.model.head, part(params, "head"), (embedding,))
-
-
-def by_number(batch: Batch) -> Batch:
-    """The batch as `Recall` reads it."""
-    return batch._replace(x=batch.index)

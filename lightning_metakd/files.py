@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -41,16 +41,18 @@ def written_whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-@contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Of several processes that are about to make a file, one does; the others wait and look again.
+def make_once(path: Path, there: Callable[[], bool], make: Callable[[], None]) -> None:
+    """Make a file unless it is there; of several processes one does, the others wait and look again.
 
     Where files cannot be locked, each makes it, and the last one stays. The lock is a hidden file beside it.
     """
+    if there():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("a") as file:
         lock(file, path)
-        yield  # closing the file, or the end of the process, lets the next one in
+        if not there():
+            make()  # closing the file, or the end of the process, lets the next one in
 
 
 def lock(file: IO[str], path: Path) -> None:

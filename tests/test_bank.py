@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightning_metakd.bank import Bank, Recall, by_number
+from lightning_metakd.bank import Bank
 from lightning_metakd.teachers import Teacher, weights_hash
 from lightning_metakd.types import Batch
 from tests.processes import run_on
@@ -193,23 +193,12 @@ def test_a_teacher_with_a_bank_answers_as_one_without(source, tmp_path, monkeypa
     shown = shown._replace(y=torch.arange(2).repeat(2))
     classes = torch.tensor([3, 8])
     live = helper.answer(shown, asked, classes)
-    helper.store(source, source.everything().index, VIEWS)
+    helper.meet(source)
+    helper.store(source.everything().index, VIEWS)
     assert helper.bank is not None
     stored = helper.answer(shown, asked, classes)
     for one, other in zip(live, stored, strict=True):
         torch.testing.assert_close(one.logits, other.logits, rtol=1e-5, atol=1e-5)
-
-
-def test_a_recalled_network_is_asked_by_number(net, source):
-    stored = Bank(net, "", source)
-    stored.fill(source.everything().index, view=-1)
-    shown = rows(source, -1, torch.arange(5, 20))
-    recall, live = Recall(stored), net(shown.x)
-    answer, statistics = recall.observe({}, by_number(shown).x)
-    assert (answer.embedding - live.embedding).norm() < 1e-5 * live.embedding.norm()
-    torch.testing.assert_close(recall.classify({}, answer.embedding), live.logits)
-    assert not statistics
-    assert not recall.statistics({}, by_number(shown).x)
 
 
 def test_a_bank_in_memory_writes_nothing(net, source, tmp_path, monkeypatch):

@@ -54,6 +54,11 @@ class Source(ABC):
         """What the source is called in messages, manifests and results."""
         return type(self).__name__
 
+    @property
+    def pictures(self) -> "Source":
+        """The source of the images behind these rows: itself, where the rows are the images."""
+        return self
+
     @cached_property
     def identity(self) -> str:
         """Name, number of rows, and a hash of the labels and of what a network reads of a few rows.

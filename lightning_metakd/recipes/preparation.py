@@ -16,11 +16,13 @@ CALIBRATION_EPISODES = 50
 
 def store_answers(teachers: Pool, data: Any, trainer: Trainer) -> None:
     """Fill the banks of those teachers that keep one."""
+    for teacher in teachers:
+        teacher.meet(data.source)
     needed = images_needed(teachers, data, trainer.state.fn)
     with first_process_first(trainer):
         for teacher in teachers:
             for split, views in needed:
-                teacher.store(data.source, data.source.rows(split), views)
+                teacher.store(data.source.rows(split), views)
 
 
 def images_needed(teachers: Pool, data: Any, stage: str | None) -> list[tuple[str, range]]:
