@@ -17,6 +17,9 @@ from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
 from lightning_metakd.data.source import Labelled, Source
 from lightning_metakd.types import Batch
 
+AS_IT_IS = range(-1, 0)
+"""The one view that is the image itself."""
+
 
 class SourceData(LightningDataModule):
     """What every data module over a source has: its images, its classes, and how rows reach a network."""
@@ -35,6 +38,12 @@ class SourceData(LightningDataModule):
     def images(self, split: str = "all") -> Labelled:
         """Examples by row number; `all` is every row of the source, and not a copy."""
         return self.source.load(split)
+
+    def shown(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
+        """Rows, and their views, about which teachers are asked in a stage of the Trainer."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say what a bank must store; write its `shown`."
+        )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         def finish(part: Any) -> Any:
@@ -99,6 +108,17 @@ class EpisodicData(SourceData):
     def classes(self, split: str) -> Int[Tensor, " c"]:
         """Dataset classes of a split, ascending."""
         return self.classes_of(split)
+
+    def shown(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
+        """Images of evaluation as they are, those of training in each view."""
+        shown = [("val", AS_IT_IS)]
+        if stage in ("test", "predict"):
+            shown.append(("test", AS_IT_IS))
+        if stage == "fit":
+            views = range(self.views) if self.views else AS_IT_IS
+            splits = {self.train_split, self.strategy_split or self.train_split}
+            shown += [(split, views) for split in sorted(splits)]
+        return [(self.source.rows(split), views) for split, views in shown]
 
     def training_episodes(self, split: str, n_way: int, n_query: int) -> EpisodeSet:
         """Augmented episodes under the training seed."""
@@ -222,6 +242,11 @@ class SupervisedData(SourceData):
         )  # a collective: every rank
         if stage == "fit" and folder and place(self.trainer)[0] == 0:
             write_manifest(self.manifest(), folder)
+
+    def shown(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
+        """The rows to train on in each view; nobody is taught on others."""
+        views = range(self.views) if self.views else AS_IT_IS
+        return [(self.parts["train"], views)] if stage == "fit" else []
 
     def manifest(self) -> dict[str, Any]:
         """Which classes and which rows this data trains on, to be kept beside what was trained."""
