@@ -12,7 +12,7 @@ how they teach is itself learned. The house, in the order in which data flows:
     recipes    one training procedure each: SingleTask, MetaKD
     callbacks  accuracy, cost, strategy, replica consistency
     report     tables from results
-    cli        metakd fit | validate | test | predict | report
+    cli        metakd fit | validate | test | predict | bank | report
 """
 
 __version__ = "0.1.0"

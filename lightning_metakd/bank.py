@@ -8,19 +8,19 @@ teacher, and a difference is an error.
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.func import functional_call
 from tqdm import tqdm
 
 from lightning_metakd.data.augment import mix
-from lightning_metakd.data.datamodules import SourceData
-from lightning_metakd.files import written_whole
-from lightning_metakd.functional import part
+from lightning_metakd.data.source import Source
+from lightning_metakd.files import make_once
+from lightning_metakd.mapped import Shapes, filled, mapped
 from lightning_metakd.models.model import Model
-from lightning_metakd.types import Batch, Output, Params
+from lightning_metakd.types import Batch, Output
 
 CHUNK = 500
 CHECKED = 100
@@ -29,72 +29,108 @@ TOLERANCE = 1e-3
 """Largest relative distance of a stored embedding; batches of another size round differently (1e-6)."""
 
 
+class Table(NamedTuple):
+    """What is stored of one view.
+
+    Attributes:
+        embedding: by row number.
+        logits: of the network's own head, without columns where it has none.
+        known: whether a row is stored.
+    """
+
+    embedding: Float[Tensor, "n d"]
+    logits: Float[Tensor, "n c"]
+    known: Bool[Tensor, " n"]
+
+
 class Bank:
-    """Stored answers of one frozen network for the images of one source.
+    """Stored answers of one frozen network for the rows of one source.
 
     Args:
         model: the network, frozen and in evaluation mode.
         key: what identifies its weights, a hash.
-        data: whose images and views.
-        folder: where the answers are kept between runs; None keeps them in memory alone.
+        source: whose rows and views.
+        folder: where the answers are kept between runs, a file for each view; None keeps them in memory.
     """
 
-    def __init__(
-        self, model: Model, key: str, data: SourceData, folder: Path | None = None
-    ) -> None:
-        self.model, self.data = model, data
-        self.images = data.images()
-        name = f"{data.source.name}-{len(self.images.y)}-{key[:16]}"
-        self.folder = None if folder is None else folder / name
-        self.stored: dict[int, Output] = {}  # view -> answers by row number
-        self.known: dict[int, Tensor] = {}  # view -> whether a row is stored
+    def __init__(self, model: Model, key: str, source: Source, folder: Path | None = None) -> None:
+        self.model, self.key, self.source = model, key, source
+        self.examples = source.everything()
+        self.folder = None if folder is None else folder / f"{source.identity}-{key[:16]}"
+        self.tables: dict[int, Table] = {}
 
     def fill(self, rows: Int[Tensor, " n"], view: int) -> None:
-        """Compute what is missing of these rows in this view, or read it from disk."""
-        path = None if self.folder is None else self.folder / f"view{view}.pt"
-        if path is not None and view not in self.stored and path.is_file():
-            kept = torch.load(path, weights_only=True, mmap=True)
-            self.known[view] = kept["known"]
-            self.stored[view] = Output(kept["logits"], kept["embedding"])
-        known = self.known.get(view, torch.zeros(len(self.images.y), dtype=torch.bool))
-        missing = rows[~known[rows]]
-        if not len(missing):
+        """Have these rows in this view: from memory, from disk, or from the network.
+
+        Of several processes one asks the network, and the others wait and read.
+        """
+        if self.has(rows, view):
             return
-        self.stored[view] = self.joined(view, missing, self.ask(missing, view))
-        self.known[view] = known.index_fill(0, missing, True)
-        if path is not None:
-            logits, embedding, *_ = self.stored[view]
-            kept = {"known": self.known[view], "logits": logits, "embedding": embedding}
-            with written_whole(path) as part:
-                torch.save(kept, part)
+        if self.folder is None:
+            shapes = self.shapes(self.weight.dtype)
+            empty = {name: torch.zeros(shape, dtype=kind) for name, (kind, shape) in shapes.items()}
+            self.tables[view] = self.extend(Table(**empty), rows, view)
+            return
+        path = self.folder / f"view{view}.safetensors"
+
+        def there() -> bool:
+            found = mapped(path, self.shapes(torch.float32))
+            if found is not None:
+                self.tables[view] = Table(**found)
+            return self.has(rows, view)
+
+        def make() -> None:
+            with filled(path, self.shapes(torch.float32)) as empty:
+                self.extend(Table(**empty), rows, view)
+            there()
+
+        make_once(path, there, make)
+
+    def shapes(self, dtype: torch.dtype) -> Shapes:
+        """Types and shapes of a table."""
+        n, width, classes = len(self.examples.y), self.model.embedding_width, 0
+        if self.has_head:
+            classes = self.model.head(self.weight.new_zeros(1, width)).shape[1]
+        return {
+            "embedding": (dtype, (n, width)),
+            "logits": (dtype, (n, classes)),
+            "known": (torch.bool, (n,)),
+        }
+
+    @property
+    def weight(self) -> Tensor:
+        """One of the network's, which says where and in which precision it computes."""
+        return next(self.model.parameters())
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the network has logits of its own."""
+        return len(self.model.head.state_dict()) > 0
 
     @torch.no_grad()
-    def ask(self, rows: Int[Tensor, " n"], view: int) -> Output:
-        """The network's answers for some rows in one view, in pieces, under a progress bar."""
+    def extend(self, table: Table, rows: Int[Tensor, " n"], view: int) -> Table:
+        """Fill an empty table with what is stored and these rows, in pieces, under a progress bar."""
+        if (old := self.tables.get(view)) is not None:
+            rows = rows[~old.known[rows]]
+            for new, kept in zip(table, old, strict=True):
+                new.copy_(kept)
         pieces = rows.split(CHUNK)
         shown = tqdm(pieces, f"Embedding view {view}", disable=not sys.stderr.isatty(), leave=False)
-        answers = [self.live(piece, torch.full_like(piece, view)) for piece in shown]
-        embedding, logits = (torch.cat(parts) for parts in zip(*answers, strict=True))
-        return Output(logits, embedding)
+        for piece in shown:
+            answer = self.live(piece, torch.full_like(piece, view))
+            table.embedding[piece] = answer.embedding.to(table.embedding)
+            table.logits[piece] = answer.logits.to(table.logits)
+            table.known[piece] = True
+        return table
 
-    def joined(self, view: int, rows: Int[Tensor, " n"], answers: Output) -> Output:
-        """What is stored of a view, with the answers for further rows."""
-        whole = self.stored.get(view)
-        if whole is None:
-            n = len(self.images.y)
-            wide = [a.new_zeros(n, a.shape[1]) for a in (answers.logits, answers.embedding)]
-        else:
-            wide = [whole.logits.clone(), whole.embedding.clone()]
-        wide[0][rows], wide[1][rows] = answers.logits, answers.embedding
-        return Output(wide[0], wide[1])
-
-    def live(self, rows: Int[Tensor, " n"], views: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
-        """(embedding, logits) of the network itself; no logits where it has no head of its own."""
-        device = next(self.model.parameters()).device
-        x = self.data.normalise(self.images.x[rows].to(device), rows.to(device), views.to(device))
-        answer = self.model(x)
-        logits = answer.logits if len(self.model.head.state_dict()) else answer.logits[:, :0]
-        return answer.embedding.cpu(), logits.cpu()
+    def live(self, rows: Int[Tensor, " n"], views: Int[Tensor, " n"]) -> Output:
+        """What the network itself says, in full precision; no logits where it has no head of its own."""
+        device = self.weight.device
+        x = self.examples.x[rows.cpu()].to(device)
+        x = self.source.inputs(x, rows.to(device), views.to(device))
+        with torch.autocast(device.type, enabled=False):
+            answer = self.model(x.to(self.weight.dtype))
+        return answer if self.has_head else answer._replace(logits=answer.logits[:, :0])
 
     def __call__(self, batch: Batch) -> Output:
         """The stored answers for a batch.
@@ -119,60 +155,29 @@ class Bank:
                 "of views that the bank keeps, or teacher.bank to false."
             )
         if len(views) == 1:
-            whole = self.stored[views[0]]
-            return Output(whole.logits[index], whole.embedding[index])
-        first = self.stored[views[0]]
-        found = [a.new_empty(len(index), a.shape[1]) for a in (first.logits, first.embedding)]
+            table = self.tables[views[0]]
+            return Output(table.logits[index], table.embedding[index])
+        like = self.tables[views[0]]
+        logits, embedding = (
+            a.new_empty(len(index), a.shape[1]) for a in (like.logits, like.embedding)
+        )
         for v in views:
-            of_view, whole = view == v, self.stored[v]
-            found[0][of_view] = whole.logits[index[of_view]]
-            found[1][of_view] = whole.embedding[index[of_view]]
-        return Output(found[0], found[1])
+            of_view, table = view == v, self.tables[v]
+            logits[of_view] = table.logits[index[of_view]]
+            embedding[of_view] = table.embedding[index[of_view]]
+        return Output(logits, embedding)
 
     def has(self, rows: Tensor, view: int) -> bool:
         """Whether these rows are stored in this view."""
-        return view in self.known and bool(self.known[view][rows].all())
+        return view in self.tables and bool(self.tables[view].known[rows].all())
 
     def compare(self, index: Tensor, view: Tensor, embedding: Tensor) -> None:
         """Ask the live network again."""
         with torch.no_grad():
-            live, _ = self.live(index, view)
+            live = self.live(index, view).embedding.to(embedding)
         distance = (live - embedding).norm() / live.norm().clamp(min=1e-12)
         if distance > TOLERANCE:
             raise RuntimeError(
                 f"the stored answers in {self.folder} are not those of this teacher (relative distance "
                 f"{distance:.1e} over {len(index)} images); delete that folder to have them made again."
             )
-
-
-class Recall:
-    """A network that does not change between episodes, as a `Forward` over image numbers.
-
-    In place of pixels it is given the numbers of images as they are (view -1), and looks up their
-    embeddings; a head may adapt.
-    """
-
-    def __init__(self, bank: Bank) -> None:
-        self.bank = bank
-
-    def __call__(self, params: Params, x: Int[Tensor, " n"]) -> Output:
-        index = x.cpu()
-        embedding = self.bank.look_up(index, torch.full_like(index, -1)).embedding.to(x.device)
-        return Output(self.classify(params, embedding), embedding)
-
-    def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
-        """The answer; no norm of such a network depends on the batch."""
-        return self(params, x), {}
-
-    def statistics(self, params: Params, x: Tensor) -> Params:
-        """None."""
-        return {}
-
-    def classify(self, params: Params, embedding: Tensor) -> Tensor:
-        """The logits of the network's own head."""
-        return functional_call(self.bank.model.head, part(params, "head"), (embedding,))
-
-
-def by_number(batch: Batch) -> Batch:
-    """The batch as `Recall` reads it."""
-    return batch._replace(x=batch.index)

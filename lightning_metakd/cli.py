@@ -1,4 +1,4 @@
-"""The command `metakd`: fit, validate, test and predict through Lightning, report without it.
+"""The command `metakd`: fit, validate, test and predict through Lightning, bank and report without it.
 
 Configurations name classes of the package by their short names and of anybody by their full path: they are
 code, and run what they name. Checkpoints are not: nothing is built from what a file of weights says, so the
@@ -20,6 +20,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_metakd
+from lightning_metakd.ahead import make_banks
 from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.callbacks.cost_report import CostReport
 from lightning_metakd.callbacks.predictions import Predictions
@@ -137,14 +138,25 @@ def main(args: list[str] | None = None) -> LightningCLI | None:
     if words[:1] == ["--version"]:
         print(lightning_metakd.__version__)
         return None
+    if words[:1] == ["bank"]:
+        if args is None:
+            del sys.argv[1]  # the parser reads the words of the process
+        bank(None if args is None else words[1:])
+        return None
     if words and words[0] in COMMANDS:
         auto_cli(COMMANDS, args=words, as_positional=False)
         return None
     if words and not words[0].startswith("-") and words[0] not in MetaKDCLI.subcommands():
-        known = ", ".join([*MetaKDCLI.subcommands(), *COMMANDS])
+        known = ", ".join([*MetaKDCLI.subcommands(), "bank", *COMMANDS])
         print(f"metakd: {words[0]!r} is no command; choose one of {known}.", file=sys.stderr)
         sys.exit(2)
     return build(None if args is None else words)
+
+
+def bank(args: list[str] | None) -> None:
+    """Build an experiment as fit does, and store what its teachers would be asked."""
+    built = build(args, run=False)
+    make_banks(built.model.teachers, built.datamodule, built.trainer.strategy.root_device)
 
 
 def usage(command: str) -> dict[str, str]:
@@ -175,7 +187,9 @@ def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
     """
     import_everything()
     whole_numbers_first()
-    commands = {name: usage(name) for name in MetaKDCLI.subcommands()} if run else {}
+    commands: dict[str, Any] = (
+        {name: usage(name) for name in MetaKDCLI.subcommands()} if run else usage("bank")
+    )
     return MetaKDCLI(
         Recipe,
         SourceData,
@@ -201,7 +215,7 @@ def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
         },
         parser_kwargs={
             "prog": "metakd",
-            "description": f"Commands without a Trainer: {', '.join(COMMANDS)}.",
+            "description": f"Commands without a Trainer: bank, {', '.join(COMMANDS)}.",
             **commands,
         },
         parser_class=Parser,

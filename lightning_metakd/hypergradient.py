@@ -146,7 +146,9 @@ def checked_pilot(way: Way, lr: float, steps: int) -> None:
         ValueError: if the rate or the number of steps is out of range, or the way cannot take them.
     """
     if lr <= 0:
-        raise ValueError(f"pilot_lr={lr} must be positive, and so small that a step lowers the quiz.")
+        raise ValueError(
+            f"pilot_lr={lr} must be positive, and so small that a step lowers the quiz."
+        )
     if steps < 1 or (way == "tangent" and steps > 1):
         raise ValueError(
             f"pilot_steps={steps} with hypergradient={way!r}: tangent looks one step ahead, unrolled and "

@@ -21,7 +21,7 @@ from lightning_metakd.bank import Bank
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
 from lightning_metakd.data import cache
 from lightning_metakd.data.augment import augment
-from lightning_metakd.data.datamodules import SourceData
+from lightning_metakd.data.source import Source
 from lightning_metakd.heads import Head, PrototypeHead
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
@@ -86,10 +86,25 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
         self.sha256 = weights_hash(self.model)
 
-    def store(self, data: SourceData, rows: Int[Tensor, " n"], views: range) -> None:
+    def meet(self, source: Source) -> None:
+        """Learn whose rows it will be asked about; its bank is of their pictures, whatever a student reads.
+
+        Raises:
+            ValueError: if it would be asked live about something else than pictures.
+        """
+        pictures = source.pictures
+        if not self.keeps_bank and source is not pictures:
+            raise ValueError(
+                f"bank=false asks the teacher {type(self.model).__name__} live, and {source.name} has "
+                "vectors for it; set the teacher's bank to true: it is then asked about the pictures."
+            )
+        known = None if self.bank is None else (self.bank.key, self.bank.source)
+        if self.keeps_bank and known != (self.sha256, pictures):
+            self.bank = Bank(self.model, self.sha256, pictures, cache.folder() / "bank")
+
+    def store(self, rows: Int[Tensor, " n"], views: range) -> None:
         """Compute the answers for these images and views now, where the teacher keeps a bank."""
-        if self.keeps_bank:
-            self.bank = self.bank or Bank(self.model, self.sha256, data, cache.folder() / "bank")
+        if self.bank is not None:
             for view in views:
                 self.bank.fill(rows, view)
 
@@ -119,6 +134,12 @@ class Teacher(nn.Module):
         """What the network itself says, live or from the bank."""
         return self.model(batch.x) if self.bank is None else self.bank(batch)
 
+    def other_view(self, batch: Batch) -> Output:
+        """What the network says, live, of another view of the same images."""
+        if self.bank is None:
+            return self.model(another_view(batch))
+        return self.bank.live(batch.index, batch.view + 1)
+
     @torch.no_grad()
     def answer(
         self, support: Batch, query: Batch, classes: Int[Tensor, " c"]
@@ -132,7 +153,7 @@ class Teacher(nn.Module):
         """As `answer`, by a network that may be differentiated."""
         seen, asked = embed(support), embed(query)
         one_shot = len(support.y) == len(classes)
-        other = self.model(another_view(support)) if one_shot else seen
+        other = self.other_view(support) if one_shot else seen
         held_out = self.head.held_out(seen, support.y, classes, other)
         classifier = self.head.fit(seen, support.y, classes)
         scale = self.head.scale

@@ -1,18 +1,22 @@
+import re
+import time
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from lightning_metakd.bank import Bank, Recall, by_number
-from lightning_metakd.data.datamodules import SourceData
+from lightning_metakd.bank import Bank
 from lightning_metakd.teachers import Teacher, weights_hash
 from lightning_metakd.types import Batch
+from tests.processes import run_on
 from tests.tiny import Blobs, SmoothConv4
 
 VIEWS = range(-1, 2)
 
 
 @pytest.fixture
-def data():
-    return SourceData(Blobs(), 0)
+def source():
+    return Blobs()
 
 
 @pytest.fixture
@@ -20,25 +24,25 @@ def net():
     return SmoothConv4(4).eval().requires_grad_(False)
 
 
-def rows(data, view, index=None):
+def rows(source, view, index=None):
     """All images in one view, as a student sees them."""
-    images = data.images()
+    images = source.everything()
     index = images.index if index is None else index
     views = torch.full_like(index, view)
-    x = data.normalise(images.x[index], index, views)
+    x = source.inputs(images.x[index], index, views)
     return Batch(x, images.y[index], index, views)
 
 
-def bank(net, data, folder, views=VIEWS):
-    made = Bank(net, weights_hash(net), data, folder)
+def bank(net, source, folder, views=VIEWS):
+    made = Bank(net, weights_hash(net), source, folder)
     for view in views:
-        made.fill(data.images().index, view)
+        made.fill(source.everything().index, view)
     return made
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_stored_answers_are_the_live_ones(net, data, tmp_path, view):
-    stored, shown = bank(net, data, tmp_path), rows(data, view)
+def test_stored_answers_are_the_live_ones(net, source, tmp_path, view):
+    stored, shown = bank(net, source, tmp_path), rows(source, view)
     order = torch.randperm(len(shown.y))
     shown = Batch(*(t[order] for t in shown[:4]))
     live, kept = net(shown.x), stored(shown)
@@ -46,23 +50,23 @@ def test_stored_answers_are_the_live_ones(net, data, tmp_path, view):
         assert (kept[field] - live[field]).norm() < 1e-5 * live[field].norm()
 
 
-def test_rows_of_several_views_may_be_asked_at_once(net, data, tmp_path):
-    stored = bank(net, data, tmp_path)
-    several = [rows(data, view, torch.arange(7)) for view in VIEWS]
+def test_rows_of_several_views_may_be_asked_at_once(net, source, tmp_path):
+    stored = bank(net, source, tmp_path)
+    several = [rows(source, view, torch.arange(7)) for view in VIEWS]
     mixed = Batch(*(torch.cat(parts) for parts in zip(*(b[:4] for b in several), strict=True)))
     live = net(mixed.x)
     assert (stored(mixed).embedding - live.embedding).norm() < 1e-5 * live.embedding.norm()
 
 
-def test_a_network_without_a_head_has_no_logits_to_store(data, tmp_path):
+def test_a_network_without_a_head_has_no_logits_to_store(source, tmp_path):
     headless = SmoothConv4(0).eval().requires_grad_(False)
-    found = bank(headless, data, tmp_path, [-1])(rows(data, -1))
+    found = bank(headless, source, tmp_path, [-1])(rows(source, -1))
     assert found.logits.shape == (240, 0)
     assert found.embedding.shape == (240, 3)
 
 
-def test_what_was_stored_is_read_again_and_not_computed(net, data, tmp_path):
-    bank(net, data, tmp_path)
+def test_what_was_stored_is_read_again_and_not_computed(net, source, tmp_path):
+    bank(net, source, tmp_path)
 
     class Silent(SmoothConv4):
         def body(self, x) -> tuple:
@@ -70,85 +74,135 @@ def test_what_was_stored_is_read_again_and_not_computed(net, data, tmp_path):
 
     silent = Silent(4).eval()
     silent.load_state_dict(net.state_dict())
-    again = Bank(silent, weights_hash(net), data, tmp_path)
-    again.fill(data.images().index, 1)
-    live = net(rows(data, 1).x).embedding
-    assert (again.stored[1].embedding - live).norm() < 1e-5 * live.norm()
+    again = Bank(silent, weights_hash(net), source, tmp_path)
+    again.fill(source.everything().index, 1)
+    live = net(rows(source, 1).x).embedding
+    assert (again.tables[1].embedding - live).norm() < 1e-5 * live.norm()
 
 
-def test_missing_rows_are_added_to_those_on_disk(net, data, tmp_path):
-    first, all_rows = Bank(net, "key", data, tmp_path), data.images().index
+def test_missing_rows_are_added_to_those_on_disk(net, source, tmp_path):
+    first, all_rows = Bank(net, "key", source, tmp_path), source.everything().index
     first.fill(all_rows[:50], 0)
-    second = Bank(net, "key", data, tmp_path)
+    second = Bank(net, "key", source, tmp_path)
     second.fill(all_rows[30:], 0)
     assert second.has(all_rows, 0)
-    live = net(rows(data, 0).x).embedding
-    assert (second(rows(data, 0)).embedding - live).norm() < 1e-5 * live.norm()
+    live = net(rows(source, 0).x).embedding
+    assert (second(rows(source, 0)).embedding - live).norm() < 1e-5 * live.norm()
 
 
-def test_another_network_has_another_folder(net, data, tmp_path):
-    other = SmoothConv4(4).eval()
-    folders = {Bank(n, weights_hash(n), data, tmp_path).folder for n in (net, other)}
-    assert len(folders) == 2
+def test_another_network_or_other_images_have_another_folder(net, source, tmp_path):
+    told = [(net, source), (SmoothConv4(4).eval(), source), (net, Blobs(11)), (net, Brighter())]
+    folders = {Bank(n, weights_hash(n), s, tmp_path).folder for n, s in told}
+    assert len(folders) == 4
+    assert Bank(net, weights_hash(net), Blobs(), tmp_path).folder in folders
 
 
-def test_a_tampered_file_is_noticed(net, data, tmp_path):
-    path = bank(net, data, tmp_path).folder / "view0.pt"
-    kept = torch.load(path)
-    kept["embedding"] += 0.1
-    torch.save(kept, path)
+class Brighter(Blobs):
+    """The same images, read otherwise."""
+
+    name = "Blobs"
+
+    def inputs(self, x, index, view):
+        return super().inputs(x, index, view) + 1
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:200], lambda b: b"", lambda b: b[:-1]])
+def test_a_damaged_file_is_told_and_made_again(net, source, tmp_path, damage, caplog):
+    path = bank(net, source, tmp_path).folder / "view0.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    bank(net, source, tmp_path)
+    assert path.read_bytes() == whole
+    assert re.search(r"view0\.safetensors is damaged .* and is made again", caplog.text)
+
+
+def test_a_network_that_fails_leaves_what_was_there(net, source, tmp_path):
+    stored = bank(net, source, tmp_path, [])
+    stored.fill(torch.arange(10), 0)
+    before = (stored.folder / "view0.safetensors").read_bytes()
+    again = Bank(Counted(4), "key", source, tmp_path)
+    again.model.asked, again.folder = -1, stored.folder
+    with pytest.raises(ZeroDivisionError):
+        again.fill(source.everything().index, 0)
+    found = [path.name for path in stored.folder.iterdir() if "lock" not in path.name]
+    assert found == ["view0.safetensors"]
+    assert (stored.folder / found[0]).read_bytes() == before
+
+
+class Counted(SmoothConv4):
+    """Slow, and it counts the rows that it is asked about; below zero it fails."""
+
+    asked = 0
+
+    def body(self, x) -> tuple:
+        if self.asked < 0:
+            raise ZeroDivisionError
+        self.asked += len(x)
+        time.sleep(0.3)
+        return super().body(x)
+
+
+def rows_asked(rank, world, folder):
+    """In a process of its own: how many rows it asked the network about, and what it then has."""
+    torch.manual_seed(0)
+    net, source = Counted(4).eval(), Blobs()
+    torch.distributed.barrier()
+    made = bank(net, source, folder, range(2))
+    return net.asked, float(made.tables[1].embedding.double().sum())
+
+
+@pytest.mark.ddp
+def test_of_two_processes_at_once_one_asks_the_network(tmp_path):
+    (one, found), (other, same) = run_on(2, tmp_path, rows_asked, tmp_path)
+    assert one + other == 2 * 240
+    assert found == same
+
+
+def test_a_tampered_file_is_noticed(net, source, tmp_path):
+    path = bank(net, source, tmp_path).folder / "view0.safetensors"
+    kept = load_file(path)
+    save_file({**kept, "embedding": kept["embedding"] + 0.1}, path)
     told = r"the stored answers in .* are not those of this teacher .*; delete that folder"
     with pytest.raises(RuntimeError, match=told):
-        bank(net, data, tmp_path)(rows(data, 0))
+        bank(net, source, tmp_path)(rows(source, 0))
 
 
-def test_a_view_that_was_not_stored_is_told(net, data, tmp_path):
+def test_a_view_that_was_not_stored_is_told(net, source, tmp_path):
     with pytest.raises(
         KeyError, match=r"no answers are stored for some images in view 5; set data\.views"
     ):
-        bank(net, data, tmp_path)(rows(data, 5))
+        bank(net, source, tmp_path)(rows(source, 5))
 
 
-def test_a_row_that_was_not_stored_is_told(net, data, tmp_path):
-    some = Bank(net, "key", data, tmp_path)
+def test_a_row_that_was_not_stored_is_told(net, source, tmp_path):
+    some = Bank(net, "key", source, tmp_path)
     some.fill(torch.arange(10), 0)
     with pytest.raises(KeyError, match="no answers are stored for some images in view 0"):
-        some(rows(data, 0))
+        some(rows(source, 0))
 
 
-def test_a_teacher_with_a_bank_answers_as_one_without(data, tmp_path, monkeypatch):
+def test_a_teacher_with_a_bank_answers_as_one_without(source, tmp_path, monkeypatch):
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
     torch.manual_seed(1)
     helper = Teacher(SmoothConv4(0), bank=True)
     helper.head.scale.fill_(3.0)
     helper.open()
-    y = data.images().y
+    y = source.everything().y
     support = torch.cat([(y == c).nonzero()[:2, 0] for c in (3, 8)])[[0, 2, 1, 3]]
-    shown, asked = rows(data, 1, support), rows(data, -1, torch.arange(36, 48))
+    shown, asked = rows(source, 1, support), rows(source, -1, torch.arange(36, 48))
     shown = shown._replace(y=torch.arange(2).repeat(2))
     classes = torch.tensor([3, 8])
     live = helper.answer(shown, asked, classes)
-    helper.store(data, data.images().index, VIEWS)
+    helper.meet(source)
+    helper.store(source.everything().index, VIEWS)
     assert helper.bank is not None
     stored = helper.answer(shown, asked, classes)
     for one, other in zip(live, stored, strict=True):
         torch.testing.assert_close(one.logits, other.logits, rtol=1e-5, atol=1e-5)
 
 
-def test_a_recalled_network_is_asked_by_number(net, data):
-    stored = Bank(net, "", data)
-    stored.fill(data.images().index, view=-1)
-    shown = rows(data, -1, torch.arange(5, 20))
-    recall, live = Recall(stored), net(shown.x)
-    answer, statistics = recall.observe({}, by_number(shown).x)
-    assert (answer.embedding - live.embedding).norm() < 1e-5 * live.embedding.norm()
-    torch.testing.assert_close(recall.classify({}, answer.embedding), live.logits)
-    assert not statistics
-    assert not recall.statistics({}, by_number(shown).x)
-
-
-def test_a_bank_in_memory_writes_nothing(net, data, tmp_path, monkeypatch):
+def test_a_bank_in_memory_writes_nothing(net, source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
-    Bank(net, "", data).fill(data.images().index, view=-1)
+    Bank(net, "", source).fill(source.everything().index, view=-1)
     assert not list(tmp_path.iterdir())

@@ -225,7 +225,7 @@ def test_version_and_commands_are_told(metakd, capsys):
     with pytest.raises(SystemExit):
         metakd("--help")
     said = capsys.readouterr().out
-    assert all(name in said for name in ("fit", "validate", "test", "predict", "report"))
+    assert all(name in said for name in ("fit", "validate", "test", "predict", "bank", "report"))
 
 
 # --- stopping and going on ----------------------------------------------------------------------------------

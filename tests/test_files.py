@@ -1,9 +1,12 @@
 import errno
 import hashlib
+import threading
+import time
 
 import pytest
 
-from lightning_metakd.files import file_sha256, written_whole
+from lightning_metakd import files
+from lightning_metakd.files import file_sha256, make_once, written_whole
 
 
 def test_a_file_appears_whole_once_the_block_has_ended(tmp_path):
@@ -43,3 +46,50 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
     (tmp_path / "file").write_bytes(b"bytes")
     assert file_sha256(tmp_path / "file") == hashlib.sha256(b"bytes").hexdigest()
     assert file_sha256(tmp_path / "none") is None
+
+
+def test_what_is_there_is_not_made_and_locks_nothing(tmp_path):
+    make_once(tmp_path / "new" / "file", lambda: True, lambda: pytest.fail("made"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_one_waits_says_so_and_finds_it(tmp_path, caplog):
+    path, made = tmp_path / "new" / "file", []
+
+    def make():
+        second.start()
+        while "Another process is making" not in caplog.text:
+            time.sleep(0.01)
+        made.append("first")
+
+    def once(make):
+        make_once(path, lambda: bool(made), make)
+
+    second = threading.Thread(target=once, args=(lambda: made.append("second"),))
+    once(make)
+    second.join()
+    assert made == ["first"]
+
+
+def test_where_nothing_can_be_locked_each_makes_it(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(files, "fcntl", None)
+    made, path = [], tmp_path / "file"
+
+    def twice():
+        make_once(path, lambda: bool(made), lambda: made.append("inside"))
+        made.append("outside")
+
+    make_once(path, lambda: bool(made), twice)
+    assert made == ["inside", "outside"]
+    assert not caplog.text
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    made = []
+    make_once(tmp_path / "file", lambda: False, lambda: made.append("made"))
+    assert made
+    assert "file cannot be locked; two processes may both make it" in caplog.text

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from lightning_metakd.bank import Bank
 from lightning_metakd.callbacks.cost import (
     Cost,
     Shape,
@@ -58,7 +59,8 @@ class CostReport(Callback):
         seen = self.shapes.get(student, self.shapes.get(judged))
         if seen is None:
             return
-        shapes = [self.shapes.get(teacher, seen) for teacher in teachers]
+        recipe: Any = pl_module
+        shapes = [self.shapes.get(t.model, unasked(t.bank, seen)) for t in recipe.teachers]
         self.shapes.clear()
         cost = measure(student, one_like(seen), self.repeats)
         found: dict[str, int | float] = {f"student_{k}": v for k, v in cost._asdict().items()}
@@ -126,6 +128,11 @@ def networks(pl_module: LightningModule) -> tuple[nn.Module, nn.Module, list[nn.
     """The student, the one that is evaluated (its average, where one is kept), and the teachers'."""
     recipe: Any = pl_module
     return recipe.student, recipe.judged, [teacher.model for teacher in recipe.teachers]
+
+
+def unasked(bank: Bank | None, seen: Shape) -> Shape:
+    """What a teacher would be given that was not asked live: pictures, whatever the student was given."""
+    return seen if bank is None else seen._replace(size=tuple(bank.examples.x.shape))
 
 
 def together(costs: list[Cost]) -> Cost:

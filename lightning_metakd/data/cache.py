@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lightning_metakd.data.source import Labelled
+from lightning_metakd.mapped import head
 
 
 class Plan(NamedTuple):
@@ -78,18 +79,10 @@ def write(path: Path, plan: Plan) -> None:
 
 
 def header(plan: Plan) -> bytes:
-    """The head of a safetensors file: sizes and places of `y` and `x`, names in its metadata."""
+    """The head of its file: `y`, then `x`, names in the metadata."""
     n = len(plan.y)
-    shape = [n, *plan.shape]
-    end = 8 * n + int(np.prod(shape))
-    layout = {
-        "__metadata__": {"class_names": json.dumps(plan.class_names)},
-        "y": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
-        "x": {"dtype": "U8", "shape": shape, "data_offsets": [8 * n, end]},
-    }
-    text = json.dumps(layout).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    shapes = {"y": (torch.int64, (n,)), "x": (torch.uint8, (n, *plan.shape))}
+    return head(shapes, {"class_names": json.dumps(plan.class_names)})
 
 
 @contextmanager

@@ -6,21 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from lightning_metakd.data import augment as views_of
 from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partition
 from lightning_metakd.data.episodes import EpisodeSet, Together
 from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
 from lightning_metakd.data.source import Labelled, Source
 from lightning_metakd.types import Batch
 
+AS_IT_IS = range(-1, 0)
+"""The one view that is the image itself."""
+
 
 class SourceData(LightningDataModule):
-    """What every data module over a source has: its images, its classes, and how pixels reach a network."""
+    """What every data module over a source has: its images, its classes, and how rows reach a network."""
 
     def __init__(self, source: Source, num_workers: int) -> None:
         super().__init__()
@@ -37,21 +39,19 @@ class SourceData(LightningDataModule):
         """Examples by row number; `all` is every row of the source, and not a copy."""
         return self.source.load(split)
 
-    def normalise(
-        self,
-        x: Shaped[Tensor, "*n ch h w"],
-        index: Int[Tensor, "*n"],
-        view: Int[Tensor, "*n"],
-    ) -> Float[Tensor, "*n ch h w"]:
-        """The pixels that a network sees of these views of these images; view -1 is the image as it is."""
-        flat = views_of.augment(x.flatten(0, -4), index.flatten(), view.flatten())
-        return views_of.normalise(flat.view_as(x), *self.source.normalisation())
+    def shown(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
+        """Rows, and their views, about which teachers are asked in a stage of the Trainer."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say what a bank must store; write its `shown`."
+        )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         def finish(part: Any) -> Any:
             if not isinstance(part, Batch):
                 return part
-            return part._replace(x=self.normalise(part.x, part.index, part.view))
+            flat = part.x.flatten(0, part.index.dim() - 1)
+            x = self.source.inputs(flat, part.index.flatten(), part.view.flatten())
+            return part._replace(x=x.unflatten(0, part.index.shape))
 
         return tree_map(finish, batch, is_leaf=lambda part: isinstance(part, Batch))
 
@@ -108,6 +108,17 @@ class EpisodicData(SourceData):
     def classes(self, split: str) -> Int[Tensor, " c"]:
         """Dataset classes of a split, ascending."""
         return self.classes_of(split)
+
+    def shown(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
+        """Images of evaluation as they are, those of training in each view."""
+        shown = [("val", AS_IT_IS)]
+        if stage in ("test", "predict"):
+            shown.append(("test", AS_IT_IS))
+        if stage == "fit":
+            views = range(self.views) if self.views else AS_IT_IS
+            splits = {self.train_split, self.strategy_split or self.train_split}
+            shown += [(split, views) for split in sorted(splits)]
+        return [(self.source.rows(split), views) for split, views in shown]
 
     def training_episodes(self, split: str, n_way: int, n_query: int) -> EpisodeSet:
         """Augmented episodes under the training seed."""
@@ -231,6 +242,11 @@ class SupervisedData(SourceData):
         )  # a collective: every rank
         if stage == "fit" and folder and place(self.trainer)[0] == 0:
             write_manifest(self.manifest(), folder)
+
+    def shown(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
+        """The rows to train on in each view; nobody is taught on others."""
+        views = range(self.views) if self.views else AS_IT_IS
+        return [(self.parts["train"], views)] if stage == "fit" else []
 
     def manifest(self) -> dict[str, Any]:
         """Which classes and which rows this data trains on, to be kept beside what was trained."""

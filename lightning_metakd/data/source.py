@@ -10,6 +10,7 @@ into it. A row has the same number whatever split it is reached through, which i
 be stored once and looked up by number.
 """
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,24 +19,28 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
+
+from lightning_metakd.data.augment import augment, normalise
 
 Groups = Sequence[str] | Sequence[list[str]]
 FEW_SHOT_SPLITS = ("train", "val", "test", "teacher", "strategy")
+SAMPLED = 64
+"""Rows that stand for the content of a source."""
 
 
 class Labelled(NamedTuple):
     """Examples with their classes.
 
     Attributes:
-        x: images, uint8.
+        x: images, uint8, or whatever else `Source.inputs` makes a network's input of.
         y: dataset class of each row, global over splits.
         index: number of each row, over all splits of the source.
         class_names: names of all dataset classes, by id.
     """
 
-    x: UInt8[Tensor, "n ch h w"]
+    x: Shaped[Tensor, "n ..."]
     y: Int[Tensor, " n"]
     index: Int[Tensor, " n"]  # type: ignore[assignment]  # hides tuple.index
     class_names: tuple[str, ...]
@@ -50,6 +55,23 @@ class Source(ABC):
     def name(self) -> str:
         """What the source is called in messages, manifests and results."""
         return type(self).__name__
+
+    @property
+    def pictures(self) -> "Source":
+        """The source of the images behind these rows: itself, where the rows are the images."""
+        return self
+
+    @cached_property
+    def identity(self) -> str:
+        """Name, number of rows, and a hash of the labels and of what a network reads of a few rows.
+
+        With the few rows come how all are normalised and how views are drawn.
+        """
+        x, y, index, _ = self.everything()
+        few = index[:: -(-len(index) // SAMPLED)]
+        read = self.inputs(x[few], few, torch.zeros_like(few))
+        digest = hashlib.sha256(y.numpy().tobytes() + read.contiguous().numpy().tobytes())
+        return f"{self.name}-{len(y)}-{digest.hexdigest()[:12]}"
 
     @abstractmethod
     def everything(self) -> Labelled:
@@ -81,6 +103,19 @@ class Source(ABC):
             return everything
         rows = self.rows(split)
         return everything._replace(x=everything.x[rows], y=everything.y[rows], index=rows)
+
+    def inputs(
+        self, x: Shaped[Tensor, "n ..."], index: Int[Tensor, " n"], view: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n ..."]:
+        """What a network reads of these views of these rows; view -1 is a row as it is.
+
+        Images are augmented and then normalised, on the device they are on.
+
+        Args:
+            x: the rows, as they lie in `everything`.
+            index: their numbers.
+        """
+        return normalise(augment(x, index, view), *self.normalisation())
 
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """(mean, standard deviation) of each channel over the rows of `train`, in units of [0, 1]."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_metakd.bank import Bank, Recall, by_number
+from lightning_metakd.bank import Bank
 from lightning_metakd.calibration import Calibration
 from lightning_metakd.functional import bind, bind_loss, detach, part, under
 from lightning_metakd.learners.learner import Learner
@@ -24,6 +24,7 @@ from lightning_metakd.metrics import (
 )
 from lightning_metakd.models.norm import NormForm, answers_row_by_row
 from lightning_metakd.models.weights import shapes
+from lightning_metakd.recall import Recall, by_number
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.preparation import calibrate, store_answers
 from lightning_metakd.recipes.recipe import Recipe
@@ -124,7 +125,7 @@ class Episodic(Recipe):
         student = self.judged
         if self.learner.adapts_body or not answers_row_by_row(student):
             return
-        bank = Bank(student, "", self.data)
+        bank = Bank(student, "", self.data.source)
         bank.fill(self.data.source.rows("test"), view=-1)
         self.recall = Recall(bank)
 

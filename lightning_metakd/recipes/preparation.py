@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from lightning import Trainer
 from lightning.fabric.utilities.apply_func import move_data_to_device
+from torch import Tensor
 
 from lightning_metakd.teachers import Pool
 from lightning_metakd.types import Episode
@@ -16,33 +18,31 @@ CALIBRATION_EPISODES = 50
 
 def store_answers(teachers: Pool, data: Any, trainer: Trainer) -> None:
     """Fill the banks of those teachers that keep one."""
-    needed = images_needed(teachers, data, trainer.state.fn)
+    for teacher in teachers:
+        teacher.meet(data.source)
+    needed = answers_needed(teachers, data, trainer.state.fn)
     with first_process_first(trainer):
         for teacher in teachers:
-            for split, views in needed:
-                teacher.store(data, data.source.rows(split), views)
+            for rows, views in needed:
+                teacher.store(rows, views)
 
 
-def images_needed(teachers: Pool, data: Any, stage: str | None) -> list[tuple[str, range]]:
-    """The splits and views of which the teachers will be asked.
+def answers_needed(
+    teachers: Pool, data: Any, stage: str | None
+) -> list[tuple[Int[Tensor, " n"], range]]:
+    """The rows and views that banks are to store for a stage; none where no teacher keeps one.
 
     Raises:
         ValueError: if a bank is to keep views without number.
     """
-    as_is = range(-1, 0)
-    needed = [("val", as_is)]
-    if stage in ("test", "predict"):
-        needed.append(("test", as_is))
-    if stage == "fit":
-        if data.views is None and any(t.keeps_bank for t in teachers):
-            raise ValueError(
-                "data.views=null draws a new view each time, and a teacher's bank keeps a fixed number; "
-                "set data.views, for instance to 4, or the teacher's bank to false."
-            )
-        views = range(data.views) if data.views else as_is
-        splits = {data.train_split, data.strategy_split or data.train_split}
-        needed += [(split, views) for split in sorted(splits)]
-    return needed
+    if not any(t.keeps_bank for t in teachers):
+        return []
+    if stage == "fit" and data.views is None:
+        raise ValueError(
+            "data.views=null draws a new view each time, and a teacher's bank keeps a fixed number; "
+            "set data.views, for instance to 4, or the teacher's bank to false."
+        )
+    return data.shown(stage)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from lightning_metakd.hypergradient import PILOT_GRADIENTS, PILOTS, Way, checked
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.recipes.preparation import store_answers
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
@@ -89,11 +90,6 @@ class SingleTask(Recipe):
                     f"head={type(teacher.head).__name__} is fitted on the support set of an episode, and "
                     "SingleTask has none; give the teacher a SlicedHead."
                 )
-            if teacher.keeps_bank:
-                raise ValueError(
-                    "bank=true stores answers for episodes, and SingleTask asks its teachers live; "
-                    "leave it out."
-                )
             if not teacher.head.calibrated:
                 raise ValueError(
                     "scale=None is calibrated on held-out episodes, and SingleTask has none; give the "
@@ -107,8 +103,9 @@ class SingleTask(Recipe):
         self.save_hyperparameters(ignore=["student", "loss", "teachers", "quiz", "optimisation"])
 
     def on_fit_start(self) -> None:
-        """Refuse coefficients that do not know the classes of the data."""
+        """Refuse coefficients that do not know the classes of the data; have the teachers' answers stored."""
         refuse_new_classes(self.loss, self.data.classes, self.data.classes)
+        store_answers(self.teachers, self.data, self.trainer)
 
     def trained_classes(self) -> list[int]:
         return self.data.classes.tolist()

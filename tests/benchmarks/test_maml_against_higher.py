@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch.utils._pytree import tree_map
 
 pytest.importorskip("higher", reason="the rival needs the extra `benchmarks` (pip install higher)")
 
@@ -34,8 +35,9 @@ REAL = Path(os.environ.get("METAKD_DATA") or ROOT.parent / "shared" / "data")
 class Double(EpisodicData):
     """The episodes in double precision."""
 
-    def normalise(self, x, index, view):
-        return super().normalise(x, index, view).double()
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        finished = super().on_after_batch_transfer(batch, dataloader_idx)
+        return tree_map(lambda t: t.double() if t.is_floating_point() else t, finished)
 
 
 @pytest.fixture(params=["synthetic", pytest.param("real", marks=pytest.mark.real_data)])

@@ -80,9 +80,7 @@ def test_one_algorithm_measured_again_leaves_the_others(tmp_path, monkeypatch):
 def test_peers_are_given_the_same_pixels():
     source = Synthetic(per_class=4)
     pictures, rows = data.Pictures(source, "train"), source.rows("train")[:5]
-    mine = data.EpisodicData(source).normalise(
-        source.everything().x[rows], rows, torch.full_like(rows, -1)
-    )
+    mine = source.inputs(source.everything().x[rows], rows, torch.full_like(rows, -1))
     theirs = torch.stack([pictures[i][0] for i in range(5)])
     torch.testing.assert_close(theirs, mine, rtol=1e-5, atol=1e-5)
 

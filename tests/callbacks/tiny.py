@@ -27,7 +27,7 @@ class Linear(Model):
 class Teacher(nn.Module):
     def __init__(self):
         super().__init__()
-        self.model = Linear(width=8).requires_grad_(False)
+        self.model, self.bank = Linear(width=8).requires_grad_(False), None
 
 
 class Gate(nn.Module):

@@ -19,9 +19,9 @@ ABSTRACT = {"learner": Learner, "loss": Loss, "source": Source, "data": SourceDa
 AT_LEAST = {
     "learner": 14,
     "loss": 16,
-    "source": 6,
+    "source": 7,
     "data": 5,
-    "model": 22,
+    "model": 23,
     "trainer": 4,
     "logger": 2,
 }

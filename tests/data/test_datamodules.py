@@ -12,7 +12,7 @@ from torch import nn
 from lightning_metakd.data.augment import augment, normalise
 from lightning_metakd.data.batches import partition
 from lightning_metakd.data.cifar import CIFAR100
-from lightning_metakd.data.datamodules import EpisodicData, SupervisedData
+from lightning_metakd.data.datamodules import EpisodicData, SourceData, SupervisedData
 from lightning_metakd.data.loading import Slots, mine
 from lightning_metakd.types import Batch, Episode
 
@@ -178,7 +178,6 @@ def test_pixels_are_augmented_in_training_only_and_normalised_always(episodic):
             x = before.x.flatten(0, -4)
             views = augment(x, before.index.flatten(), before.view.flatten())
             assert after.x.equal(normalise(views, *moments).view_as(before.x))
-            assert after.x.equal(data.normalise(before.x, before.index, before.view))
     assert done.query.x.equal(normalise(raw.query.x, *moments))
 
 
@@ -342,3 +341,30 @@ def test_nothing_to_test_on_is_an_error(supervised):
         match="val_fraction=0 leaves nothing to test on: the test classes of Synthetic are not",
     ):
         supervised().test_dataloader()
+
+
+@pytest.mark.parametrize("views", [0, 3])
+def test_what_is_shown_to_teachers_is_what_the_loaders_yield(episodic, supervised, views):
+    few = episodic(train_split="teacher", strategy_split="strategy", views=views)
+    rows = supervised(quiz_fraction=0.25, val_fraction=0.25, views=views)
+    loaders = [
+        (few, "fit", [pair for batch in few.train_dataloader() for pair in batch]),
+        (few, "fit", few.val_dataloader()),
+        (few, "test", few.test_dataloader()),
+        (rows, "fit", [batch for batch, _ in rows.train_dataloader()]),
+    ]
+    for data, stage, items in loaders:
+        told = [(set(which.tolist()), seen) for which, seen in data.shown(stage)]
+        for item in items:
+            for part in [item] if isinstance(item, Batch) else item[:2]:
+                drawn = zip(
+                    part.index.flatten().tolist(), part.view.flatten().tolist(), strict=True
+                )
+                assert all(any(i in which and v in seen for which, seen in told) for i, v in drawn)
+    assert rows.shown("test") == []
+    assert len(few.shown("test")) == 2
+
+
+def test_other_data_must_say_what_a_bank_stores(source):
+    with pytest.raises(NotImplementedError, match="SourceData does not say what a bank must store"):
+        SourceData(source, 0).shown("fit")

@@ -130,7 +130,7 @@ def test_a_test_counts_rows_once_and_in_double():
     trainer().test(recipe, datamodule=data, verbose=False)
     index = data.parts["val"]
     views = torch.full_like(index, -1)
-    x = data.normalise(data.images().x[index], index, views)
+    x = data.source.inputs(data.images().x[index], index, views)
     logits, y = recipe.student.eval()(x).logits, data.images().y[index]
     accuracy = (logits.argmax(1) == y).double().mean().item()
     assert recipe.record["accuracy"] == pytest.approx(accuracy, rel=1e-6)
@@ -157,6 +157,28 @@ def test_a_test_counts_rows_once_and_in_double():
 def test_what_does_not_fit_the_data_is_told(settings, data, told):
     with pytest.raises(ValueError, match=told):
         trainer(max_steps=1).fit(single_task(**settings), datamodule=batches(**data))
+
+
+def test_with_a_bank_the_student_learns_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
+    ends = []
+    for bank in (False, True):
+        torch.manual_seed(1)
+        recipe = single_task(teachers=[helper(12, bank=bank)], quiz=Targets())
+        trainer(max_steps=3).fit(recipe, datamodule=batches(views=2))
+        ends.append(state(recipe.student) | state(recipe.loss))
+    stored = recipe.teachers[0].bank
+    assert sorted(stored.tables) == [0, 1]
+    assert stored.tables[0].known.nonzero()[:, 0].equal(batches().parts["train"])
+    for name, tensor in ends[0].items():  # answers of other batch sizes round differently
+        torch.testing.assert_close(tensor, ends[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_bank_without_a_fixed_number_of_views_is_refused():
+    with pytest.raises(ValueError, match=r"data\.views=null draws a new view each time"):
+        trainer(max_steps=1).fit(
+            single_task(teachers=[helper(12, bank=True)]), datamodule=batches()
+        )
 
 
 def test_a_teacher_that_needs_a_support_set_is_refused():

@@ -1,0 +1,114 @@
+"""The rows of a source as a frozen network embeds them.
+
+Everything behind a source (episodes, learners, losses) then trains on vectors, in seconds. Each row and each
+of a few augmented views of it is embedded once, by the mechanism of the bank, and kept on disk.
+"""
+
+import shutil
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lightning_metakd.bank import Bank
+from lightning_metakd.checkpoint import read_checkpoint, student_weights
+from lightning_metakd.data import cache
+from lightning_metakd.data.source import Labelled, Source
+from lightning_metakd.files import make_once
+from lightning_metakd.mapped import Shapes, filled, mapped
+from lightning_metakd.models.weights import load_weights
+from lightning_metakd.models.wrapped import as_model
+from lightning_metakd.teachers import weights_hash
+
+
+class Embedded(Source):
+    """Another source seen through a frozen network: the same rows, classes and splits, vectors for images.
+
+    Args:
+        source: the images.
+        model: the network, built as it was trained.
+        checkpoint: file of its weights, opened when the data are first used; null takes the network as it is.
+        views: augmented views that are kept beside each image as it is; set data.views to the same number.
+    """
+
+    def __init__(
+        self, source: Source, model: nn.Module, checkpoint: str | None = None, views: int = 4
+    ) -> None:
+        if views < 0:
+            raise ValueError(f"views={views} must be 0 (images as they are alone) or more.")
+        self.source, self.model, self.checkpoint = source, as_model(model), checkpoint
+        self.views, self.splits = views, source.splits
+
+    @property
+    def name(self) -> str:
+        """Whose images, and through which network."""
+        return f"{self.source.name} embedded by {type(self.model).__name__}"
+
+    @property
+    def pictures(self) -> Source:
+        """The source of the images."""
+        return self.source.pictures
+
+    def everything(self) -> Labelled:
+        """All rows; `x` is the vector of the image as it is, then those of its views, [n, views + 1, d]."""
+        return self._everything
+
+    def select(self, split: str) -> Int[Tensor, " n"]:
+        return self.source.select(split)
+
+    def inputs(
+        self,
+        x: Float[Tensor, "n views d"],
+        index: Int[Tensor, " n"],
+        view: Int[Tensor, " n"],
+    ) -> Float[Tensor, "n d"]:
+        """The vector of each row's view.
+
+        Raises:
+            ValueError: if it was not stored.
+        """
+        if (view >= self.views).any():
+            raise ValueError(
+                f"data.views asks for view {int(view.max())} of {self.name}, which keeps {self.views}; set "
+                f"data.views to {self.views}, or source.views to more."
+            )
+        return x[torch.arange(len(x), device=x.device), view + 1]
+
+    @cached_property
+    def _everything(self) -> Labelled:
+        examples, key = self.source.everything(), self.opened()
+        place = cache.folder() / "embedded" / f"views{self.views}"
+        path = place / f"{self.source.identity}-{key[:16]}.safetensors"
+        shape = (len(examples.y), self.views + 1, self.model.embedding_width)
+        shapes = {"x": (torch.float32, shape)}
+        make_once(
+            path,
+            there=lambda: mapped(path, shapes) is not None,
+            make=lambda: self.embed(path, key, shapes),
+        )
+        found = mapped(path, shapes)
+        assert found is not None  # it is there now
+        return examples._replace(x=found["x"])
+
+    def opened(self) -> str:
+        """Load the checkpoint, freeze the network, and return the hash of its weights."""
+        if self.checkpoint is not None:
+            found = read_checkpoint(Path(self.checkpoint))
+            load_weights(self.model, student_weights(found), f"embedded by {self.checkpoint}")
+        self.model.requires_grad_(False).eval()
+        return weights_hash(self.model)
+
+    def embed(self, path: Path, key: str, shapes: Shapes) -> None:
+        """Fill a bank view by view, interrupted or not, and lay its views side by side."""
+        rows, steps = self.source.everything().index, path.with_suffix("")
+        bank = Bank(self.model, key, self.source, steps)
+        self.model.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        for view in range(-1, self.views):
+            bank.fill(rows, view)
+        self.model.cpu()
+        with filled(path, shapes) as table:
+            for view in range(-1, self.views):
+                table["x"][:, view + 1] = bank.tables[view].embedding
+        shutil.rmtree(steps)

@@ -1,0 +1,43 @@
+"""A network whose answers are remembered: an image that all episodes of a test share is embedded once."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.func import functional_call
+
+from lightning_metakd.bank import Bank
+from lightning_metakd.functional import part
+from lightning_metakd.types import Batch, Output, Params
+
+
+class Recall:
+    """A network that does not change between episodes, as a `Forward` over image numbers.
+
+    In place of pixels it is given the numbers of images as they are (view -1), and looks up their
+    embeddings; a head may adapt.
+    """
+
+    def __init__(self, bank: Bank) -> None:
+        self.bank = bank
+
+    def __call__(self, params: Params, x: Int[Tensor, " n"]) -> Output:
+        index = x.cpu()
+        embedding = self.bank.look_up(index, torch.full_like(index, -1)).embedding.to(x.device)
+        return Output(self.classify(params, embedding), embedding)
+
+    def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
+        """The answer; no norm of such a network depends on the batch."""
+        return self(params, x), {}
+
+    def statistics(self, params: Params, x: Tensor) -> Params:
+        """None."""
+        return {}
+
+    def classify(self, params: Params, embedding: Tensor) -> Tensor:
+        """The logits of the network's own head."""
+        return functional_call(self.bank.model.head, part(params, "head"), (embedding,))
+
+
+def by_number(batch: Batch) -> Batch:
+    """The batch as `Recall` reads it."""
+    return batch._replace(x=batch.index)

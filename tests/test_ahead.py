@@ -1,0 +1,114 @@
+"""Banks that the command `metakd bank` makes, and what it says."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_metakd import cli
+from lightning_metakd.data.synthetic import Synthetic
+from tests.commands import MAML, STUDENT, TEACHER, fresh, work_in, written
+
+SAID = (
+    r"Conv4: 288 images as they are and 512 images in 2 views, "
+    r"kept in (\S+) \(0\.\d MiB, \d+\.\d s\)"
+)
+DATA = {**STUDENT["data"]["init_args"], "views": 2}
+TWO_VIEWS = {**STUDENT, "data": {"class_path": "EpisodicData", "init_args": DATA}}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a trained teacher, and no bank."""
+    folder = tmp_path_factory.mktemp("trained")
+    written(folder, teacher=TEACHER, student=TWO_VIEWS, maml=MAML)
+    with pytest.MonkeyPatch.context() as patch:
+        work_in(folder, patch)
+        cli.main(["fit", "--config", "teacher.yaml", "--trainer.limit_train_batches=1"])
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path, as_users_run_it):
+    shutil.copytree(trained, tmp_path, symlinks=True, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_fit_and_test_find_all_that_they_ask(metakd, folder, capsys):
+    metakd("bank", "--config", "student.yaml")
+    (place,) = re.fullmatch(SAID, capsys.readouterr().out.strip()).groups()
+    stored = {path: path.stat().st_mtime_ns for path in Path(place).glob("*.safetensors")}
+    names = ["view-1.safetensors", "view0.safetensors", "view1.safetensors"]
+    assert sorted(path.name for path in stored) == names
+    assert not Path("runs/student").exists()
+    run = metakd("fit", "--config", "student.yaml", "--trainer.max_epochs=1")
+    metakd("test", "--ckpt_path", "runs/student/latest/checkpoints/final.ckpt")
+    assert run.model.teachers[0].bank.folder == Path(place)
+    assert {path: path.stat().st_mtime_ns for path in Path(place).glob("*.safetensors")} == stored
+
+
+def test_a_user_reads_one_sentence_of_each_teacher(folder):
+    told = fresh(folder, "bank", "--config", "student.yaml", METAKD_CACHE=str(folder / "cache"))
+    assert told.returncode == 0, told.stderr
+    assert re.fullmatch(SAID, told.stdout.strip())
+    (line,) = told.stderr.splitlines()
+    assert "the head was not loaded" in line
+
+
+def test_an_embedded_source_is_embedded_too(metakd, folder, capsys):
+    inner = {"class_path": "Conv4", "init_args": {"width": 4, "pooling": "average"}}
+    source = {
+        "class_path": "Embedded",
+        "init_args": {"source": {"class_path": "Synthetic", "init_args": {"per_class": 8}}},
+    }
+    source["init_args"] |= {"model": inner, "views": 2}
+    student = {
+        "class_path": "lightning_metakd.models.mlp.MLP",  # torchvision has one too
+        "init_args": {"width_in": 4, "widths": [8], "residual": True},
+    }
+    told = {
+        "trainer": STUDENT["trainer"],
+        "model": {
+            "class_path": "MetaKD",
+            "init_args": {**STUDENT["model"]["init_args"], "student": student},
+        },
+        "data": {
+            "class_path": "EpisodicData",
+            "init_args": {**DATA, "source": source},
+        },
+    }
+    written(folder, student=told)
+    metakd("bank", "--config", "student.yaml")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("Synthetic embedded by Conv4: 800 images in 3 views, kept in ")
+    assert re.fullmatch(SAID, second)
+    run = metakd("fit", "--config", "student.yaml", "--trainer.max_epochs=1")
+    assert run.model.teachers[0].bank.source is run.datamodule.source.pictures
+    assert type(run.datamodule.source.pictures) is Synthetic
+    x = run.datamodule.source.everything().x
+    assert x.shape == (800, 3, 4)
+    assert x.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["maml.yaml"], "model.teachers is empty, .* name a teacher with bank: true"),
+        (["student.yaml", "--model.teachers.bank=false"], "bank=false for all 1 teachers, .* set"),
+        (["student.yaml", "--data.views=null"], "data.views=null draws a new view each time"),
+    ],
+)
+def test_what_cannot_be_stored_is_told(words, told, metakd, folder):
+    with pytest.raises(ValueError, match=told):
+        metakd("bank", "--config", *words)
+    assert not (folder / "cache" / "bank").exists()
+
+
+def test_a_typo_is_named(metakd, folder, capsys):
+    with pytest.raises(SystemExit):
+        metakd("bank", "--config", "student.yaml", "--data.n_wayy=3")
+    said = capsys.readouterr().err
+    assert "n_wayy" in said
+    assert "metakd bank --config FILE" in said
