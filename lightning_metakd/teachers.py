@@ -22,6 +22,7 @@ from lightning_metakd.data import cache
 from lightning_metakd.data.augment import augment
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.heads import Head, PrototypeHead
+from lightning_metakd.models.model import EMBEDDING
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.types import Batch, Output
@@ -36,7 +37,7 @@ class Teacher(nn.Module):
             as it is.
         head: how it answers for an episode's classes, by default from class means of its embeddings.
         bank: compute its answers for all images (and each of data.views augmented views) once and keep
-            them; then teaching costs next to nothing.
+            them; then teaching costs next to nothing. Losses that read its layers ask it live all the same.
     """
 
     trained_on: Tensor
@@ -82,16 +83,23 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
         self.sha256 = weights_hash(self.model)
 
+    @property
+    def asks_bank(self) -> bool:
+        """Whether it answers from its bank, which keeps no layers but the embedding."""
+        return self.keeps_bank and all(layer == EMBEDDING for layer in self.model.taps)
+
     def store(self, data: SourceData, rows: Int[Tensor, " n"], views: range) -> None:
         """Compute the answers for these images and views now, where the teacher keeps a bank."""
-        if self.keeps_bank:
+        if self.asks_bank:
             self.bank = self.bank or Bank(self.model, self.sha256, data, cache.folder() / "bank")
             for view in views:
                 self.bank.fill(rows, view)
 
     def embed(self, batch: Batch) -> Output:
         """What the network itself says, live or from the bank."""
-        return self.model(batch.x) if self.bank is None else self.bank(batch)
+        if self.bank is None or not self.asks_bank:
+            return self.model(batch.x)
+        return self.bank(batch)
 
     @torch.no_grad()
     def answer(

@@ -173,6 +173,7 @@ class MetaKD(Episodic):
             self.quiz,
             PILOTS[self.hypergradient],
             self.pilot_lr,
+            self.adapters,
         )
 
     def training_step(self, batch: Episode | tuple[Episode, Episode], batch_idx: int) -> None:

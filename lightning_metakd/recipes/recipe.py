@@ -16,15 +16,23 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lightning_metakd.adapters import (
+    Adapters,
+    make_adapters,
+    of_each_teacher,
+    tap_layers,
+)
 from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
 from lightning_metakd.files import file_sha256
+from lightning_metakd.functional import part
 from lightning_metakd.losses.loss import Loss, Targets
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import NormForm, make_episodic
-from lightning_metakd.models.weights import load_weights
+from lightning_metakd.models.weights import load_weights, shapes
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.optimisation import Optimisation, decay_groups
+from lightning_metakd.recipes.preparation import tap_teachers, two_images
 from lightning_metakd.strategy import describe, load_strategy, save_strategy
 from lightning_metakd.teachers import Pool, Teacher, weights_hash
 from lightning_metakd.types import Batch, Context, Output
@@ -65,7 +73,7 @@ class Recipe(LightningModule, ABC):
         if norm is not None:
             make_episodic(self.student, norm)
         self.loss = Targets() if loss is None else loss
-        self.teachers = Pool(teachers or [])
+        self.teachers, self.adapters = Pool(teachers or []), Adapters()
         if self.loss.needs_teacher and not self.teachers:
             raise ValueError(
                 f"loss={type(self.loss).__name__} follows a teacher, but teachers is empty; name one in "
@@ -106,11 +114,13 @@ class Recipe(LightningModule, ABC):
             keep_large_blocks()
         for teacher in self.teachers:
             teacher.open()
+        self.watch_layers(stage)
         resumed = self.trainer.ckpt_path is not None
         if self.init is not None and not resumed:
             found = read_checkpoint(Path(self.init))
             load_weights(self.student, student_weights(found), f"init {self.init}")
             self.start_from(found["state_dict"])
+            self.take_adapters(found["state_dict"], stage)
             if stage == "test":  # what is judged is what that run trained
                 told = found.get("callbacks", {}).get("Results", {})
                 self.record.update(told, train_steps=found.get("global_step"))
@@ -122,6 +132,38 @@ class Recipe(LightningModule, ABC):
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
         """Take over what else was trained in the run of `init`."""
+
+    def teaches_in(self, stage: str) -> bool:
+        """Whether the loss is asked in a stage."""
+        return stage == "fit"
+
+    def taught_networks(self) -> list[Model]:
+        """The student, and what answers in its place."""
+        return [self.student]
+
+    def watch_layers(self, stage: str) -> None:
+        """Tap the layers that the loss compares, and make the adapters that it wants, once."""
+        told = self.loss.reads() if self.teaches_in(stage) else ()
+        reads = of_each_teacher(told, len(self.teachers))
+        for student in self.taught_networks():
+            tap_layers(student, (read.student_layer for read in reads))
+        tap_teachers(self.teachers, reads)
+        adapted = tuple(read for read in reads if read.adapted)
+        if adapted and adapted != self.adapters.reads:
+            models = [teacher.model for teacher in self.teachers]
+            self.adapters = make_adapters(adapted, self.student, models, two_images(self.data))
+
+    def take_adapters(self, state: Mapping[str, Tensor], stage: str) -> None:
+        """Take over the adapters of the run of `init`, which an evaluation with teachers needs."""
+        found, own = part(state, "adapters"), self.adapters.state_dict()
+        if shapes(found) == shapes(own):
+            self.adapters.load_state_dict(found)
+        elif own and stage != "fit" and self.teaches_in(stage):
+            raise ValueError(
+                f"init={self.init!r} has no adapters for the layers that loss={type(self.loss).__name__} "
+                "compares, and with teacher_at_test=true the student adapts by it; name a checkpoint trained "
+                "with this loss and these teachers, or leave teacher_at_test out."
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the teachers' networks out; write down the classes that were trained on."""
@@ -139,7 +181,11 @@ class Recipe(LightningModule, ABC):
         self.record["train_classes"] = len(checkpoint.get("classes", [])) or None
         own = self.state_dict()
         left_out = [name for name in own if name.startswith("teachers.") and ".model." in name]
-        checkpoint["state_dict"].update({name: own[name] for name in left_out})
+        state = checkpoint["state_dict"]
+        state.update({name: own[name] for name in left_out})
+        if not self.adapters.reads:  # the student alone is judged
+            for name in [name for name in state if name.startswith("adapters.")]:
+                del state[name]
 
     def data_described(self) -> dict[str, Any]:
         """What the result row says of files and data."""
@@ -162,9 +208,11 @@ class Recipe(LightningModule, ABC):
     # --- the one outer update ------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimiser: student and learner at the outer rate, the strategy at its own."""
+        """One optimiser: student, learner and adapters at the outer rate, the strategy at its own."""
         told = self.optimisation
-        trained = {name: p for name, p in self.trained_parameters().items() if p.requires_grad}
+        adapters = dict(self.adapters.named_parameters(prefix="adapters"))
+        every = {**self.trained_parameters(), **adapters}
+        trained = {name: p for name, p in every.items() if p.requires_grad}
         groups = decay_groups(trained, told.lr, told.weight_decay)
         strategy = [p for p in self.loss.parameters() if p.requires_grad]
         if strategy:
@@ -172,7 +220,7 @@ class Recipe(LightningModule, ABC):
         return told.build(groups)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What the outer loop trains beside the strategy, by name."""
+        """What the outer loop trains beside adapters and strategy, by name."""
         return dict(self.student.named_parameters(prefix="student"))
 
     def progress(self) -> float:
@@ -208,10 +256,14 @@ class Recipe(LightningModule, ABC):
         for p in idle:
             p.grad = None
         limit = self.optimisation.grad_clip or float("inf")
-        # apart, so that a large gradient of the student does not shorten the strategy's step
+        # apart, so that a large gradient of one does not shorten the step of another
         norms = [
             nn.utils.clip_grad_norm_(list(parameters), limit).to(self.device)
-            for parameters in (self.trained_parameters().values(), self.loss.parameters())
+            for parameters in (
+                self.trained_parameters().values(),
+                self.adapters.parameters(),
+                self.loss.parameters(),
+            )
         ]
         norm = torch.stack(norms).max()
         if not torch.isfinite(norm):  # the averaged gradient: every process sees the same

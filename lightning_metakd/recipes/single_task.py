@@ -15,6 +15,7 @@ from torchmetrics import SumMetric
 from lightning_metakd.functional import bind, bind_loss, detach, lesson_mean, stop
 from lightning_metakd.hypergradient import PILOTS, Pilot
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
+from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
@@ -83,6 +84,9 @@ class SingleTask(Recipe):
         self.sums: Any = nn.ModuleDict({name: SumMetric() for name in ("rows", "correct", "nll")})
         self.save_hyperparameters(ignore=["student", "loss", "teachers", "quiz", "optimisation"])
 
+    def taught_networks(self) -> list[Model]:
+        return [self.student, self.virtual[0]]
+
     def on_fit_start(self) -> None:
         """Refuse coefficients that do not know the classes of the data."""
         refuse_new_classes(self.loss, self.data.classes, self.data.classes)
@@ -102,7 +106,7 @@ class SingleTask(Recipe):
         classes = self.data.classes.to(taught.y.device)
         strategy = dict(self.loss.named_parameters())
         told = lesson(bind_loss(self.loss), detach(strategy), taught, classes)
-        answer = self.student(taught.x)
+        answer = self.adapters(self.student(taught.x))
         self.check_width(answer.logits, classes)
         scalar = student_loss = lesson_mean(told, answer, answer.logits.new_tensor(self.progress()))
         if self.strategy_lr > 0:
@@ -120,7 +124,8 @@ class SingleTask(Recipe):
         self, strategy: Params, taught: Batch, judge: Batch, classes: Tensor
     ) -> Pilot:
         """A virtual step on the batch, judged on quiz rows; batch statistics, nothing remembered."""
-        forward = bind(self.virtual[0].to(self.device))
+        plain = bind(self.virtual[0].to(self.device))
+        forward = self.adapters.beside(plain, detach(dict(self.adapters.named_parameters())))
 
         def quiz(at: Params) -> Tensor:
             asked = lesson(bind_loss(self.quiz), {}, judge, classes)
