@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import conv2d
 
 from lightning_metakd.functional import as_key
 from lightning_metakd.losses.layers import Read, hint_name, layer_of
@@ -19,6 +21,16 @@ from lightning_metakd.models.model import EMBEDDING, Model
 from lightning_metakd.types import Forward, Output, Params
 
 Projections = Mapping[Read, nn.Module]
+
+
+class Pointwise(nn.Linear):
+    """A 1x1 convolution, with the parameters of a linear map.
+
+    The gradient of an [out, in, 1, 1] weight may have other strides than the weight, of which DDP warns.
+    """
+
+    def forward(self, x: Float[Tensor, "n ch h w"]) -> Float[Tensor, "n out h w"]:
+        return conv2d(x, self.weight[..., None, None], self.bias)
 
 
 class Adapters(nn.Module):
@@ -111,7 +123,7 @@ def tap_layers(model: Model, layers: Iterable[str]) -> None:
 
 
 def make_adapters(
-    reads: Iterable[Read], student: Model, teachers: Sequence[Model], x: Tensor
+    reads: Iterable[Read], student: Model, teachers: Sequence[Model], x: Tensor, seed: int = 0
 ) -> Adapters:
     """The adapters for some pairs of layers, whose widths student and teachers show on a few inputs.
 
@@ -120,6 +132,7 @@ def make_adapters(
         student: with its layers tapped.
         teachers: with their layers tapped.
         x: a few inputs; two are enough.
+        seed: of their start; the global generator is left alone.
 
     Raises:
         ValueError: if a map is to be compared with a vector, or a layer was not tapped.
@@ -128,16 +141,18 @@ def make_adapters(
     if not wanted:
         return Adapters()
     own, theirs = glance(student, x), [glance(teacher, x) for teacher in teachers]
-    return Adapters(
-        {
-            read: projection(
-                read,
-                layer_of(own, read.student_layer),
-                layer_of(theirs[read.teacher or 0], read.teacher_layer),
-            )
-            for read in wanted
-        }
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return Adapters(
+            {
+                read: projection(
+                    read,
+                    layer_of(own, read.student_layer),
+                    layer_of(theirs[read.teacher or 0], read.teacher_layer),
+                )
+                for read in wanted
+            }
+        )
 
 
 def projection(read: Read, student: Tensor, teacher: Tensor) -> nn.Module:
@@ -152,7 +167,7 @@ def projection(read: Read, student: Tensor, teacher: Tensor) -> nn.Module:
     own, wanted = (t.shape[1 if is_map else -1] for t in (student, teacher))
     if own == wanted:
         return nn.Identity()
-    made = nn.Conv2d(own, wanted, 1) if is_map else nn.Linear(own, wanted)
+    made = Pointwise(own, wanted) if is_map else nn.Linear(own, wanted)
     return made.to(student)
 
 

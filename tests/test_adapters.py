@@ -46,7 +46,7 @@ def test_an_adapter_projects_position_by_position(x):
     weight, bias = (
         named(adapters)[f"projections.0:norms/1>norms/2.{n}"] for n in ("weight", "bias")
     )
-    expected = torch.einsum("oc,nchw->nohw", weight[:, :, 0, 0], answer.features["norms.1"])
+    expected = torch.einsum("oc,nchw->nohw", weight, answer.features["norms.1"])
     found = answer.hints[hint_name(0, "norms.1", "norms.2")]
     torch.testing.assert_close(found, expected + bias[:, None, None], rtol=1e-9, atol=1e-12)
     linear = adapters.projections["0:embedding>embedding"]
@@ -79,6 +79,18 @@ def test_to_look_at_widths_leaves_the_networks_as_they_were(x):
     glance(student, x.float())  # in another precision than the network's
     assert all(torch.equal(before[name], t) for name, t in student.state_dict().items())
     assert [m.training for m in student.modules()] == modes
+
+
+def test_their_start_depends_on_the_seed_alone(x):
+    student, teacher = nets()
+    before = torch.get_rng_state()
+    one, other = (named(make_adapters([MAP], student, [teacher], x, seed)) for seed in (1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    torch.randn(1)
+    again = named(make_adapters([MAP], student, [teacher], x, 1))
+    weight = "projections.0:norms/1>norms/2.weight"
+    assert torch.equal(one[weight], again[weight])
+    assert not torch.equal(one[weight], other[weight])
 
 
 def test_a_student_with_adapters_is_a_function_of_both_parameters(x):
@@ -127,7 +139,7 @@ def test_a_transformer_shows_its_tokens_as_a_map(x):
     tap_layers(teacher, ["blocks.0"])
     read = Read(0, "norms.1", "blocks.0", True)
     adapters = make_adapters([read], student, [teacher], x)
-    assert named(adapters)["projections.0:norms/1>blocks/0.weight"].shape == (8, 3, 1, 1)
+    assert named(adapters)["projections.0:norms/1>blocks/0.weight"].shape == (8, 3)
 
 
 def test_a_layer_that_was_not_tapped_is_told(x):

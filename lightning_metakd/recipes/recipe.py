@@ -150,8 +150,10 @@ class Recipe(LightningModule, ABC):
         tap_teachers(self.teachers, reads)
         adapted = tuple(read for read in reads if read.adapted)
         if adapted and adapted != self.adapters.reads:
-            models = [teacher.model for teacher in self.teachers]
-            self.adapters = make_adapters(adapted, self.student, models, two_images(self.data))
+            models, x = [teacher.model for teacher in self.teachers], two_images(self.data)
+            # not of the generator's state, which differs with the number of processes
+            seed = torch.initial_seed()
+            self.adapters = make_adapters(adapted, self.student, models, x, seed)
 
     def take_adapters(self, state: Mapping[str, Tensor], stage: str) -> None:
         """Take over the adapters of the run of `init`, which an evaluation with teachers needs."""

@@ -394,6 +394,15 @@ def test_a_layer_that_is_not_there_is_told_when_training_begins():
         fit(recipe)
 
 
+def test_a_compiled_step_does_not_listen_to_modules():
+    recipe = meta_kd(ProtoNet(), **told(compile_step=True))
+    told_so = (
+        r"compile_step=true cannot trace modules .* reads norms\.1 of the student; read embedding"
+    )
+    with pytest.raises(ValueError, match=told_so):
+        fit(recipe)
+
+
 def test_a_bank_is_left_alone_where_layers_are_read(caplog, tmp_path, monkeypatch):
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
     ends = []
