@@ -112,6 +112,11 @@ def under(prefix: str, params: Params) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": p for name, p in params.items()}
 
 
+def as_key(name: str) -> str:
+    """A name with dots as modules allow it for one of their own."""
+    return name.replace(".", "/")
+
+
 def rows(batch: Batch, part: slice | Tensor) -> Batch:
     """Some rows of a batch, their teachers' answers included."""
     return tree_map(lambda leaf: leaf[part], batch)

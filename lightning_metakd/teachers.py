@@ -23,6 +23,7 @@ from lightning_metakd.data import cache
 from lightning_metakd.data.augment import augment
 from lightning_metakd.data.source import Source
 from lightning_metakd.heads import Head, PrototypeHead
+from lightning_metakd.models.model import EMBEDDING, Model
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.types import Batch, Output, Params
@@ -39,7 +40,9 @@ class Teacher(nn.Module):
             as it is.
         head: how it answers for an episode's classes, by default from class means of its embeddings.
         bank: compute its answers for all images (and each of data.views augmented views) once and keep
-            them; then teaching costs next to nothing.
+            them; then teaching costs next to nothing. Losses that read its layers ask it live all the same.
+        top: a network over its embedding that answers in its place and, with model.teacher_lr, learns to
+            teach; what is under it stays frozen and may keep a bank.
     """
 
     trained_on: Tensor
@@ -50,8 +53,10 @@ class Teacher(nn.Module):
         checkpoint: str | None = None,
         head: Head | None = None,
         bank: bool = False,
+        top: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.top = None if top is None else as_model(top)
         self.model, self.checkpoint, self.keeps_bank = as_model(model), checkpoint, bank
         self.head = PrototypeHead() if head is None else head
         self.bank: Bank | None = None
@@ -86,6 +91,11 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
         self.sha256 = weights_hash(self.model)
 
+    @property
+    def asks_bank(self) -> bool:
+        """Whether it answers from its bank, which keeps no layers but the embedding."""
+        return self.keeps_bank and all(layer == EMBEDDING for layer in self.model.taps)
+
     def meet(self, source: Source) -> None:
         """Learn whose rows it will be asked about; its bank is of their pictures, whatever a student reads.
 
@@ -93,13 +103,14 @@ class Teacher(nn.Module):
             ValueError: if it would be asked live about something else than pictures.
         """
         pictures = source.pictures
-        if not self.keeps_bank and source is not pictures:
+        if not self.asks_bank and source is not pictures:
             raise ValueError(
-                f"bank=false asks the teacher {type(self.model).__name__} live, and {source.name} has "
-                "vectors for it; set the teacher's bank to true: it is then asked about the pictures."
+                f"the teacher {type(self.model).__name__} is asked live, without a bank or about its layers, "
+                f"and {source.name} has vectors for it; set the teacher's bank to true (it is then asked "
+                "about the pictures), and take a loss that reads no layers."
             )
         known = None if self.bank is None else (self.bank.key, self.bank.source)
-        if self.keeps_bank and known != (self.sha256, pictures):
+        if self.asks_bank and known != (self.sha256, pictures):
             self.bank = Bank(self.model, self.sha256, pictures, cache.folder() / "bank")
 
     def store(self, rows: Int[Tensor, " n"], views: range) -> None:
@@ -110,35 +121,56 @@ class Teacher(nn.Module):
 
     def learns(self) -> None:
         """Let the network be trained: all of it that its answers depend on."""
-        if self.keeps_bank:
+        if self.keeps_bank and self.top is None:
             raise ValueError(
                 "bank=true keeps a teacher's answers, and teacher_lr > 0 changes them; set the teacher's "
-                "bank to false, or teacher_lr to 0."
+                "bank to false, give it a top that learns in its place, or set teacher_lr to 0."
             )
-        for name, p in self.model.named_parameters():
+        for name, p in self.learning.named_parameters():
             p.requires_grad_(not (self.head.needs_support and name.startswith("head.")))
+
+    @property
+    def learning(self) -> Model:
+        """The network that learns, if anything of the teacher does."""
+        return self.model if self.top is None else self.top
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What of the network is trained; nothing, if it is frozen."""
-        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        return {n: p for n, p in self.learning.named_parameters() if p.requires_grad}
 
     def with_parameters(self, params: Params) -> Embed:
-        """What the network says with these of its parameters."""
-        return lambda batch: functional_call(self.model, dict(params), (batch.x,))
+        """What the network says with these of the parameters that it learns."""
+
+        def embed(batch: Batch) -> Output:
+            x = batch.x if self.top is None else self.under(batch).embedding
+            return functional_call(self.learning, dict(params), (x,))
+
+        return embed
 
     def count(self, model: nn.Module, args: tuple[Tensor, ...], output: Output) -> None:
         """Remember how many inputs the network was asked about."""
         self.forwards += len(args[0])
 
     def embed(self, batch: Batch) -> Output:
-        """What the network itself says, live or from the bank."""
-        return self.model(batch.x) if self.bank is None else self.bank(batch)
+        """What the network says, live or from the bank."""
+        found = self.under(batch)
+        return found if self.top is None else self.top(found.embedding)
 
+    @torch.no_grad()
+    def under(self, batch: Batch) -> Output:
+        """The same without what the top makes of it."""
+        if self.bank is None or not self.asks_bank:
+            return self.model(batch.x)
+        return self.bank(batch)
+
+    @torch.no_grad()
     def other_view(self, batch: Batch) -> Output:
         """What the network says, live, of another view of the same images."""
         if self.bank is None:
-            return self.model(another_view(batch))
-        return self.bank.live(batch.index, batch.view + 1)
+            found: Output = self.model(another_view(batch))
+        else:
+            found = self.bank.live(batch.index, batch.view + 1)
+        return found if self.top is None else self.top(found.embedding)
 
     @torch.no_grad()
     def answer(

@@ -11,7 +11,17 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from tests.commands import MAML, STUDENT, TEACHER, checkpoint, fresh, results, same, written
+from tests.commands import (
+    CONFIGS,
+    MAML,
+    STUDENT,
+    TEACHER,
+    checkpoint,
+    fresh,
+    results,
+    same,
+    written,
+)
 from tests.conftest import ADVICE
 from tests.processes import run_on
 
@@ -48,6 +58,7 @@ def on(world, folder, *words):
 KINDS = {
     "maml": ["--data.meta_batch_size"],
     "student": ["--model.strategy_every=2", "--model.norm=tracked", "--data.meta_batch_size"],
+    "hints": ["--model.student.width=6", "--model.loss=what_where.yaml", "--data.meta_batch_size"],
 }
 
 
@@ -55,9 +66,13 @@ KINDS = {
 def test_two_processes_train_as_one_with_twice_the_episodes(kind, metakd, tmp_path):
     written(tmp_path, maml=MAML, student=STUDENT, teacher=TEACHER)
     *settings, size = KINDS[kind]
-    if kind == "student":
+    if kind == "hints":
+        loss = (CONFIGS / "loss" / "what_where.yaml").read_text()
+        (tmp_path / "what_where.yaml").write_text(loss.replace("channels: 64", "channels: 4"))
+    if kind != "maml":
         metakd("fit", "--config", "teacher.yaml")
-    words = ["fit", "--config", f"{kind}.yaml", "--data.n_episodes=3", *settings]
+    config = "maml.yaml" if kind == "maml" else "student.yaml"
+    words = ["fit", "--config", config, "--data.n_episodes=3", *settings]
     # Adam would divide rounding by rounding at the biases before a norm, which have no gradient
     words += ["--model.optimisation.optimiser=sgd", "--model.optimisation.lr=0.05"]
     (one, steps), (other, _) = on(2, tmp_path, *words, f"{size}=1", "--experiment=two")
@@ -66,7 +81,8 @@ def test_two_processes_train_as_one_with_twice_the_episodes(kind, metakd, tmp_pa
     assert all((one[name] == other[name]).all() for name in one)
     metakd(*words, f"{size}=2", "--experiment=alone")
     alone, two = (checkpoint(name)["state_dict"] for name in ("alone", "two"))
-    assert any("loss." in name for name in two) == (kind == "student")
+    assert any("loss." in name for name in two) == (kind != "maml")
+    assert any("adapters." in name for name in two) == (kind == "hints")
     for name, tensor in alone.items():
         torch.testing.assert_close(
             two[name], tensor, rtol=1e-5, atol=1e-6, msg=partial("{}: {}".format, name)

@@ -111,3 +111,26 @@ def test_a_checkpoint_of_another_network_is_refused(checkpoint):
 def test_a_missing_checkpoint_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist; train it first"):
         Teacher(SmoothConv4(6), str(tmp_path / "none.ckpt")).open()
+
+
+def test_layers_that_a_loss_reads_reach_its_answers():
+    helper, task = teacher(), episode()
+    helper.model.tap(["norms.1"])
+    for rows, answer in zip(
+        (task.support, task.query),
+        helper.answer(task.support, task.query, task.classes),
+        strict=True,
+    ):
+        assert torch.equal(answer.features["norms.1"], helper.model(rows.x).features["norms.1"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "asks"), [([], True), (["embedding"], True), (["norms.1", "embedding"], False)]
+)
+def test_it_answers_live_where_its_bank_has_not_what_is_read(layers, asks):
+    helper, rows = teacher(bank=True), batch(4, (1, 8, 8))
+    kept = helper.model(rows.x)
+    helper.bank = lambda rows: kept
+    helper.model.tap(layers)
+    assert helper.asks_bank == asks
+    assert (helper.embed(rows) is kept) == asks

@@ -1,5 +1,6 @@
 """The smallest networks, episodes and training runs on which the mathematics can be checked."""
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Batch, Context, Episode, Output
 
 N_WAY, SHOTS, QUERIES, WIDTH = 3, 2, 4, 3
+STUDENT_MAPS = {"low": (4, 4, 4), "high": (5, 2, 2)}
+TEACHER_MAPS = {"low": (6, 4, 4), "high": (7, 3, 3)}
+"""Shapes of layers."""
 
 
 class SmoothConv4(Model):
@@ -83,22 +87,29 @@ def episode(id: int = 0, shape: tuple[int, ...] = (1, 8, 8), classes: int = 20) 
 def answered(rows: Batch, teachers: int = 1, n_way: int = N_WAY) -> Batch:
     """The rows with random answers of teachers."""
     n = len(rows.y)
+
+    def some(*shape: int) -> Tensor:
+        return torch.randn(n, *shape).to(rows.x)
+
     answers = [
-        Output(torch.randn(n, n_way).to(rows.x), torch.randn(n, 5).to(rows.x))
+        Output(some(n_way), some(5), {name: some(*shape) for name, shape in TEACHER_MAPS.items()})
         for _ in range(teachers)
     ]
     return rows._replace(teachers=tuple(answers))
 
 
 def student_answer(rows: Batch, width: int = 4) -> Output:
-    """A student's random answer for the rows, with its embedding at each teacher's width."""
+    """A student's random answer for the rows, with its layers, and these at each teacher's widths."""
     n = len(rows.y)
-    hints = {
-        hint_name(k, EMBEDDING, EMBEDDING): torch.randn_like(teacher.embedding)
-        for k, teacher in enumerate(rows.teachers)
-    }
     logits, embedding = 2 * torch.randn(n, N_WAY).to(rows.x), torch.randn(n, width).to(rows.x)
-    return Output(logits, embedding, hints=hints)
+    features = {name: torch.randn(n, *shape).to(rows.x) for name, shape in STUDENT_MAPS.items()}
+    hints = {}
+    for k, teacher in enumerate(rows.teachers):
+        hints[hint_name(k, EMBEDDING, EMBEDDING)] = torch.randn_like(teacher.embedding)
+        for (s, own), (t, theirs) in product(features.items(), teacher.features.items()):
+            shape = (n, theirs.shape[1], *own.shape[2:])
+            hints[hint_name(k, s, t)] = torch.randn(shape).to(rows.x)
+    return Output(logits, embedding, features, hints)
 
 
 def context(rows: Batch, seen: Output, progress: float = 0.3) -> Context:

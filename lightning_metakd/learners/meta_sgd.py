@@ -9,16 +9,11 @@ paper draws the rates at random; here all start from `inner_lr`.
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.functional import lesson_mean, part
+from lightning_metakd.functional import as_key, lesson_mean, part
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.learners.maml import adapt_by_descent
 from lightning_metakd.models.model import Model
 from lightning_metakd.types import Batch, Forward, Lesson, Params
-
-
-def as_key(name: str) -> str:
-    """A parameter's name as modules allow it for a name of their own."""
-    return name.replace(".", "/")
 
 
 class MetaSGD(Learner):

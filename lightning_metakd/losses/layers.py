@@ -59,8 +59,41 @@ def facing(
 
 
 def layer_of(output: Output, path: str) -> Tensor:
-    """What a network said at a layer."""
-    return output.embedding if path == EMBEDDING else output.features[path]
+    """What a network said at a layer.
+
+    Raises:
+        ValueError: if the layer was not tapped.
+    """
+    if path == EMBEDDING:
+        return output.embedding
+    if path not in output.features:
+        raise ValueError(
+            f"layer {path!r} is not in the answer, which has {', '.join(output.features) or 'no features'}; "
+            f"call tap([{path!r}]) of the network first, as the recipes do."
+        )
+    return output.features[path]
+
+
+def hint_of(student: Output, student_layer: str, teacher_layer: str) -> Tensor:
+    """The student's layer at the width of the first teacher's.
+
+    Raises:
+        ValueError: if no adapter made it.
+    """
+    name = hint_name(0, student_layer, teacher_layer)
+    if name not in student.hints:
+        raise ValueError(
+            f"hint {name!r} is not in the student's answer; give the student the adapters of the loss "
+            "(adapters.make_adapters), as the recipes do."
+        )
+    return student.hints[name]
+
+
+def showing(batch: Batch, teacher_layer: str) -> Batch:
+    """The batch as the coefficient of a pair of layers sees it: with one layer of the first teacher."""
+    teacher, *others = batch.teachers
+    seen = teacher._replace(features={teacher_layer: layer_of(teacher, teacher_layer)})
+    return batch._replace(teachers=(seen, *others))
 
 
 def pairs(student: Output, teacher: Output, layers: Layers) -> list[tuple[Tensor, Tensor]]:
@@ -70,10 +103,7 @@ def pairs(student: Output, teacher: Output, layers: Layers) -> list[tuple[Tensor
 
 def adapted_pairs(student: Output, teacher: Output, layers: Layers) -> list[tuple[Tensor, Tensor]]:
     """As `pairs`, with the student's layers at the teacher's widths."""
-    return [
-        same_size(student.hints[hint_name(0, s, t)], layer_of(teacher, t))
-        for s, t in layers.items()
-    ]
+    return [same_size(hint_of(student, s, t), layer_of(teacher, t)) for s, t in layers.items()]
 
 
 def same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,3 +115,12 @@ def same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         x if x.shape[2:] == size else adaptive_avg_pool2d(x, size) for x in (a, b)
     ]
     return resized[0], resized[1]
+
+
+def check_shapes(hint: Tensor, target: Tensor) -> None:
+    """Raise where a hint cannot be compared with the teacher's layer, element by element."""
+    if hint.shape != target.shape:
+        raise ValueError(
+            f"hint {tuple(hint.shape)} and target {tuple(target.shape)} must have one shape; name layers of "
+            "one kind, maps or vectors, and let an adapter bring the student's to the teacher's width."
+        )

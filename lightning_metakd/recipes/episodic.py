@@ -22,6 +22,7 @@ from lightning_metakd.metrics import (
     nll,
     summary,
 )
+from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import NormForm, answers_row_by_row
 from lightning_metakd.models.weights import shapes
 from lightning_metakd.recall import Recall, by_number
@@ -69,6 +70,12 @@ class Episodic(Recipe):
                 f"norm='tracked' does not go with learner={type(learner).__name__}, whose body adapts and "
                 "must remember nothing of it; take support, running or batch."
             )
+        if learner.adapts_by_loss and not learner.adapts_body and any(self.loss.reads()):
+            raise ValueError(
+                f"loss={type(self.loss).__name__} compares layers, and learner={type(learner).__name__} "
+                "adapts the head alone, which changes none; take a learner whose body adapts, one that is "
+                "taught on the query rows (ProtoNet), or a loss of logits."
+            )
         has_head = any(True for _ in self.student.head.parameters())
         if has_head != learner.needs_head:
             way_out = (
@@ -100,11 +107,18 @@ class Episodic(Recipe):
         if shapes(found) == shapes(own):
             self.learner.load_state_dict(found, strict=False)
 
+    def teaches_in(self, stage: str) -> bool:
+        return self.teacher_at_test or super().teaches_in(stage)
+
+    def taught_networks(self) -> list[Model]:
+        return [self.student, self.judged] if self.teacher_at_test else [self.student]
+
     def meta(self) -> Params:
         """Everything the outer loop trains but the strategy, as one flat dictionary."""
         return {
             **under("student", dict(self.student.named_parameters())),
             **under("learner", dict(self.learner.named_parameters())),
+            **under("adapters", dict(self.adapters.named_parameters())),
         }
 
     def asked(self, episode: Episode) -> Episode:
@@ -147,9 +161,10 @@ class Episodic(Recipe):
             **under("student", dict(student.named_parameters())),
             **under("learner", dict(self.learner.named_parameters())),
         }
-        adapted = self.learner.adapt(
-            forward or bind(student), detach(meta), told, support, len(classes)
-        )
+        forward = forward or bind(student)
+        if self.teacher_at_test:
+            forward = self.adapters.beside(forward, dict(self.adapters.named_parameters()))
+        adapted = self.learner.adapt(forward, detach(meta), told, support, len(classes))
         return adapted.predict(episode.query.x)
 
     def evaluate(self, episode: Episode) -> dict[str, Tensor]:

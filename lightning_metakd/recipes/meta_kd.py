@@ -119,7 +119,7 @@ class MetaKD(Episodic):
                 "each pass; leave compile_step out."
             )
         self.tasks_at_once = tasks_at_once
-        self.compile_task = compile_step and self.runs_together
+        self.compile_step, self.compile_task = compile_step, compile_step and self.runs_together
         if teacher_lr > 0 and not learner.fixed_graph:
             raise ValueError(
                 f"teacher_lr={teacher_lr} cannot be differentiated through {type(learner).__name__} with a "
@@ -148,6 +148,7 @@ class MetaKD(Episodic):
         evaluated = [data.classes(s) for s in ("val", "test") if s in data.source.splits]
         refuse_new_classes(self.loss, taught, torch.cat([taught[:0], *evaluated]))
         self.check_quiz()
+        self.check_taps()
         super().prepare_teachers()
         if self.strategy_lr + self.teacher_lr > 0:
             self.check_classes(data.classes(data.strategy_split or data.train_split))
@@ -163,6 +164,16 @@ class MetaKD(Episodic):
                 f"{name}={n_query} leaves no rows to judge the strategy on: for "
                 f"{type(self.learner).__name__} half of the query rows of a class teach, and the other half "
                 "is the quiz; set data.n_query to 2 or more, or strategy_lr to 0."
+            )
+
+    def check_taps(self) -> None:
+        """A compiled step cannot listen to modules."""
+        modules = sorted(set(self.student.taps) - set(self.student.maps))
+        if self.compile_step and modules:
+            raise ValueError(
+                f"compile_step=true cannot trace modules that are listened to, and the loss reads "
+                f"{', '.join(modules)} of the student; read embedding or what the network itself names "
+                f"({', '.join(self.student.maps) or 'nothing here'}), or leave compile_step out."
             )
 
     def trained_classes(self) -> list[int]:
@@ -196,6 +207,7 @@ class MetaKD(Episodic):
             self.quiz,
             PILOTS[self.hypergradient],
             self.pilot_lr,
+            self.adapters,
             self.pilot_steps,
             self.teachers_that_learn(),
         )

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lightning_metakd.functional import bind_loss, detach, lesson_mean, part, rows
+from lightning_metakd.adapters import Adapters
+from lightning_metakd.functional import bind_loss, detach, lesson_mean, part, rows, stop
 from lightning_metakd.hypergradient import PILOT_GRADIENTS, Pilot
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
@@ -33,6 +34,7 @@ class Objective:
         quiz: what judges the strategy.
         pilot: how the quiz is differentiated where no lesson acts inside `adapt`.
         pilot_lr: step of that pilot.
+        adapters: which fill in the student's hints.
         pilot_steps: how many of them.
         teachers: those that learn to teach, by their place among all; their parameters are part of the
             strategy.
@@ -44,6 +46,7 @@ class Objective:
     quiz: Loss
     pilot: Callable[..., Pilot]
     pilot_lr: float
+    adapters: Adapters = field(default_factory=Adapters)
     pilot_steps: int = 1
     teachers: Mapping[int, Teacher] = field(default_factory=dict)
 
@@ -69,21 +72,41 @@ class Objective:
         return lesson(bind_loss(loss), {}, batch, episode.classes)
 
     def adapt(self, theta: Params, told: Lesson, episode: Episode) -> Adapted:
-        """The student after the support set."""
-        return self.learner.adapt(self.forward, theta, told, episode.support, len(episode.classes))
+        """The student after the support set; adapters are constants where a lesson acts on it."""
+        own = part(theta, "adapters")
+        forward = self.adapters.beside(
+            self.forward, detach(own) if self.learner.adapts_by_loss else own
+        )
+        return self.learner.adapt(forward, theta, told, episode.support, len(episode.classes))
 
     def student_loss(self, theta: Params, strategy: Params, episode: Episode) -> Tensor:
         """What trains theta: the learner's outer loss.
 
-        Where the lesson acts inside `adapt`, the query rows are asked plainly; otherwise they are taught.
+        Where the lesson acts inside `adapt`, the query rows are asked plainly and adapters have a loss of
+        their own; otherwise the query rows are taught.
         """
         episode = self.answered(strategy, episode)
         adapted = self.adapt(theta, self.taught(strategy, episode.support, episode), episode)
-        if self.learner.adapts_by_loss:
-            asked = self.plain(Targets(), episode.query, episode)
-        else:
+        if not self.learner.adapts_by_loss:
             asked = self.taught(strategy, episode.query, episode)
-        return self.learner.outer_loss(theta, adapted, asked, episode.query)
+            return self.learner.outer_loss(theta, adapted, asked, episode.query)
+        asked = self.plain(Targets(), episode.query, episode)
+        loss = self.learner.outer_loss(theta, adapted, asked, episode.query)
+        if not (own := part(theta, "adapters")):
+            return loss
+        projecting = self.adapters_loss(own, adapted, strategy, episode)
+        return loss + projecting - projecting.detach()  # what is reported is the student's
+
+    def adapters_loss(
+        self, own: Params, adapted: Adapted, strategy: Params, episode: Episode
+    ) -> Tensor:
+        """What trains the adapters of a learner that adapts by loss: the lesson where the student starts.
+
+        It is asked halfway through the task, where no schedule is at its zero.
+        """
+        start = stop(adapted.answer(detach(adapted.trajectory[0]), episode.support.x))
+        told = self.taught(detach(strategy), episode.support, episode)
+        return lesson_mean(told, self.adapters.hinted(start, own), start.logits.new_full((), 0.5))
 
     def quiz_rows(self, episode: Episode) -> slice:
         """The query rows on which the strategy is judged."""

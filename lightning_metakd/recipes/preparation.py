@@ -1,6 +1,7 @@
-"""What teachers need before they are asked about episodes: stored answers, and a scale of their logits."""
+"""What teachers need before they are asked: layers to show, stored answers, and a scale of their logits."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,10 +11,33 @@ from lightning import Trainer
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 
+from lightning_metakd.adapters import tap_layers
+from lightning_metakd.data.source import Source
+from lightning_metakd.losses.layers import Read
 from lightning_metakd.teachers import Pool
 from lightning_metakd.types import Episode
 
+log = logging.getLogger(__name__)
+
 CALIBRATION_EPISODES = 50
+
+
+def tap_teachers(teachers: Pool, reads: Iterable[Read]) -> None:
+    """Have each teacher answer with the layers that a loss reads of it."""
+    for k, teacher in enumerate(teachers):
+        tap_layers(teacher.model, (read.teacher_layer for read in reads if read.teacher == k))
+        if teacher.keeps_bank and not teacher.asks_bank:
+            log.warning(
+                f"teachers[{k}] keeps a bank, which has no layers but the embedding, and the loss reads "
+                f"{', '.join(teacher.model.taps)}: this teacher is asked live."
+            )
+
+
+def two_inputs(source: Source) -> Tensor:
+    """Two rows as a network reads them."""
+    everything = source.everything()
+    index = everything.index[:2]
+    return source.inputs(everything.x[:2], index, torch.full_like(index, -1))
 
 
 def store_answers(teachers: Pool, data: Any, trainer: Trainer) -> None:
@@ -35,7 +59,7 @@ def answers_needed(
     Raises:
         ValueError: if a bank is to keep views without number.
     """
-    if not any(t.keeps_bank for t in teachers):
+    if not any(t.asks_bank for t in teachers):
         return []
     if stage == "fit" and data.views is None:
         raise ValueError(

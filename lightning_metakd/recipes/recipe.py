@@ -6,7 +6,7 @@ drift apart silently. A recipe fetches, calls and logs; the mathematics lies in 
 """
 
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -16,17 +16,25 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lightning_metakd.adapters import (
+    Adapters,
+    make_adapters,
+    of_each_teacher,
+    tap_layers,
+)
 from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
 from lightning_metakd.controls import Control, checked_control, controlled, learns, settle
 from lightning_metakd.files import file_sha256
+from lightning_metakd.functional import part
 from lightning_metakd.losses.loss import Loss, Targets
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import NormForm, make_episodic
-from lightning_metakd.models.weights import load_weights
+from lightning_metakd.models.weights import load_weights, shapes
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation, decay_groups
+from lightning_metakd.recipes.preparation import tap_teachers, two_inputs
 from lightning_metakd.strategy import describe, load_strategy, read_strategy, save_strategy
 from lightning_metakd.teachers import Pool, Teacher, weights_hash
 from lightning_metakd.types import Batch, Context, Output
@@ -78,7 +86,7 @@ class Recipe(LightningModule, ABC):
         if norm is not None:
             make_episodic(self.student, norm)
         self.loss = Targets() if loss is None else loss
-        self.teachers = Pool(teachers or [])
+        self.teachers, self.adapters = Pool(teachers or []), Adapters()
         if self.loss.needs_teacher and not self.teachers:
             raise ValueError(
                 f"loss={type(self.loss).__name__} follows a teacher, but teachers is empty; name one in "
@@ -146,11 +154,13 @@ class Recipe(LightningModule, ABC):
             teacher.open()
             if self.teacher_lr > 0:
                 teacher.learns()
+        self.watch_layers(stage)
         resumed = self.trainer.ckpt_path is not None
         if self.init is not None and not resumed:
             found = read_checkpoint(Path(self.init))
             load_weights(self.student, student_weights(found), f"init {self.init}")
             self.start_from(found["state_dict"])
+            self.take_adapters(found["state_dict"], stage)
             if stage == "test":  # what is judged is what that run trained
                 told = found.get("callbacks", {}).get("Results", {})
                 self.record.update(told, train_steps=found.get("global_step"))
@@ -167,10 +177,45 @@ class Recipe(LightningModule, ABC):
     def start_from(self, state: Mapping[str, Tensor]) -> None:
         """Take over what else was trained in the run of `init`."""
 
+    def teaches_in(self, stage: str) -> bool:
+        """Whether the loss is asked in a stage."""
+        return stage == "fit"
+
+    def taught_networks(self) -> list[Model]:
+        """The student, and what answers in its place."""
+        return [self.student]
+
+    def watch_layers(self, stage: str) -> None:
+        """Tap the layers that the loss compares, and make the adapters that it wants, once."""
+        told = self.loss.reads() if self.teaches_in(stage) else ()
+        reads = of_each_teacher(told, len(self.teachers))
+        for student in self.taught_networks():
+            tap_layers(student, (read.student_layer for read in reads))
+        tap_teachers(self.teachers, reads)
+        adapted = tuple(read for read in reads if read.adapted)
+        if adapted and adapted != self.adapters.reads:
+            models, source = [teacher.model for teacher in self.teachers], self.data.source
+            seen, pictures = two_inputs(source), two_inputs(source.pictures)
+            # not of the generator's state, which differs with the number of processes
+            seed = torch.initial_seed()
+            self.adapters = make_adapters(adapted, self.student, models, seen, pictures, seed)
+
+    def take_adapters(self, state: Mapping[str, Tensor], stage: str) -> None:
+        """Take over the adapters of the run of `init`, which an evaluation with teachers needs."""
+        found, own = part(state, "adapters"), self.adapters.state_dict()
+        if shapes(found) == shapes(own):
+            self.adapters.load_state_dict(found)
+        elif own and stage != "fit" and self.teaches_in(stage):
+            raise ValueError(
+                f"init={self.init!r} has no adapters for the layers that loss={type(self.loss).__name__} "
+                "compares, and with teacher_at_test=true the student adapts by it; name a checkpoint trained "
+                "with this loss and these teachers, or leave teacher_at_test out."
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the networks of frozen teachers out; write down the classes that were trained on."""
         state = checkpoint["state_dict"]
-        for name in self.networks_of_teachers() if self.teacher_lr == 0 else []:
+        for name in self.frozen_networks():
             del state[name]
         checkpoint["classes"] = self.trained_classes()
         checkpoint["spent"] = self.spent()
@@ -200,13 +245,20 @@ class Recipe(LightningModule, ABC):
         self.record["train_classes"] = len(checkpoint.get("classes", [])) or None
         self.before |= checkpoint.get("spent", {})
         self.record.update(checkpoint.get("spent", {}))
-        own = {name: self.state_dict()[name] for name in self.networks_of_teachers()}
-        checkpoint["state_dict"] = own | checkpoint["state_dict"]
+        own = {name: self.state_dict()[name] for name in self.frozen_networks()}
+        checkpoint["state_dict"] = state = own | checkpoint["state_dict"]
+        if not self.adapters.reads:  # the student alone is judged
+            for name in [name for name in state if name.startswith("adapters.")]:
+                del state[name]
 
-    def networks_of_teachers(self) -> list[str]:
-        """Names of all that belongs to the teachers' networks."""
-        state = self.state_dict()
-        return [name for name in state if name.startswith("teachers.") and ".model." in name]
+    def frozen_networks(self) -> list[str]:
+        """Names of all that belongs to networks of teachers which do not learn."""
+        frozen = tuple(
+            f"teachers.{k}.model."
+            for k, teacher in enumerate(self.teachers)
+            if self.teacher_lr == 0 or teacher.top is not None
+        )
+        return [name for name in self.state_dict() if name.startswith(frozen)]
 
     def data_described(self) -> dict[str, Any]:
         """What the result row says of files and data."""
@@ -229,9 +281,11 @@ class Recipe(LightningModule, ABC):
     # --- the one outer update ------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One for student and learner; one for the strategy, where one is learned, at its own rates."""
+        """One for student, learner and adapters; one for a strategy that is learned, at its own rates."""
         told = self.optimisation
-        trained = {name: p for name, p in self.trained_parameters().items() if p.requires_grad}
+        adapters = dict(self.adapters.named_parameters(prefix="adapters"))
+        every = {**self.trained_parameters(), **adapters}
+        trained = {name: p for name, p in every.items() if p.requires_grad}
         student = told.build(decay_groups(trained, told.lr, told.weight_decay))
         loss = [p for p in self.loss.parameters() if p.requires_grad]
         teachers = [p for t in self.teachers for p in t.trained_parameters().values()]
@@ -243,7 +297,7 @@ class Recipe(LightningModule, ABC):
         return [student, told.build(groups, told.strategy_optimiser)] if groups else [student]
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What the outer loop trains beside the strategy, by name."""
+        """What the outer loop trains beside adapters and strategy, by name."""
         return dict(self.student.named_parameters(prefix="student"))
 
     def strategy_parameters(self) -> dict[str, nn.Parameter]:
@@ -294,18 +348,18 @@ class Recipe(LightningModule, ABC):
             zip(get_args(Who), found if isinstance(found, list) else [found], strict=False)
         )
         factor = self.optimisation.factor(self.progress())
-        parameters = {name: parameters_of(o, factor) for name, o in optimisers.items()}
         for optimiser in optimisers.values():
+            set_rates(optimiser, factor)
             optimiser.zero_grad()
         # a parameter without any gradient would be an error on several processes
-        idle = [p for name, some in parameters.items() if name not in moves for p in some]
+        idle = [p for who, o in optimisers.items() if who not in moves for p in parameters_of(o)]
         self.manual_backward(scalar + sum(0.0 * p.sum() for p in idle))
         limit = self.optimisation.grad_clip or float("inf")
-        # apart, so that a large gradient of the student does not shorten the strategy's step
+        # apart, so that a large gradient of one does not shorten the step of another
         norms = [
-            nn.utils.clip_grad_norm_(some, limit).to(self.device)
-            for name, some in parameters.items()
-            if name in moves
+            nn.utils.clip_grad_norm_(list(some), limit).to(self.device)
+            for who in moves
+            for some in self.clipped_together(who)
         ]
         norm = torch.stack(norms).max()
         if not torch.isfinite(norm):  # the averaged gradient: every process sees the same
@@ -324,6 +378,12 @@ class Recipe(LightningModule, ABC):
             if self.ema is not None:
                 self.ema.update_parameters(self.student)
         self.log("train/lr", self.optimisation.lr * factor)
+
+    def clipped_together(self, who: Who) -> list[Iterable[nn.Parameter]]:
+        """Parameters whose gradients have one norm."""
+        if who == "student":
+            return [self.trained_parameters().values(), self.adapters.parameters()]
+        return [self.strategy_parameters().values()]
 
     def train(self, mode: bool = True) -> "Recipe":
         """Teachers and the averaged student stay in evaluation mode."""
@@ -361,10 +421,14 @@ class Recipe(LightningModule, ABC):
         save_strategy(self.loss, path, self.teacher_heads, scales, self.said)
 
 
-def parameters_of(optimiser: Any, factor: float) -> list[nn.Parameter]:
-    """The parameters of an optimiser, whose rates are set to `factor` times their peak."""
+def set_rates(optimiser: Any, factor: float) -> None:
+    """Set the rate of each group to `factor` times its peak."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak_lr"] * factor
+
+
+def parameters_of(optimiser: Any) -> list[nn.Parameter]:
+    """All parameters of an optimiser."""
     return [p for group in optimiser.param_groups for p in group["params"]]
 
 

@@ -17,6 +17,7 @@ from lightning_metakd.controls import Control, shuffled
 from lightning_metakd.functional import bind, bind_loss, detach, lesson_mean, stop
 from lightning_metakd.hypergradient import PILOT_GRADIENTS, PILOTS, Way, checked_pilot
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
+from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.preparation import store_answers
@@ -102,6 +103,9 @@ class SingleTask(Recipe):
         self.sums: Any = nn.ModuleDict({name: SumMetric() for name in ("rows", "correct", "nll")})
         self.save_hyperparameters(ignore=["student", "loss", "teachers", "quiz", "optimisation"])
 
+    def taught_networks(self) -> list[Model]:
+        return [self.student, self.virtual[0]]
+
     def on_fit_start(self) -> None:
         """Refuse coefficients that do not know the classes of the data; have the teachers' answers stored."""
         refuse_new_classes(self.loss, self.data.classes, self.data.classes)
@@ -125,7 +129,7 @@ class SingleTask(Recipe):
         """One outer update on a batch."""
         taught, judge = (batch, None) if isinstance(batch, Batch) else batch
         classes = self.data.classes.to(taught.y.device)
-        answer, taught = self.student(taught.x), self.asked(taught)
+        answer, taught = self.adapters(self.student(taught.x)), self.asked(taught)
         self.check_width(answer.logits, classes)
         strategy = dict(self.loss.named_parameters())
         learns, judged = self.learns_strategy_now(), torch.zeros((), device=self.device)
@@ -153,7 +157,8 @@ class SingleTask(Recipe):
         """The quiz after virtual steps on the batch; batch statistics, nothing remembered."""
         if self.control == "shuffled":
             judge = shuffled(judge, self.data.seed, self.trainer.global_step)
-        forward = bind(self.virtual[0].to(self.device))
+        plain = bind(self.virtual[0].to(self.device))
+        forward = self.adapters.beside(plain, detach(dict(self.adapters.named_parameters())))
 
         def quiz(at: Params) -> Tensor:
             asked = lesson(bind_loss(self.quiz), {}, judge, classes)

@@ -18,7 +18,7 @@ from tests.contracts.walk import configs, content
 ABSTRACT = {"learner": Learner, "loss": Loss, "source": Source, "data": SourceData, "model": Model}
 AT_LEAST = {
     "learner": 14,
-    "loss": 16,
+    "loss": 20,
     "source": 7,
     "data": 5,
     "model": 23,
@@ -91,10 +91,12 @@ def test_a_loss_teaches(path, teacher, metakd, tmp_path):
         "checkpoint": "runs/teacher/latest/checkpoints/final.ckpt",
         "head": {"class_path": "SlicedHead"},
     }
+    loss = tmp_path / path.name  # this teacher has four channels
+    loss.write_text(path.read_text().replace("channels: 64", "channels: 4"))
     single = {
         **TEACHER["model"]["init_args"],
         "teachers": [{"class_path": "lightning_metakd.teachers.Teacher", "init_args": sliced}],
-        "loss": str(path),
+        "loss": str(loss),
     }
     single_task = {
         "model": {"class_path": "SingleTask", "init_args": single},
@@ -109,7 +111,7 @@ def test_a_loss_teaches(path, teacher, metakd, tmp_path):
     if "per_class" in path.stem:
         words = ["--config", "single.yaml", rate]
     else:
-        words = ["--config", "student.yaml", rate, f"--model.loss={path}", "--data.n_query=2"]
+        words = ["--config", "student.yaml", rate, f"--model.loss={loss}", "--data.n_query=2"]
     run = metakd("fit", *words, "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu")
     assert type(run.model.loss).__name__ == content(path)["class_path"].rpartition(".")[2]
     assert run.trainer.global_step == 1

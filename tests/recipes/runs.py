@@ -44,12 +44,12 @@ def helper(n_classes: int = 0, **settings) -> Teacher:
 def meta_kd(learner=None, student: Model | None = None, **settings) -> MetaKD:
     learner = MAML(0.05, 2, first_order=True) if learner is None else learner
     student = SmoothConv4(N_WAY if learner.needs_head else 0) if student is None else student
-    told = {"loss": gate(), "teachers": [helper()], "strategy_lr": 0.05}
+    told = {"loss": gate(), "teachers": [helper()], "strategy_lr": 0.05, "pilot_lr": 0.01}
     return MetaKD(student, learner, **{**told, "optimisation": sgd(), **settings})
 
 
 def single_task(student: Model | None = None, **settings) -> SingleTask:
-    told = {"loss": gate(), "teachers": [helper(12)], "strategy_lr": 0.05}
+    told = {"loss": gate(), "teachers": [helper(12)], "strategy_lr": 0.05, "pilot_lr": 0.01}
     student = SmoothConv4(12) if student is None else student
     return SingleTask(student, **{**told, "optimisation": sgd(), **settings})
 

@@ -1,0 +1,75 @@
+"""A weight for each pair of layers that a loss compares."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lightning_metakd.functional import as_key
+from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.layers import showing
+from lightning_metakd.types import Batch, Context
+
+Pairs = Sequence[tuple[str, str]]
+"""(layer of the student, layer of the teacher)."""
+Weights = float | Coefficient | dict[str, float | Coefficient]
+"""One for all pairs, or one for each layer of the teacher."""
+T = TypeVar("T")
+
+
+class LayerWeights(nn.ModuleDict):
+    """The sum over pairs of layers of their losses, each times its weight.
+
+    Args:
+        pairs: of layers.
+        weights: >= 0; a coefficient is copied for each pair, so that each learns its own.
+    """
+
+    def __init__(self, pairs: Pairs, weights: Weights) -> None:
+        default: float | Coefficient = 1.0
+        given = of_each_pair(pairs, weights, default, "weights")
+        super().__init__(
+            {
+                name: coefficient(weight, f"weights.{name}", 1.0, low=0.0, closed=True)
+                for name, weight in given.items()
+            }
+        )
+        self.pairs = list(pairs)
+
+    def forward(
+        self, losses: Sequence[Float[Tensor, " n"]], batch: Batch, context: Context
+    ) -> Float[Tensor, " n"]:
+        weights = [
+            weight(showing(batch, layer), context)
+            for weight, (_, layer) in zip(self.values(), self.pairs, strict=True)
+        ]
+        return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum(0)
+
+
+def of_each_pair(pairs: Pairs, given: T | dict[str, T], default: T, argument: str) -> dict[str, T]:
+    """A value of its own for each pair, by a name that suits a module.
+
+    Args:
+        given: one for all pairs, or some by the teacher's layer.
+        default: for the layers that are not given.
+        argument: what it is called in the configuration.
+
+    Raises:
+        ValueError: if there are no pairs, or a layer is given that is in none.
+    """
+    if not pairs:
+        raise ValueError(
+            "layers names no layers to compare; give the student's and the teacher's, for instance "
+            "{block3: block3}, or {embedding: embedding}."
+        )
+    teacher_layers = {layer for _, layer in pairs}
+    by_layer = given if isinstance(given, dict) else dict.fromkeys(teacher_layers, given)
+    if unknown := sorted(set(by_layer) - teacher_layers):
+        raise ValueError(
+            f"{argument} names {', '.join(unknown)}, but the teacher's layers are "
+            f"{', '.join(sorted(teacher_layers))}; rename or drop them."
+        )
+    return {as_key(f"{s}>{t}"): deepcopy(by_layer.get(t, default)) for s, t in pairs}
