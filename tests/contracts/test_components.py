@@ -1,6 +1,7 @@
 """Every component in configs/ is built as its file says, and trains for a step."""
 
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,10 @@ def test_a_loss_teaches(path, teacher, metakd, tmp_path):
             "init_args": {**TEACHER["data"]["init_args"], "quiz_fraction": 0.125},
         },
     }
-    written(tmp_path, student=STUDENT, single=single_task)
+    student = deepcopy(STUDENT)
+    if "two_teachers" in path.stem:
+        student["model"]["init_args"]["teachers"] *= 2
+    written(tmp_path, student=student, single=single_task)
     learned = any("Learned" in line for line in path.read_text().splitlines() if "#" not in line)
     rate = f"--model.strategy_lr={0.01 if learned else 0.0}"
     if "per_class" in path.stem:

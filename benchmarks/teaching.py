@@ -1,0 +1,136 @@
+"""Ways of teaching beside one another on CIFAR-FS, with the controls of what is learned, over seeds.
+
+All rows train the same student from the same start for the same number of steps; what differs is the loss
+and what of it is learned. Each run that is complete is left alone, so that the command goes on where it was
+stopped: `python -m benchmarks.teaching --data FOLDER`, after the teachers and the start of `make
+cifar-fs-teaching`.
+"""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning_metakd.cli import main as metakd
+
+LOSSES, EXPERIMENTS = Path("configs/loss"), Path("configs/experiment")
+ALONE = "meta_kd_cifar_fs_teaching"
+LEARNING = ("--model.strategy_lr=0.02",)
+ALL = ("frozen", "shuffled", "step_size", "final_constant")
+
+
+class Way(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        loss: its file.
+        words: further words of the command.
+        controls: what is taken away from it for comparison.
+        experiment: its configuration.
+    """
+
+    loss: str
+    words: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    experiment: str = ALONE
+
+
+WAYS = {
+    "alone": Way("targets"),
+    "KD": Way("match_gate_constant"),
+    "KD, logit standardisation": Way("match_gate_standardised"),
+    "DKD": Way("match_gate_dkd"),
+    "prototype matching": Way("match_gate_prototypes"),
+    "two teachers, uniform": Way("match_gate_two_teachers_uniform"),
+    "two teachers, learned": Way("match_gate_two_teachers", LEARNING, (*ALL, "uniform")),
+    "two teachers, learned per sample": Way(
+        "match_gate_two_teachers_per_sample", LEARNING, (*ALL, "uniform")
+    ),
+    "learned temperature": Way("match_gate_temperature", LEARNING, ALL),
+    "Match-Gate": Way("match_gate", LEARNING, ALL),
+    "Match-Gate per sample": Way("match_gate_per_sample", LEARNING, ALL),
+    "Match-Gate per sample, plain quiz": Way(
+        "match_gate_per_sample", (*LEARNING, "--model.quiz=Targets"), ()
+    ),
+    "MetaDistil": Way(
+        "match_gate_constant", (), ("frozen", "shuffled"), "meta_kd_cifar_fs_meta_distil"
+    ),
+}
+SHOTS = (1, 5)
+
+
+class Run(NamedTuple):
+    """One training, and where it and its tests are kept."""
+
+    name: str
+    control: str
+    seed: int
+    folder: Path
+
+    def at(self, stage: str) -> Path:
+        return self.folder / stage / f"seed{self.seed}" / self.control
+
+    @property
+    def experiment(self) -> str:
+        """The name as one word."""
+        return self.name.replace(", ", "_").replace(" ", "_")
+
+    @property
+    def trained(self) -> Path:
+        return self.at("fit") / self.experiment / "latest"
+
+
+def train(run: Run, words: list[str]) -> None:
+    """Train, unless it is done."""
+    way = WAYS[run.name]
+    if (run.trained / "checkpoints/final.ckpt").is_file():
+        return
+    if run.control == "final_constant":
+        learned = run._replace(control="none").trained / "strategy.safetensors"
+        words = [*words, f"--model.strategy={learned}"]
+    metakd(
+        [
+            *("fit", "--resume", "--config", str(EXPERIMENTS / f"{way.experiment}.yaml")),
+            *(f"--runs={run.at('fit')}", f"--experiment={run.experiment}"),
+            *(f"--seed_everything={run.seed}", f"--data.seed={run.seed}"),
+            *(f"--model.loss={LOSSES / way.loss}.yaml", f"--model.control={run.control}"),
+            *(*way.words, *words),
+        ]
+    )
+
+
+def test(run: Run, k_shot: int, words: list[str]) -> None:
+    """Test by nearest class mean, unless it is done."""
+    place = run.at(f"{k_shot}shot")
+    if (place / run.experiment / "latest/results.jsonl").is_file():
+        return
+    metakd(
+        [
+            *("test", "--config", str(EXPERIMENTS / f"{ALONE}.yaml")),
+            *(f"--runs={place}", f"--experiment={run.experiment}"),
+            *(f"--model.init={run.trained / 'checkpoints/final.ckpt'}", f"--data.k_shot={k_shot}"),
+            *words,
+        ]
+    )
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="folder of the images")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--folder", type=Path, default=Path("runs/teaching"))
+    parser.add_argument("--steps", type=int, default=2000, help="outer steps of every training")
+    told = parser.parse_args()
+    data = f"--data.source.source.root={told.data}"
+    for seed in told.seeds:
+        for name in told.ways:
+            for control in ("none", *WAYS[name].controls):
+                run = Run(name, control, seed, told.folder)
+                train(run, [data, f"--trainer.max_steps={told.steps}"])
+                for k_shot in SHOTS:
+                    test(run, k_shot, [data])
+
+
+if __name__ == "__main__":
+    main()
