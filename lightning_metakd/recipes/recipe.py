@@ -14,7 +14,6 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_metakd.adapters import (
     Adapters,
@@ -24,7 +23,15 @@ from lightning_metakd.adapters import (
 )
 from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
-from lightning_metakd.controls import Control, checked_control, controlled, learns, settle
+from lightning_metakd.controls import (
+    Control,
+    checked_control,
+    controlled,
+    learns,
+    settle,
+    taught_by,
+    teachers_learn,
+)
 from lightning_metakd.files import file_sha256
 from lightning_metakd.functional import part
 from lightning_metakd.losses.loss import Loss, Targets
@@ -33,7 +40,13 @@ from lightning_metakd.models.norm import NormForm, make_episodic
 from lightning_metakd.models.weights import load_weights, shapes
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.objective import TEACHERS
-from lightning_metakd.recipes.optimisation import Optimisation, decay_groups
+from lightning_metakd.recipes.optimisation import (
+    Optimisation,
+    averaged,
+    decay_groups,
+    parameters_of,
+    set_rates,
+)
 from lightning_metakd.recipes.preparation import tap_teachers, two_inputs
 from lightning_metakd.strategy import describe, load_strategy, read_strategy, save_strategy
 from lightning_metakd.teachers import Pool, Teacher, weights_hash
@@ -98,7 +111,7 @@ class Recipe(LightningModule, ABC):
         self.loss = controlled(self.loss, control, len(self.teachers))
         anything = any(p.requires_grad for p in self.loss.parameters())
         self.strategy_lr = strategy_lr if anything and learns(control) else 0.0
-        self.teacher_lr = teacher_lr if learns(control) else 0.0
+        self.teacher_lr = teacher_lr if teachers_learn(control) else 0.0
         self.strategy_every, self.strategy_warmup = strategy_every, strategy_warmup
         if self.strategy_lr == 0:
             self.loss.requires_grad_(False)
@@ -107,12 +120,14 @@ class Recipe(LightningModule, ABC):
         self.record: dict[str, Any] = {}
         self.rows: dict[str, Tensor] = {}
         self.said: dict[str, float] = {}
+        self.resumes = False
+        """Told by the command: a checkpoint follows `setup`, and files of other runs need not be there."""
         self.gradient_evaluations = 0
         self.before: dict[str, Any] = {"teacher_forwards": 0, "gradient_evaluations": 0}
 
     def check_strategy(self, lr: float, every: int, warmup: float, teacher_lr: float) -> None:
         """Refuse a strategy that could not be learned as it is told."""
-        checked_control(self.control, lr + teacher_lr)
+        checked_control(self.control, lr, teacher_lr)
         for name, rate in (("strategy_lr", lr), ("teacher_lr", teacher_lr)):
             if rate < 0:
                 raise ValueError(f"{name}={rate} must be 0 (frozen) or positive.")
@@ -155,8 +170,7 @@ class Recipe(LightningModule, ABC):
             if self.teacher_lr > 0:
                 teacher.learns()
         self.watch_layers(stage)
-        resumed = self.trainer.ckpt_path is not None
-        if self.init is not None and not resumed:
+        if self.init is not None and not self.resumes:
             found = read_checkpoint(Path(self.init))
             load_weights(self.student, student_weights(found), f"init {self.init}")
             self.start_from(found["state_dict"])
@@ -168,11 +182,12 @@ class Recipe(LightningModule, ABC):
                 self.record["train_classes"] = len(found.get("classes", [])) or None
             if self.ema is not None:
                 self.ema.module.load_state_dict(self.student.state_dict())
-        if self.strategy is not None and not resumed:
+        if self.strategy is not None and not self.resumes:
             if self.control == "final_constant":
                 settle(self.loss, read_strategy(Path(self.strategy))[0]["said"])
             else:
-                load_strategy(self.loss, Path(self.strategy), self.teacher_heads)
+                own = taught_by(self.loss, self.control)
+                load_strategy(own, Path(self.strategy), self.teacher_heads)
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
         """Take over what else was trained in the run of `init`."""
@@ -219,14 +234,16 @@ class Recipe(LightningModule, ABC):
             del state[name]
         checkpoint["classes"] = self.trained_classes()
         checkpoint["spent"] = self.spent()
+        checkpoint["said"] = self.said
 
     def on_train_start(self) -> None:
         """Write down what the student is trained on."""
         self.record["train_classes"] = len(self.trained_classes()) or None
 
     def learned(self) -> str | None:
-        """Names of the parameters of the strategy."""
-        return ", ".join(sorted(self.loss.state_dict())) or None
+        """Names of the parameters of the strategy; a teacher that learns is one."""
+        teachers = [f"{TEACHERS}{k}" for k, _ in enumerate(self.teachers_that_learn())]
+        return ", ".join([*sorted(self.loss.state_dict()), *teachers]) or None
 
     def spent(self) -> dict[str, Any]:
         """What training has taken so far, over all processes, and what was taken away from it."""
@@ -240,10 +257,15 @@ class Recipe(LightningModule, ABC):
             + world * self.gradient_evaluations,
         }
 
+    def on_train_end(self) -> None:
+        """A test that follows says what the training took."""
+        self.record.update(self.spent())
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The networks of frozen teachers come from their own files."""
         self.record["train_classes"] = len(checkpoint.get("classes", [])) or None
         self.before |= checkpoint.get("spent", {})
+        self.said = checkpoint.get("said", {})
         self.record.update(checkpoint.get("spent", {}))
         own = {name: self.state_dict()[name] for name in self.frozen_networks()}
         checkpoint["state_dict"] = state = own | checkpoint["state_dict"]
@@ -262,11 +284,11 @@ class Recipe(LightningModule, ABC):
 
     def data_described(self) -> dict[str, Any]:
         """What the result row says of files and data."""
-        data = self.data
+        data, init = self.data, None if self.init is None else Path(self.init)
         names = ("n_way", "k_shot", "n_query", "eval_seed")
         return {
             "source": data.source.name,
-            "init_sha256": None if self.init is None else file_sha256(Path(self.init)),
+            "init_sha256": file_sha256(init) if init and init.is_file() else None,
             "teacher_sha256": [t.sha256 for t in self.teachers] or None,
             "teacher_head": self.teacher_heads or None,
             "strategy_sha256": weights_hash(self.loss) if len(self.loss.state_dict()) else None,
@@ -303,14 +325,14 @@ class Recipe(LightningModule, ABC):
     def strategy_parameters(self) -> dict[str, nn.Parameter]:
         """What the quiz trains: coefficients, and teachers that learn, under `teachers.<place>`."""
         found = dict(self.loss.named_parameters())
-        for k, teacher in self.teachers_that_learn().items():
+        for k, teacher in enumerate(self.teachers_that_learn()):
             trained = teacher.trained_parameters()
             found |= {f"{TEACHERS}{k}.{name}": p for name, p in trained.items()}
         return found
 
-    def teachers_that_learn(self) -> dict[int, Teacher]:
-        """Those that are trained, by their place among all."""
-        return dict(enumerate(self.teachers)) if self.teacher_lr > 0 else {}
+    def teachers_that_learn(self) -> list[Teacher]:
+        """All of them, or none."""
+        return list(self.teachers) if self.teacher_lr > 0 else []
 
     def learns_strategy_now(self) -> bool:
         """Whether this outer step updates the strategy."""
@@ -351,8 +373,14 @@ class Recipe(LightningModule, ABC):
         for optimiser in optimisers.values():
             set_rates(optimiser, factor)
             optimiser.zero_grad()
-        # a parameter without any gradient would be an error on several processes
-        idle = [p for who, o in optimisers.items() if who not in moves for p in parameters_of(o)]
+        # a parameter without any gradient would be an error on several processes: of what is not moved, or
+        # of a teacher that learns and is not followed
+        idle = [
+            p
+            for who, o in optimisers.items()
+            if who == "strategy" or who not in moves
+            for p in parameters_of(o)
+        ]
         self.manual_backward(scalar + sum(0.0 * p.sum() for p in idle))
         limit = self.optimisation.grad_clip or float("inf")
         # apart, so that a large gradient of one does not shorten the step of another
@@ -400,11 +428,23 @@ class Recipe(LightningModule, ABC):
 
     # --- strategy ------------------------------------------------------------------------------
 
-    def listen(self, student: Output, batch: Batch, classes: Tensor) -> None:
-        """Now and then, ask the coefficients what they say of a batch."""
-        if (self.trainer.global_step - 1) % LISTEN_EVERY == 0:
+    def hears_now(self) -> bool:
+        """Whether the coefficients are looked at after this step: the first, some, an epoch's last."""
+        step, trainer = self.trainer.global_step, self.trainer
+        last = trainer.is_last_batch or step == trainer.max_steps
+        return step == 1 or step % LISTEN_EVERY == 0 or last
+
+    def listen(
+        self, student: Output, batch: Batch, classes: Tensor, trust: Tensor | tuple[()] = ()
+    ) -> None:
+        """Now and then, ask the coefficients what they say of a batch.
+
+        Args:
+            trust: as in `Context`.
+        """
+        if self.hears_now():
             progress = student.logits.new_ones(())
-            context = Context(classes[batch.y], progress, student)
+            context = Context(classes[batch.y], progress, student, trust)
             self.said = describe(self.loss, student, batch, context)
 
     def describe_strategy(self) -> dict[str, float]:
@@ -421,17 +461,6 @@ class Recipe(LightningModule, ABC):
         save_strategy(self.loss, path, self.teacher_heads, scales, self.said)
 
 
-def set_rates(optimiser: Any, factor: float) -> None:
-    """Set the rate of each group to `factor` times its peak."""
-    for group in optimiser.param_groups:
-        group["lr"] = group["peak_lr"] * factor
-
-
-def parameters_of(optimiser: Any) -> list[nn.Parameter]:
-    """All parameters of an optimiser."""
-    return [p for group in optimiser.param_groups for p in group["params"]]
-
-
 SHARDED = ("fsdp", "deepspeed", "modelparallel", "xla")
 
 
@@ -443,11 +472,3 @@ def refuse_sharding(strategy: object) -> None:
             f"trainer.strategy={name} divides parameters over processes, and second derivatives through an "
             "inner loop need them whole; use ddp, or auto on one device."
         )
-
-
-def averaged(student: Model, decay: float) -> AveragedModel:
-    """A running average of the student's weights and norm statistics."""
-    copy = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    copy.requires_grad_(False)
-    copy.eval()
-    return copy

@@ -24,7 +24,7 @@ from lightning_metakd.recipes.preparation import store_answers
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
-from lightning_metakd.types import Batch, Params
+from lightning_metakd.types import Batch, Output, Params
 
 
 class SingleTask(Recipe):
@@ -114,33 +114,34 @@ class SingleTask(Recipe):
     def trained_classes(self) -> list[int]:
         return self.data.classes.tolist()
 
-    def asked(self, batch: Batch) -> Batch:
-        """The batch with the teachers' answers, those that learn as functions of their parameters."""
-        classes, answers = self.data.classes.to(batch.y.device), []
-        for teacher in self.teachers:
-            if self.teacher_lr > 0:
-                embed = teacher.with_parameters(teacher.trained_parameters())
-                answers.append(teacher.answer_rows_by(embed, batch, classes))
-            else:
-                answers.append(teacher.answer_rows(batch, classes))
+    def asked(self, batch: Batch, teachers_learn: bool = False) -> Batch:
+        """The batch with the teachers' answers.
+
+        Args:
+            teachers_learn: whether these are differentiated in what the teachers learn.
+        """
+        classes, pool = self.data.classes.to(batch.y.device), self.teachers
+        if teachers_learn:
+            answers = [t.answer_rows_by(t.trained_parameters(), batch, classes) for t in pool]
+        else:
+            answers = [t.answer_rows(batch, classes) for t in pool]
         return batch._replace(teachers=tuple(answers))
 
     def training_step(self, batch: Batch | tuple[Batch, Batch], batch_idx: int) -> None:
         """One outer update on a batch."""
         taught, judge = (batch, None) if isinstance(batch, Batch) else batch
         classes = self.data.classes.to(taught.y.device)
-        answer, taught = self.adapters(self.student(taught.x)), self.asked(taught)
-        self.check_width(answer.logits, classes)
         strategy = dict(self.loss.named_parameters())
         learns, judged = self.learns_strategy_now(), torch.zeros((), device=self.device)
+        teachers_learn = learns and self.teacher_lr > 0
+        taught = self.asked(taught, teachers_learn)
         if learns:
             judged = self.strategy_loss(strategy, taught, self.quiz_batch(judge), classes)
-        if (
-            learns and self.teacher_lr > 0
-        ):  # MetaDistil: the student's step is taught by what was learned
+        if teachers_learn:  # MetaDistil: the student is taught by what was learned
             self.outer_update(judged, ("strategy",))
             judged, learns, taught = torch.zeros_like(judged), False, self.asked(taught)
-        told = lesson(bind_loss(self.loss), detach(strategy), stop(taught), classes)
+        answer = self.adapters(self.of_width(self.student(taught.x), classes))
+        told = lesson(bind_loss(self.loss), detach(strategy), taught, classes)
         student_loss = lesson_mean(told, answer, answer.logits.new_tensor(self.progress()))
         self.gradient_evaluations += 1
         self.outer_update(
@@ -169,7 +170,7 @@ class SingleTask(Recipe):
         theta = dict(self.student.named_parameters())
         way = PILOTS[self.hypergradient]
         found = way(
-            lambda at: forward(at, taught.x),
+            lambda at: self.of_width(forward(at, taught.x), classes),
             told,
             quiz,
             theta,
@@ -186,18 +187,21 @@ class SingleTask(Recipe):
         """The quiz rows that came with the batch."""
         if judge is None:
             raise ValueError(
-                f"strategy_lr={self.strategy_lr} needs rows to judge the strategy on, and the data keep "
-                "none; set data.quiz_fraction, for instance to 0.1, or strategy_lr and teacher_lr to 0."
+                f"strategy_lr={self.strategy_lr} and teacher_lr={self.teacher_lr} need rows to judge what is "
+                "learned on, and the data keep none; set data.quiz_fraction, for instance to 0.1, or both "
+                "rates to 0."
             )
         return judge
 
-    def check_width(self, logits: Tensor, classes: Tensor) -> None:
-        """One logit for each class of the data."""
-        if logits.shape[-1] != len(classes):
+    def of_width(self, answer: Output, classes: Tensor) -> Output:
+        """The student's answer; it has one logit for each class of the data."""
+        width = answer.logits.shape[-1]
+        if width != len(classes):
             raise ValueError(
-                f"the student has {logits.shape[-1]} logits for the {len(classes)} classes of the data; "
+                f"the student has {width} logits for the {len(classes)} classes of the data; "
                 f"set the n_classes of model.student to {len(classes)}."
             )
+        return answer
 
     # --- evaluation ----------------------------------------------------------------------------
 
