@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.bank import Bank
 from lightning_metakd.calibration import Calibration
-from lightning_metakd.functional import bind, bind_loss, detach, part, under
+from lightning_metakd.functional import bind_loss, detach, part, under
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
 from lightning_metakd.metrics import (
@@ -117,7 +117,7 @@ class Episodic(Recipe):
     def meta(self) -> Params:
         """Everything the outer loop trains but the strategy, as one flat dictionary."""
         return {
-            **under("student", dict(self.student.named_parameters())),
+            **under("student", self.moving(self.student)),
             **under("learner", dict(self.learner.named_parameters())),
             **under("adapters", dict(self.adapters.named_parameters())),
         }
@@ -155,10 +155,10 @@ class Episodic(Recipe):
         strategy = detach(dict(loss.named_parameters()))
         told = lesson(bind_loss(loss), strategy, support, classes, support)
         meta = {
-            **under("student", dict(student.named_parameters())),
+            **under("student", self.moving(student)),
             **under("learner", dict(self.learner.named_parameters())),
         }
-        forward = forward or bind(student)
+        forward = forward or self.bound(student)
         if self.teacher_at_test:
             forward = self.adapters.beside(forward, dict(self.adapters.named_parameters()))
         adapted = self.learner.adapt(forward, detach(meta), told, support, len(classes))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_metakd.controls import Control, shuffled_quiz
-from lightning_metakd.functional import bind, bind_loss, detach
+from lightning_metakd.functional import bind_loss, detach
 from lightning_metakd.hypergradient import PILOTS, Way, checked_pilot
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
@@ -18,6 +18,7 @@ from lightning_metakd.recipes.episodic import Episodic
 from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.tasks import mean_over_tasks
+from lightning_metakd.sharing import Share
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Episode, Params
@@ -42,6 +43,7 @@ class MetaKD(Episodic):
             student; 0 freezes them.
         control: what is taken away from learning the strategy, to be compared with: `frozen`, `shuffled`,
             `step_size`, `final_constant` (with the strategy of the other run) or `uniform`.
+        share: which modules start from, keep or hold in common the weights of a teacher.
         norm: whose statistics normalise in an episode: `support`, `running`, `tracked` (learners without an
             inner loop) or `batch` (transductive).
         quiz: what judges the strategy on held-out rows; by default cross-entropy where the lesson acts
@@ -74,6 +76,7 @@ class MetaKD(Episodic):
         strategy_warmup: float = 0.0,
         teacher_lr: float = 0.0,
         control: Control = "none",
+        share: list[Share] | None = None,
         norm: NormForm = "support",
         quiz: Loss | None = None,
         hypergradient: Way = "tangent",
@@ -99,6 +102,7 @@ class MetaKD(Episodic):
             strategy_warmup=strategy_warmup,
             teacher_lr=teacher_lr,
             control=control,
+            share=share,
         )
         checked_pilot(hypergradient, pilot_lr, pilot_steps)
         if tasks_at_once is not None and tasks_at_once < 1:
@@ -138,7 +142,7 @@ class MetaKD(Episodic):
         self.quiz, self.hypergradient = quiz or default, hypergradient
         self.pilot_lr, self.pilot_steps = pilot_lr, pilot_steps
         self.save_hyperparameters(
-            ignore=["student", "learner", "loss", "teachers", "quiz", "optimisation"]
+            ignore=["student", "learner", "loss", "teachers", "quiz", "optimisation", "share"]
         )
 
     def on_fit_start(self) -> None:
@@ -202,7 +206,7 @@ class MetaKD(Episodic):
         """The pure part, bound to the modules as they are now."""
         return Objective(
             self.learner,
-            bind(self.student),
+            self.bound(self.student),
             bind_loss(self.loss),
             self.quiz,
             PILOTS[self.hypergradient],

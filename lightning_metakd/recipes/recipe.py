@@ -5,8 +5,9 @@ through Lightning's optimiser, schedule, average. No gradient is ever assigned b
 drift apart silently. A recipe fetches, calls and logs; the mathematics lies in the pure functions.
 """
 
+import logging
 from abc import ABC
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -33,7 +34,7 @@ from lightning_metakd.controls import (
     teachers_learn,
 )
 from lightning_metakd.files import file_sha256
-from lightning_metakd.functional import part
+from lightning_metakd.functional import bind, part
 from lightning_metakd.losses.loss import Loss, Targets
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import NormForm, make_episodic
@@ -48,9 +49,12 @@ from lightning_metakd.recipes.optimisation import (
     set_rates,
 )
 from lightning_metakd.recipes.preparation import tap_teachers, two_inputs
+from lightning_metakd.sharing import Share, Sharing
 from lightning_metakd.strategy import describe, load_strategy, read_strategy, save_strategy
 from lightning_metakd.teachers import Pool, Teacher, weights_hash
-from lightning_metakd.types import Batch, Context, Output
+from lightning_metakd.types import Batch, Context, Forward, Output
+
+log = logging.getLogger(__name__)
 
 Who = Literal["student", "strategy"]
 Moves = tuple[Who, ...]
@@ -75,6 +79,7 @@ class Recipe(LightningModule, ABC):
         teacher_lr: learning rate by which the teachers learn to teach, as part of the strategy; 0 freezes
             them.
         control: what is taken away from learning the strategy, to be compared with; see controls.py.
+        share: what the student takes of its teachers' weights; see sharing.py.
         norm: null leaves the student's batch norms as they are; see models/norm.py for the others.
     """
 
@@ -91,6 +96,7 @@ class Recipe(LightningModule, ABC):
         strategy_warmup: float,
         teacher_lr: float,
         control: Control,
+        share: Sequence[Share] | None,
         norm: NormForm | None,
     ) -> None:
         super().__init__()
@@ -105,6 +111,8 @@ class Recipe(LightningModule, ABC):
                 f"loss={type(self.loss).__name__} follows a teacher, but teachers is empty; name one in "
                 "model.teachers, or use Targets."
             )
+        self.sharing = Sharing(share or (), self.student, self.teachers)
+        self.fixed = self.sharing.fixed(self.student)
         self.optimisation = optimisation or Optimisation()
         self.init, self.strategy, self.control = init, strategy, control
         self.check_strategy(strategy_lr, strategy_every, strategy_warmup, teacher_lr)
@@ -165,6 +173,7 @@ class Recipe(LightningModule, ABC):
         refuse_sharding(self.trainer.strategy)
         if self.device.type == "cpu":
             keep_large_blocks()
+        self.sharing.part()
         for teacher in self.teachers:
             teacher.open()
             if self.teacher_lr > 0:
@@ -180,14 +189,26 @@ class Recipe(LightningModule, ABC):
                 self.record.update(told, train_steps=found.get("global_step"))
                 self.record.update(found.get("spent", {}))
                 self.record["train_classes"] = len(found.get("classes", [])) or None
-            if self.ema is not None:
-                self.ema.module.load_state_dict(self.student.state_dict())
+        if stage == "fit":
+            self.take_shares()
+        begins = self.init is not None or (stage == "fit" and self.sharing.pairs)
+        if self.ema is not None and begins and not self.resumes:
+            self.ema.module.load_state_dict(self.student.state_dict())
         if self.strategy is not None and not self.resumes:
             if self.control == "final_constant":
                 settle(self.loss, read_strategy(Path(self.strategy))[0]["said"])
             else:
                 own = taught_by(self.loss, self.control)
                 load_strategy(own, Path(self.strategy), self.teacher_heads)
+
+    def take_shares(self) -> None:
+        """Take what is named of the teachers' weights, over those of `init`."""
+        self.sharing.begin()
+        if self.init is not None and self.sharing.pairs and not self.resumes:
+            names = "; ".join(pair.name for pair in self.sharing.pairs)
+            log.warning(
+                f"share comes after init {self.init}: {names} begin alike, as the teacher has it."
+            )
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
         """Take over what else was trained in the run of `init`."""
@@ -320,7 +341,20 @@ class Recipe(LightningModule, ABC):
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What the outer loop trains beside adapters and strategy, by name."""
-        return dict(self.student.named_parameters(prefix="student"))
+        return {f"student.{name}": p for name, p in self.moving(self.student).items()}
+
+    def moving(self, student: Model) -> dict[str, nn.Parameter]:
+        """The parameters of the student, or of its average, that training and adapting move."""
+        return {n: p for n, p in student.named_parameters() if n not in self.fixed}
+
+    def bound(self, student: Model, like: Model | None = None) -> Forward:
+        """A student as a pure function of the parameters that move.
+
+        Args:
+            like: has the others, if the student itself does not.
+        """
+        state = (like or student).state_dict() if self.fixed else {}
+        return bind(student, {name: t for name, t in state.items() if name in self.fixed})
 
     def strategy_parameters(self) -> dict[str, nn.Parameter]:
         """What the quiz trains: coefficients, and teachers that learn, under `teachers.<place>`."""
@@ -414,9 +448,10 @@ class Recipe(LightningModule, ABC):
         return [self.strategy_parameters().values()]
 
     def train(self, mode: bool = True) -> "Recipe":
-        """Teachers and the averaged student stay in evaluation mode."""
+        """Teachers, what is kept of them, and the averaged student stay in evaluation mode."""
         super().train(mode)
         self.teachers.eval()
+        self.sharing.rest(self.student)
         if self.ema is not None:
             self.ema.eval()
         return self

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torchmetrics import SumMetric
 
 from lightning_metakd.controls import Control, shuffled
-from lightning_metakd.functional import bind, bind_loss, detach, lesson_mean, stop
+from lightning_metakd.functional import bind_loss, detach, lesson_mean, stop
 from lightning_metakd.hypergradient import PILOT_GRADIENTS, PILOTS, Way, checked_pilot
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
 from lightning_metakd.models.model import Model
-from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.models.norm import EpisodicNorm, make_episodic
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.preparation import store_answers
 from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.sharing import Share
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Batch, Output, Params
@@ -44,6 +45,7 @@ class SingleTask(Recipe):
             student; 0 freezes them.
         control: what is taken away from learning the strategy, to be compared with: `frozen`, `shuffled`,
             `step_size`, `final_constant` (with the strategy of the other run) or `uniform`.
+        share: which modules start from, keep or hold in common the weights of a teacher.
         quiz: what judges the strategy; by default cross-entropy at the best scale of the logits.
         hypergradient: `tangent`, `unrolled` or `neumann` (near a minimum of the lesson).
         pilot_lr: step of the virtual update by which a strategy is judged.
@@ -63,6 +65,7 @@ class SingleTask(Recipe):
         strategy_warmup: float = 0.0,
         teacher_lr: float = 0.0,
         control: Control = "none",
+        share: list[Share] | None = None,
         quiz: Loss | None = None,
         hypergradient: Way = "tangent",
         pilot_lr: float = 0.001,
@@ -80,6 +83,7 @@ class SingleTask(Recipe):
             strategy_warmup,
             teacher_lr,
             control,
+            share,
             norm=None,
         )
         checked_pilot(hypergradient, pilot_lr, pilot_steps)
@@ -100,8 +104,14 @@ class SingleTask(Recipe):
         # because it is no part of what is trained, saved or moved
         self.virtual = [copy.deepcopy(self.student)]
         make_episodic(self.virtual[0], "batch")
+        for path in self.sharing.kept:
+            for layer in self.virtual[0].get_submodule(path).eval().modules():
+                if isinstance(layer, EpisodicNorm) and layer.running_mean is not None:
+                    layer.form = "running"
         self.sums: Any = nn.ModuleDict({name: SumMetric() for name in ("rows", "correct", "nll")})
-        self.save_hyperparameters(ignore=["student", "loss", "teachers", "quiz", "optimisation"])
+        self.save_hyperparameters(
+            ignore=["student", "loss", "teachers", "quiz", "optimisation", "share"]
+        )
 
     def taught_networks(self) -> list[Model]:
         return [self.student, self.virtual[0]]
@@ -158,7 +168,7 @@ class SingleTask(Recipe):
         """The quiz after virtual steps on the batch; batch statistics, nothing remembered."""
         if self.control == "shuffled":
             judge = shuffled(judge, self.data.seed, self.trainer.global_step)
-        plain = bind(self.virtual[0].to(self.device))
+        plain = self.bound(self.virtual[0].to(self.device), like=self.student)
         forward = self.adapters.beside(plain, detach(dict(self.adapters.named_parameters())))
 
         def quiz(at: Params) -> Tensor:
@@ -167,7 +177,7 @@ class SingleTask(Recipe):
 
         told = lesson(bind_loss(self.loss), strategy, taught, classes)
         now = taught.x.new_tensor(self.progress())  # coefficients are judged where they act
-        theta = dict(self.student.named_parameters())
+        theta = self.moving(self.student)
         way = PILOTS[self.hypergradient]
         found = way(
             lambda at: self.of_width(forward(at, taught.x), classes),
