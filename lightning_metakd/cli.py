@@ -85,6 +85,7 @@ class MetaKDCLI(LightningCLI):
             if said == str(error):
                 raise
             raise ValueError(said.strip().removeprefix("- ")) from error
+        self.model.resumes = self._get(self.config, "ckpt_path") is not None
 
     def _parse_ckpt_path(self) -> None:
         """The configuration decides, not what a checkpoint says of itself."""

@@ -2,16 +2,17 @@
 
 A gain that its controls show too is not a gain of what was learned. Each touches the side of the quiz only:
 
-- `frozen`: the coefficients stay where they start.
+- `frozen`: the coefficients, and teachers that would learn, stay where they start.
 - `shuffled`: the labels of the quiz are permuted, so that it says nothing.
-- `step_size`: one learned number scales the whole lesson, whose coefficients stay: a gate rescales steps
-  as well as it chooses between directions.
-- `final_constant`: what the coefficients said at the end of a run, on average, is said from the start.
+- `step_size`: one learned number scales the whole lesson, whose coefficients and teachers stay: a gate
+  rescales steps as well as it chooses between directions.
+- `final_constant`: what the coefficients said at the end of a run, on average, is said from the start;
+  teachers stay.
 - `uniform`: every teacher has the same weight; other coefficients are learned.
 """
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -23,9 +24,11 @@ from lightning_metakd.strategy import coefficients, weights_of_teachers
 from lightning_metakd.types import Batch, Episode
 
 Control = Literal["none", "frozen", "shuffled", "step_size", "final_constant", "uniform"]
+LESSON = "lesson"
+"""What `step_size` calls that which it scales."""
 
 
-def checked_control(control: Control, strategy_lr: float) -> None:
+def checked_control(control: Control, strategy_lr: float, teacher_lr: float) -> None:
     """Refuse a control of nothing.
 
     Raises:
@@ -35,18 +38,33 @@ def checked_control(control: Control, strategy_lr: float) -> None:
         raise ValueError(
             f"control={control!r} is unknown; choose one of {', '.join(get_args(Control))}."
         )
-    if control != "none" and strategy_lr == 0:
+    if control != "none" and strategy_lr == teacher_lr == 0:
         raise ValueError(
             f"control={control} takes something away from the learning of a strategy, and strategy_lr=0 "
             "learns none; give the strategy_lr of the run that it is to be compared with."
         )
+    if control == "step_size" and strategy_lr == 0:
+        raise ValueError(
+            "control=step_size learns one number at the rate strategy_lr=0; give it a rate, and the loss a "
+            "learned coefficient, or compare teachers that learn with frozen or shuffled."
+        )
 
 
 def controlled(loss: Loss, control: Control, n_teachers: int) -> Loss:
-    """The loss of a control, before it is trained."""
+    """The loss of a control, before it is trained.
+
+    Raises:
+        ValueError: if `uniform` finds no weights of teachers.
+    """
     if control == "step_size":
-        return WeightedSum({"lesson": loss.requires_grad_(False)}, {"lesson": Learned()})
-    for weights in weights_of_teachers(loss).values():
+        return WeightedSum({LESSON: loss.requires_grad_(False)}, {LESSON: Learned()})
+    found = weights_of_teachers(loss).values()
+    if control == "uniform" and not found:
+        raise ValueError(
+            f"control=uniform weighs teachers alike, and loss={type(loss).__name__} weighs none; take "
+            "another control, or MultiTeacher."
+        )
+    for weights in found:
         if control == "uniform":
             weights.replace([1.0])
         if control == "final_constant" and any(True for _ in weights.parameters()):
@@ -54,9 +72,19 @@ def controlled(loss: Loss, control: Control, n_teachers: int) -> Loss:
     return loss
 
 
+def taught_by(loss: Loss, control: Control) -> Loss:
+    """The loss of a control as the configuration names it."""
+    return cast(Loss, loss.get_submodule(f"terms.{LESSON}")) if control == "step_size" else loss
+
+
 def learns(control: Control) -> bool:
-    """Whether anything of the strategy is trained."""
+    """Whether any coefficient is trained."""
     return control not in ("frozen", "final_constant")
+
+
+def teachers_learn(control: Control) -> bool:
+    """Whether teachers are trained that would be without the control."""
+    return learns(control) and control != "step_size"
 
 
 def settle(loss: Loss, said: Mapping[str, float]) -> None:

@@ -18,18 +18,23 @@ from torch.utils._pytree import tree_map
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import EpisodicNorm, listening
 from lightning_metakd.recompute import recomputed
-from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+from lightning_metakd.types import NOTHING, Batch, Forward, Lesson, Output, Params
 
 Rates = float | Tensor | Params
 T = TypeVar("T")
 
 
 class Bound:
-    """A network as a pure function of its parameters: the `Forward` of a module."""
+    """A network as a pure function of its parameters: the `Forward` of a module.
 
-    def __init__(self, module: Model) -> None:
+    Args:
+        module: the network.
+        fixed: parameters and buffers that are the same whatever it is called with.
+    """
+
+    def __init__(self, module: Model, fixed: Params = NOTHING) -> None:
         refuse_mutation(module)
-        self.module = module
+        self.module, self.fixed = module, fixed
         self.norms = [
             (name, layer)
             for name, layer in module.named_modules()
@@ -38,7 +43,7 @@ class Bound:
 
     def __call__(self, params: Params, x: Tensor) -> Output:
         """The network's answer for `x` with these parameters."""
-        return functional_call(self.module, dict(params), (x,))
+        return functional_call(self.module, {**self.fixed, **params}, (x,))
 
     def statistics(self, params: Params, x: Tensor) -> Params:
         """The statistics of `x` alone; nothing is computed where no norm wants them."""
@@ -46,7 +51,8 @@ class Bound:
 
     def classify(self, params: Params, embedding: Tensor) -> Tensor:
         """The logits of the network's own head for an embedding."""
-        return functional_call(self.module.head, part(params, "head"), (embedding,))
+        head = part({**self.fixed, **params}, "head")
+        return functional_call(self.module.head, head, (embedding,))
 
     def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
         """The answer for `x` and the statistics of `x` at every norm of the form `support`."""
@@ -58,13 +64,17 @@ class Bound:
         return output, found
 
 
-def bind(module: Model) -> Forward:
+def bind(module: Model, fixed: Params = NOTHING) -> Forward:
     """The module as a pure function of its parameters.
+
+    Args:
+        module: the network.
+        fixed: parameters and buffers that are the same whatever it is called with.
 
     Raises:
         ValueError: if a batch norm of the module would write its running statistics.
     """
-    return Bound(module)
+    return Bound(module, fixed)
 
 
 def bind_loss(module: nn.Module) -> Callable[..., Tensor]:

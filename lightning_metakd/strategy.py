@@ -58,16 +58,16 @@ def refuse_new_classes(loss: Loss, taught: Tensor, evaluated: Tensor) -> None:
 def describe(loss: Loss, student: Output, batch: Batch, context: Context) -> dict[str, float]:
     """What each coefficient says of these rows: its mean, and its range where rows differ.
 
-    Of the weights of several teachers it is each one's share, by its number.
+    Of the weights of several teachers it is each one's share, by its number; what is asked of several
+    teachers is said of all together.
     """
-    said: dict[str, Tensor] = {}
+    said: dict[str, list[Tensor]] = {}
 
     def listener(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def listen(module: nn.Module, args: Any, value: Tensor) -> None:
-            if isinstance(module, Weights):
-                said.update({f"{name}.{k}": share for k, share in enumerate(value)})
-            else:
-                said[name] = value
+            of_each = isinstance(module, Weights)
+            for k, found in enumerate(value if of_each else [value]):
+                said.setdefault(f"{name}.{k}" if of_each else name, []).append(found)
 
         return listen
 
@@ -78,9 +78,11 @@ def describe(loss: Loss, student: Output, batch: Batch, context: Context) -> dic
         for name, module in {**heard, **weighing}.items():
             hooks.callback(module.register_forward_hook(listener(name)).remove)
         loss(student, batch, context)
-    found = {f"{name}_mean": float(value.mean()) for name, value in said.items()}
-    for name, value in said.items():
-        if value.dim():
+    found: dict[str, float] = {}
+    for name, values in said.items():
+        value = torch.cat([v.flatten() for v in values])
+        found[f"{name}_mean"] = float(value.mean())
+        if values[0].dim():
             found |= {f"{name}_min": float(value.min()), f"{name}_max": float(value.max())}
     return found
 
@@ -136,6 +138,11 @@ def read_strategy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from error
 
 
+def same_heads(own: list[str], theirs: list[str]) -> bool:
+    """Whether two pools answer alike; weights that suit any number of teachers may go to a larger one."""
+    return own == theirs if len(own) == len(theirs) else set(own) == set(theirs)
+
+
 def load_strategy(loss: Loss, path: Path, teacher_heads: list[str] | None = None) -> None:
     """Read a strategy into a loss of the same build.
 
@@ -154,7 +161,7 @@ def load_strategy(loss: Loss, path: Path, teacher_heads: list[str] | None = None
             f"strategy={str(path)!r} was learned for {theirs}, but this loss is {own}; configure the loss as "
             "the head of the file says."
         )
-    if teacher_heads is not None and teacher_heads != head["teacher_heads"]:
+    if teacher_heads is not None and not same_heads(teacher_heads, head["teacher_heads"]):
         raise ValueError(
             f"strategy={str(path)!r} was learned with teachers that answer by {head['teacher_heads']}, and "
             f"these answer by {teacher_heads}; give model.teachers the same heads in the same order."

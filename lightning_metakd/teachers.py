@@ -9,8 +9,10 @@ trust it would trust it too much. So it remembers which they were (`trained_on`)
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -26,9 +28,7 @@ from lightning_metakd.heads import Head, PrototypeHead
 from lightning_metakd.models.model import EMBEDDING, Model
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
-from lightning_metakd.types import Batch, Output, Params
-
-Embed = Callable[[Batch], Output]
+from lightning_metakd.types import NOTHING, Batch, Output, Params
 
 
 class Teacher(nn.Module):
@@ -71,13 +71,14 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def open(self) -> None:
-        """Load the checkpoint and freeze.
+        """Load the checkpoint, once, and freeze.
 
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if it is no checkpoint, or does not fit the network.
         """
-        if self.checkpoint is not None:
+        opened = self.sha256 != ""
+        if self.checkpoint is not None and not opened:
             found = read_checkpoint(Path(self.checkpoint))
             who = f"teacher {self.checkpoint}"
             left_out = load_weights(self.model, student_weights(found), who)
@@ -89,7 +90,8 @@ class Teacher(nn.Module):
             self.trained_on = torch.tensor(found.get("classes", []), device=self.trained_on.device)
             self.head.knows(self.trained_on)
         self.requires_grad_(False)
-        self.sha256 = weights_hash(self.model)
+        if not opened:  # later it may have learned, and is still the one of this file
+            self.sha256 = weights_hash(self.model)
 
     @property
     def asks_bank(self) -> bool:
@@ -138,54 +140,51 @@ class Teacher(nn.Module):
         """What of the network is trained; nothing, if it is frozen."""
         return {n: p for n, p in self.learning.named_parameters() if p.requires_grad}
 
-    def with_parameters(self, params: Params) -> Embed:
-        """What the network says with these of the parameters that it learns."""
-
-        def embed(batch: Batch) -> Output:
-            x = batch.x if self.top is None else self.under(batch).embedding
-            return functional_call(self.learning, dict(params), (x,))
-
-        return embed
-
     def count(self, model: nn.Module, args: tuple[Tensor, ...], output: Output) -> None:
         """Remember how many inputs the network was asked about."""
         self.forwards += len(args[0])
 
-    def embed(self, batch: Batch) -> Output:
-        """What the network says, live or from the bank."""
-        found = self.under(batch)
-        return found if self.top is None else self.top(found.embedding)
+    def embed(self, batch: Batch, params: Params = NOTHING) -> Output:
+        """What the network says, live or from the bank.
 
-    @torch.no_grad()
-    def under(self, batch: Batch) -> Output:
-        """The same without what the top makes of it."""
+        Args:
+            params: in place of its own, of what it learns.
+        """
         if self.bank is None or not self.asks_bank:
-            return self.model(batch.x)
-        return self.bank(batch)
+            return self.live(batch.x, params)
+        return self.topped(self.bank(batch), params)
 
-    @torch.no_grad()
-    def other_view(self, batch: Batch) -> Output:
+    def other_view(self, batch: Batch, params: Params = NOTHING) -> Output:
         """What the network says, live, of another view of the same images."""
         if self.bank is None:
-            found: Output = self.model(another_view(batch))
-        else:
-            found = self.bank.live(batch.index, batch.view + 1)
-        return found if self.top is None else self.top(found.embedding)
+            return self.live(another_view(batch), params)
+        return self.topped(self.bank.live(batch.index, batch.view + 1), params)
+
+    def live(self, x: Tensor, params: Params) -> Output:
+        """What the network says of pictures."""
+        under = dict(params) if self.top is None else {}
+        return self.topped(functional_call(self.model, under, (x,)), params)
+
+    def topped(self, found: Output, params: Params) -> Output:
+        """What the top makes of it, if there is one."""
+        if self.top is None:
+            return found
+        return functional_call(self.top, dict(params), (found.embedding,))
 
     @torch.no_grad()
     def answer(
         self, support: Batch, query: Batch, classes: Int[Tensor, " c"]
     ) -> tuple[Output, Output]:
         """Its answers for the support rows (held out of what it was fitted on) and the query rows."""
-        return self.answer_by(self.embed, support, query, classes)
+        return self.answer_by(NOTHING, support, query, classes)
 
     def answer_by(
-        self, embed: Embed, support: Batch, query: Batch, classes: Int[Tensor, " c"]
+        self, params: Params, support: Batch, query: Batch, classes: Int[Tensor, " c"]
     ) -> tuple[Output, Output]:
-        """As `answer`, by a network that may be differentiated."""
-        seen, asked = embed(support), embed(query)
+        """As `answer`, as a function of what it learns."""
+        seen, asked = self.embed(support, params), self.embed(query, params)
         one_shot = len(support.y) == len(classes)
-        other = self.other_view(support) if one_shot else seen
+        other = self.other_view(support, params) if one_shot else seen
         held_out = self.head.held_out(seen, support.y, classes, other)
         classifier = self.head.fit(seen, support.y, classes)
         scale = self.head.scale
@@ -197,11 +196,11 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def answer_rows(self, batch: Batch, classes: Int[Tensor, " c"]) -> Output:
         """Its answers for rows without a support set, by a head that needs none."""
-        return self.answer_rows_by(self.embed, batch, classes)
+        return self.answer_rows_by(NOTHING, batch, classes)
 
-    def answer_rows_by(self, embed: Embed, batch: Batch, classes: Int[Tensor, " c"]) -> Output:
-        """As `answer_rows`, by a network that may be differentiated."""
-        asked = embed(batch)
+    def answer_rows_by(self, params: Params, batch: Batch, classes: Int[Tensor, " c"]) -> Output:
+        """As `answer_rows`, as a function of what it learns."""
+        asked = self.embed(batch, params)
         classifier = self.head.fit(asked, batch.y, classes)
         return asked._replace(logits=self.head.scale * classifier(asked))
 
@@ -211,6 +210,15 @@ class Pool(nn.ModuleList):
 
     def __iter__(self) -> Iterator[Teacher]:
         return super().__iter__()  # type: ignore[return-value]
+
+
+@contextmanager
+def uncounted(teachers: Iterable[Any]) -> Iterator[None]:
+    """What teachers are asked inside is not for training, and does not count."""
+    before = [(teacher, teacher.forwards) for teacher in teachers]
+    yield
+    for teacher, forwards in before:
+        teacher.forwards = forwards
 
 
 def another_view(batch: Batch) -> Tensor:

@@ -330,7 +330,7 @@ def test_a_single_task_strategy_needs_a_quiz(refused, folder):
     single_task(
         folder, 0.1, {"class_path": "MatchGate", "init_args": {"gate": {"class_path": "Learned"}}}
     )
-    told = r"strategy_lr=0\.1 needs rows to judge the strategy on.* set data\.quiz_fraction"
+    told = r"strategy_lr=0\.1 and teacher_lr=0\.0 need rows to judge .* set data\.quiz_fraction"
     refused(told, "fit", "--config", "single.yaml")
 
 

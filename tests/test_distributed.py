@@ -4,6 +4,7 @@ import os
 import sys
 import time
 import warnings
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -58,13 +59,17 @@ def on(world, folder, *words):
 KINDS = {
     "maml": ["--data.meta_batch_size"],
     "student": ["--model.strategy_every=2", "--model.norm=tracked", "--data.meta_batch_size"],
+    "learning teachers": ["--model.teacher_lr=0.1", "--data.meta_batch_size"],
     "hints": ["--model.student.width=6", "--model.loss=what_where.yaml", "--data.meta_batch_size"],
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_as_one_with_twice_the_episodes(kind, metakd, tmp_path):
-    written(tmp_path, maml=MAML, student=STUDENT, teacher=TEACHER)
+    student = deepcopy(STUDENT)
+    if kind == "learning teachers":
+        student["model"]["init_args"]["teachers"][0]["init_args"]["bank"] = False
+    written(tmp_path, maml=MAML, student=student, teacher=TEACHER)
     *settings, size = KINDS[kind]
     if kind == "hints":
         loss = (CONFIGS / "loss" / "what_where.yaml").read_text()
@@ -83,6 +88,7 @@ def test_two_processes_train_as_one_with_twice_the_episodes(kind, metakd, tmp_pa
     alone, two = (checkpoint(name)["state_dict"] for name in ("alone", "two"))
     assert any("loss." in name for name in two) == (kind != "maml")
     assert any("adapters." in name for name in two) == (kind == "hints")
+    assert any(".model." in name for name in two) == (kind == "learning teachers")
     for name, tensor in alone.items():
         torch.testing.assert_close(
             two[name], tensor, rtol=1e-5, atol=1e-6, msg=partial("{}: {}".format, name)
@@ -98,6 +104,39 @@ def test_a_single_task_trains_replicas_that_agree(tmp_path):
     # running statistics are each process's own between two steps
     trained = [name for name in one if not name.rpartition(".")[2].startswith(("running", "num_b"))]
     assert all((one[name] == other[name]).all() for name in trained)
+
+
+def test_teachers_of_a_single_task_learn_alike_and_one_that_nobody_follows_does_not(
+    metakd, tmp_path
+):
+    sliced = {
+        "model": {"class_path": "Conv4", "init_args": {"width": 4, "n_classes": 48}},
+        "checkpoint": "runs/teacher/latest/checkpoints/final.ckpt",
+        "head": {"class_path": "SlicedHead"},
+    }
+    one = {"class_path": "lightning_metakd.teachers.Teacher", "init_args": sliced}
+    loss = {
+        "class_path": "OfTeacher",
+        "init_args": {"teacher": 1, "loss": {"class_path": "Hinton"}},
+    }
+    learning = {"teachers": [one, one], "loss": loss, "teacher_lr": 0.1}
+    learning["quiz"] = {"class_path": "Targets"}
+    single = deepcopy(TEACHER)
+    single["model"]["init_args"] |= learning
+    single["data"]["init_args"] |= {"quiz_fraction": 0.25, "batch_size": 16}
+    written(tmp_path, teacher=TEACHER, single=single)
+    metakd("fit", "--config", "teacher.yaml")
+    (first, steps), (other, _) = on(2, tmp_path, "fit", "--config", "single.yaml")
+    assert steps == 2
+    names = [name for name in first if name.startswith("teachers.") and "num_b" not in name]
+    assert all((first[name] == other[name]).all() for name in names)
+    start = checkpoint("teacher")["state_dict"]
+    name = "convs.0.weight"
+    moved = [
+        (first[f"teachers.{k}.model.{name}"] != start[f"student.{name}"].numpy()).any()
+        for k in (0, 1)
+    ]
+    assert moved == [False, True]
 
 
 def test_a_test_on_one_two_and_three_processes_is_the_same_to_the_last_digit(metakd, tmp_path):

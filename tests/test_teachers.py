@@ -3,7 +3,8 @@ import torch
 
 from lightning_metakd.functional import class_means
 from lightning_metakd.heads import PrototypeHead, SlicedHead, leave_one_out_means, metric_logits
-from lightning_metakd.teachers import Teacher, another_view, weights_hash
+from lightning_metakd.models.mlp import MLP
+from lightning_metakd.teachers import Teacher, another_view, uncounted, weights_hash
 from tests.tiny import N_WAY, SHOTS, SmoothConv4, batch, episode, teacher
 
 
@@ -40,6 +41,33 @@ def test_one_shot_is_answered_on_a_view_that_it_was_not_fitted_on():
     expected = 5 * metric_logits(e, class_means(other, support.y, N_WAY)[None], "cosine")
     torch.testing.assert_close(found.logits, expected, rtol=1e-10, atol=1e-12)
     assert SHOTS > 1  # the other tests have more than one
+
+
+@pytest.mark.parametrize("top", [None, lambda: MLP(4, [5], residual=True).double()])
+@pytest.mark.parametrize("shots", [1, 2])
+def test_its_answers_are_a_function_of_what_it_learns(top, shots):
+    helper, task = teacher(top=top and top()), episode()
+    support = batch(N_WAY * shots, (1, 8, 8))
+    helper.learns()
+    own = {n: p.detach().clone() for n, p in helper.trained_parameters().items()}
+    there = {n: (p + 0.1 * torch.randn_like(p)).requires_grad_() for n, p in own.items()}
+    asked = (support, task.query, task.classes)
+    found = helper.answer_by(there, *asked)
+    assert any(s.any() for s in torch.autograd.grad(found[0].logits.sum(), list(there.values())))
+    before = helper.answer(*asked)
+    helper.learning.load_state_dict(there, strict=False)
+    for by_function, itself, earlier in zip(found, helper.answer(*asked), before, strict=True):
+        torch.testing.assert_close(by_function.logits, itself.logits, rtol=1e-12, atol=0)
+        assert (itself.logits - earlier.logits).abs().max() > 1e-5
+
+
+def test_what_it_is_asked_is_counted_but_where_it_does_not_count():
+    helper, task = teacher(), episode()
+    with uncounted([helper]):
+        helper.answer(task.support, task.query, task.classes)
+    assert helper.forwards == 0
+    helper.answer(task.support, task.query, task.classes)
+    assert helper.forwards == len(task.support.y) + len(task.query.y)
 
 
 def test_it_stays_frozen_and_in_evaluation_mode():

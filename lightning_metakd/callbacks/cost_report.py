@@ -21,6 +21,7 @@ from lightning_metakd.callbacks.cost import (
     peak_memory,
 )
 from lightning_metakd.loggers import rehearsed
+from lightning_metakd.teachers import uncounted
 
 
 class CostReport(Callback):
@@ -64,10 +65,11 @@ class CostReport(Callback):
         self.shapes.clear()
         cost = measure(student, one_like(seen), self.repeats)
         found: dict[str, int | float] = {f"student_{k}": v for k, v in cost._asdict().items()}
-        each = [
-            measure(teacher, one_like(shape), self.repeats)
-            for teacher, shape in zip(teachers, shapes, strict=True)
-        ]
+        with uncounted(recipe.teachers):
+            each = [
+                measure(teacher, one_like(shape), self.repeats)
+                for teacher, shape in zip(teachers, shapes, strict=True)
+            ]
         if each:
             found |= {f"teacher_{k}": v for k, v in together(each)._asdict().items()}
         found |= self.adaptation(pl_module)

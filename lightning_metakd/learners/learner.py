@@ -61,7 +61,7 @@ class Learner(nn.Module, ABC):
         return False
 
     def knows(self, student: Model) -> None:
-        """Told once whom it adapts; a learner with rates for each parameter makes them here."""
+        """Told once whom it adapts; a learner with rates makes them here, none for what is frozen."""
 
     def advance(self, progress: float) -> None:
         """Told before an outer step which part of the training, in [0, 1], is done; most do not ask."""

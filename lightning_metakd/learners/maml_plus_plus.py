@@ -65,8 +65,9 @@ class MAMLPlusPlus(Learner):
 
     def knows(self, student: Model) -> None:
         for name, p in student.named_parameters():
-            rates = p.new_full((self.inner_steps,), self.inner_lr)
-            self.rates[as_key(name)] = nn.Parameter(rates)
+            if p.requires_grad:
+                rates = p.new_full((self.inner_steps,), self.inner_lr)
+                self.rates[as_key(name)] = nn.Parameter(rates)
 
     def advance(self, progress: float) -> None:
         # a tensor: a number that changes with every step would be compiled anew with every step

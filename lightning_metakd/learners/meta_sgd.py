@@ -46,7 +46,8 @@ class MetaSGD(Learner):
 
     def knows(self, student: Model) -> None:
         for name, p in student.named_parameters():
-            self.rates[as_key(name)] = nn.Parameter(torch.full_like(p, self.inner_lr))
+            if p.requires_grad:
+                self.rates[as_key(name)] = nn.Parameter(torch.full_like(p, self.inner_lr))
 
     def adapt(
         self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int

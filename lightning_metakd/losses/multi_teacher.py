@@ -11,12 +11,13 @@ alone. So weights are strategy, trained by the quiz.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lightning_metakd.losses.coefficient import Coefficient, Constant, coefficient
+from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.layers import Read, facing
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.types import Batch, Context, Output
@@ -48,7 +49,7 @@ class Heaviest(Choice):
 
 
 class MostAccurate(Choice):
-    """Those that name most of the episode's support rows rightly, each row held out.
+    """Those that name most of the episode's support rows rightly, each row held out; none of weight 0.
 
     Args:
         count: how many.
@@ -66,7 +67,7 @@ class MostAccurate(Choice):
                 "choose=MostAccurate asks which teacher is right on the support set, and there is none on a "
                 "single task; take Heaviest, or leave choose out."
             )
-        return largest(context.trust, self.count)
+        return largest(context.trust.where(weights.mean(1) > 0, -1.0), self.count)
 
 
 def largest(scores: Float[Tensor, " k"], count: int) -> Bool[Tensor, " k"]:
@@ -92,8 +93,15 @@ class Weights(nn.Module):
             coefficient(w, f"weights.{k}", 1.0, low=0.0, closed=True) for k, w in enumerate(each)
         )
         self.choose = choose
-        if all(isinstance(w, Constant) and w.value == 0 for w in self.each):
-            raise ValueError("weights are all 0, and no teacher would teach; make one positive.")
+        for end in (0, -1):  # of a schedule, between which the sum is positive
+            if all(w.values() and w.values()[end] == 0 for w in self.coefficients()):
+                raise ValueError(
+                    "weights are all 0, and no teacher would teach; make one positive."
+                )
+
+    def coefficients(self) -> list[Coefficient]:
+        """What was given for each teacher, or the one for all."""
+        return [cast(Coefficient, w) for w in self.each]
 
     def replace(self, each: list[float | Coefficient]) -> None:
         """Weigh by these from now on."""
@@ -145,6 +153,12 @@ class MultiTeacher(Loss):
         super().__init__()
         self.loss = loss
         self.weights = Weights(weights if isinstance(weights, list) else [weights], choose)
+        one, *others = self.weights.coefficients()
+        if not others and any(True for _ in one.parameters()) and not one.needs_teacher:
+            raise ValueError(
+                f"weights={type(one).__name__} says the same of every teacher, which cancels, as weights are "
+                "made to add up to 1; give a list with one for each teacher, or LearnedPerSample."
+            )
 
     def reads(self, teacher: int | None = 0) -> Iterator[Read]:
         return self.loss.reads(None)

@@ -98,8 +98,11 @@ class LearnedPerMap(Coefficient):
                 f"LearnedPerMap lies in [0, 6] and starts inside, but is asked for {value} in "
                 f"{tuple(self.interval)}; use it for weights of layers, or take LearnedPerSample."
             )
+        self.settle(value)
+
+    def settle(self, value: float) -> None:
         nn.init.zeros_(self.net.weight)
-        nn.init.constant_(self.net.bias, value)
+        nn.init.constant_(self.net.bias, min(value, 6.0))
 
     def forward(self, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         means = shown_means(batch, self.channels, type(self).__name__)

@@ -160,7 +160,8 @@ def follow_statistics(
     Args:
         mean_over_processes: so that replicas stay equal.
     """
-    tracked = [m for m in module.modules() if isinstance(m, EpisodicNorm) and m.form == "tracked"]
+    norms = [m for m in module.modules() if isinstance(m, EpisodicNorm)]
+    tracked = [m for m in norms if m.form == "tracked" and m.training]  # others are frozen
     with listening(tracked) as heard:
         yield
     for layer, passes in zip(tracked, heard, strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.bank import Bank
 from lightning_metakd.calibration import Calibration
-from lightning_metakd.functional import bind, bind_loss, detach, part, under
+from lightning_metakd.functional import bind_loss, detach, part, under
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
 from lightning_metakd.metrics import (
@@ -26,10 +26,11 @@ from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import NormForm, answers_row_by_row
 from lightning_metakd.models.weights import shapes
 from lightning_metakd.recall import Recall, by_number
+from lightning_metakd.recipes.objective import with_answers
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.preparation import calibrate, store_answers
 from lightning_metakd.recipes.recipe import Recipe
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers import Teacher, uncounted
 from lightning_metakd.types import Episode, Forward, Output, Params
 
 
@@ -116,7 +117,7 @@ class Episodic(Recipe):
     def meta(self) -> Params:
         """Everything the outer loop trains but the strategy, as one flat dictionary."""
         return {
-            **under("student", dict(self.student.named_parameters())),
+            **under("student", self.moving(self.student)),
             **under("learner", dict(self.learner.named_parameters())),
             **under("adapters", dict(self.adapters.named_parameters())),
         }
@@ -125,12 +126,8 @@ class Episodic(Recipe):
         """The episode with the teachers' answers for its rows."""
         if not self.teachers:
             return episode
-        answers = [t.answer(episode.support, episode.query, episode.classes) for t in self.teachers]
-        support, query = zip(*answers, strict=True)
-        return episode._replace(
-            support=episode.support._replace(teachers=support),
-            query=episode.query._replace(teachers=query),
-        )
+        asked = (episode.support, episode.query, episode.classes)
+        return with_answers(episode, [teacher.answer(*asked) for teacher in self.teachers])
 
     # --- evaluation ----------------------------------------------------------------------------
 
@@ -156,12 +153,12 @@ class Episodic(Recipe):
         loss = self.loss if self.teacher_at_test else Targets()
         support, classes = episode.support, episode.classes
         strategy = detach(dict(loss.named_parameters()))
-        told = lesson(bind_loss(loss), strategy, support, classes)
+        told = lesson(bind_loss(loss), strategy, support, classes, support)
         meta = {
-            **under("student", dict(student.named_parameters())),
+            **under("student", self.moving(student)),
             **under("learner", dict(self.learner.named_parameters())),
         }
-        forward = forward or bind(student)
+        forward = forward or self.bound(student)
         if self.teacher_at_test:
             forward = self.adapters.beside(forward, dict(self.adapters.named_parameters()))
         adapted = self.learner.adapt(forward, detach(meta), told, support, len(classes))
@@ -169,7 +166,8 @@ class Episodic(Recipe):
 
     def evaluate(self, episode: Episode) -> dict[str, Tensor]:
         """One row of numbers; torch.func differentiates under no_grad and inference_mode alike."""
-        episode = self.latest = self.asked(episode)
+        with uncounted(self.teachers):
+            episode = self.latest = self.asked(episode)
         y = episode.query.y
         answer = self.recalled_answer(episode)
         self.calibration.update(answer.logits.softmax(-1), y)

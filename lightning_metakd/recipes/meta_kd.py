@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_metakd.controls import Control, shuffled_quiz
-from lightning_metakd.functional import bind, bind_loss, detach
+from lightning_metakd.functional import bind_loss, detach
 from lightning_metakd.hypergradient import PILOTS, Way, checked_pilot
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
@@ -17,8 +17,8 @@ from lightning_metakd.models.norm import NormForm, follow_statistics
 from lightning_metakd.recipes.episodic import Episodic
 from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.recipes.recipe import LISTEN_EVERY
 from lightning_metakd.recipes.tasks import mean_over_tasks
+from lightning_metakd.sharing import Share
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Episode, Params
@@ -43,6 +43,7 @@ class MetaKD(Episodic):
             student; 0 freezes them.
         control: what is taken away from learning the strategy, to be compared with: `frozen`, `shuffled`,
             `step_size`, `final_constant` (with the strategy of the other run) or `uniform`.
+        share: which modules start from, keep or hold in common the weights of a teacher.
         norm: whose statistics normalise in an episode: `support`, `running`, `tracked` (learners without an
             inner loop) or `batch` (transductive).
         quiz: what judges the strategy on held-out rows; by default cross-entropy where the lesson acts
@@ -55,7 +56,8 @@ class MetaKD(Episodic):
         teacher_at_test: whether the teachers help the student adapt in evaluation too.
         strategy_on_seen_classes: allow a strategy to be learned on classes that a teacher was trained on.
         tasks_at_once: episodes of a meta-batch that run together, by vmap; null is 1 on a CPU, where more
-            gain nothing, and all of them elsewhere, if the learner can.
+            gain nothing, and all of them elsewhere, if the learner can; those in which teachers learn run
+            one by one.
         compile_step: compile what the student minimises in a task, or, where steps are computed again,
             the inner step: needs a C++ compiler and a minute or two, then takes about two thirds of the time.
     """
@@ -74,6 +76,7 @@ class MetaKD(Episodic):
         strategy_warmup: float = 0.0,
         teacher_lr: float = 0.0,
         control: Control = "none",
+        share: list[Share] | None = None,
         norm: NormForm = "support",
         quiz: Loss | None = None,
         hypergradient: Way = "tangent",
@@ -99,6 +102,7 @@ class MetaKD(Episodic):
             strategy_warmup=strategy_warmup,
             teacher_lr=teacher_lr,
             control=control,
+            share=share,
         )
         checked_pilot(hypergradient, pilot_lr, pilot_steps)
         if tasks_at_once is not None and tasks_at_once < 1:
@@ -138,7 +142,7 @@ class MetaKD(Episodic):
         self.quiz, self.hypergradient = quiz or default, hypergradient
         self.pilot_lr, self.pilot_steps = pilot_lr, pilot_steps
         self.save_hyperparameters(
-            ignore=["student", "learner", "loss", "teachers", "quiz", "optimisation"]
+            ignore=["student", "learner", "loss", "teachers", "quiz", "optimisation", "share"]
         )
 
     def on_fit_start(self) -> None:
@@ -163,7 +167,7 @@ class MetaKD(Episodic):
             raise ValueError(
                 f"{name}={n_query} leaves no rows to judge the strategy on: for "
                 f"{type(self.learner).__name__} half of the query rows of a class teach, and the other half "
-                "is the quiz; set data.n_query to 2 or more, or strategy_lr to 0."
+                "is the quiz; set data.n_query to 2 or more, or strategy_lr and teacher_lr to 0."
             )
 
     def check_taps(self) -> None:
@@ -202,7 +206,7 @@ class MetaKD(Episodic):
         """The pure part, bound to the modules as they are now."""
         return Objective(
             self.learner,
-            bind(self.student),
+            self.bound(self.student),
             bind_loss(self.loss),
             self.quiz,
             PILOTS[self.hypergradient],
@@ -215,21 +219,22 @@ class MetaKD(Episodic):
     def training_step(self, batch: Episode | tuple[Episode, Episode], batch_idx: int) -> None:
         """One outer update on a meta-batch."""
         episodes, judges = (batch, None) if isinstance(batch, Episode) else batch
-        taught = [self.asked(episode) for episode in each(episodes)]
         self.learner.advance(self.progress())
         objective, theta = self.objective(), self.meta()
         strategy: Params = dict(self.strategy_parameters())
         learns = self.learns_strategy_now()
+        if learns and self.teacher_lr > 0:  # MetaDistil: the student is taught by what was learned
+            judging = each(episodes if judges is None else judges)
+            self.outer_update(
+                self.strategy_loss(objective, theta, strategy, judging), ("strategy",)
+            )
+            learns = False
+        taught = [self.asked(episode) for episode in each(episodes)]
         one_pass = learns and judges is None and self.one_pass
         judged = torch.zeros((), device=self.device)
         if learns and not one_pass:
             judging = taught if judges is None else [self.asked(e) for e in each(judges)]
             judged = self.strategy_loss(objective, theta, strategy, judging)
-        if (
-            learns and self.teacher_lr > 0
-        ):  # MetaDistil: the student's step is taught by what was learned
-            self.outer_update(judged, ("strategy",))
-            judged, learns = torch.zeros_like(judged), False
         told = strategy if one_pass else detach(strategy)
         with follow_statistics(self.student, self.trainer.strategy.reduce):
             (student_loss,) = mean_over_tasks(
@@ -254,8 +259,10 @@ class MetaKD(Episodic):
         """The quiz, whose gradient reaches the strategy alone."""
         if self.control == "shuffled":
             judging = [shuffled_quiz(e, objective.quiz_rows(e), self.data.seed) for e in judging]
+        # a bank and views by number do not map
+        at_once = 1 if self.teacher_lr > 0 else self.at_once(judging)
         loss, gain = mean_over_tasks(
-            objective.strategy_loss, detach(theta), strategy, judging, self.at_once(judging)
+            objective.strategy_loss, detach(theta), strategy, judging, at_once
         )
         self.gradient_evaluations += len(judging) * objective.gradients(of_strategy=True)
         log = {"train/quiz_loss": loss.detach(), "strategy/pilot_gain": gain}
@@ -266,14 +273,13 @@ class MetaKD(Episodic):
         self, objective: Objective, theta: Params, strategy: Params, episode: Episode
     ) -> None:
         """What the coefficients say of the rows on which they act."""
-        if (self.trainer.global_step - 1) % LISTEN_EVERY:
+        if not self.hears_now():
             return
-        episode = objective.answered(detach(strategy), episode)
         told = objective.taught(detach(strategy), episode.support, episode)
         batch = episode.support if self.learner.adapts_by_loss else episode.query
         with torch.no_grad():
             answer = objective.adapt(detach(theta), told, episode).predict(batch.x)
-        self.listen(answer, batch, episode.classes)
+        self.listen(answer, batch, episode.classes, told.trust)
 
 
 def each(episodes: Episode) -> list[Episode]:

@@ -6,7 +6,7 @@ strategy trained on the loss that it parametrises would make that loss small rat
 student is judged after it was taught.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -36,8 +36,7 @@ class Objective:
         pilot_lr: step of that pilot.
         adapters: which fill in the student's hints.
         pilot_steps: how many of them.
-        teachers: those that learn to teach, by their place among all; their parameters are part of the
-            strategy.
+        teachers: all of them where they learn to teach, as part of the strategy.
     """
 
     learner: Learner
@@ -48,7 +47,7 @@ class Objective:
     pilot_lr: float
     adapters: Adapters = field(default_factory=Adapters)
     pilot_steps: int = 1
-    teachers: Mapping[int, Teacher] = field(default_factory=dict)
+    teachers: Sequence[Teacher] = ()
 
     def taught(self, strategy: Params, batch: Batch, episode: Episode) -> Lesson:
         """What the teachers make of a batch."""
@@ -56,16 +55,17 @@ class Objective:
         return lesson(self.teach, own, batch, episode.classes, episode.support)
 
     def answered(self, strategy: Params, episode: Episode) -> Episode:
-        """The episode with the answers of the teachers that learn, as functions of the strategy."""
-        for k, teacher in self.teachers.items():
-            embed = teacher.with_parameters(part(strategy, f"{TEACHERS}{k}"))
-            answers = teacher.answer_by(embed, episode.support, episode.query, episode.classes)
-            told = [
-                batch._replace(teachers=(*batch.teachers[:k], answer, *batch.teachers[k + 1 :]))
-                for batch, answer in zip(episode[:2], answers, strict=True)
-            ]
-            episode = episode._replace(support=told[0], query=told[1])
-        return episode
+        """The episode with the answers of teachers that learn, as functions of the strategy."""
+        if not self.teachers:
+            return episode
+        asked = (episode.support, episode.query, episode.classes)
+        return with_answers(
+            episode,
+            [
+                teacher.answer_by(part(strategy, f"{TEACHERS}{k}"), *asked)
+                for k, teacher in enumerate(self.teachers)
+            ],
+        )
 
     def plain(self, loss: Loss, batch: Batch, episode: Episode) -> Lesson:
         """A loss without a strategy."""
@@ -85,7 +85,6 @@ class Objective:
         Where the lesson acts inside `adapt`, the query rows are asked plainly and adapters have a loss of
         their own; otherwise the query rows are taught.
         """
-        episode = self.answered(strategy, episode)
         adapted = self.adapt(theta, self.taught(strategy, episode.support, episode), episode)
         if not self.learner.adapts_by_loss:
             asked = self.taught(strategy, episode.query, episode)
@@ -148,6 +147,15 @@ class Objective:
             loss = self.quiz_of_adaptation(detach(theta), strategy, episode)
             return loss, loss.new_zeros(())
         return self.quiz_of_pilot(theta, strategy, episode)
+
+
+def with_answers(episode: Episode, answers: Sequence[tuple[Output, Output]]) -> Episode:
+    """The episode with what each teacher says of its support and its query rows."""
+    support, query = zip(*answers, strict=True)
+    return episode._replace(
+        support=episode.support._replace(teachers=support),
+        query=episode.query._replace(teachers=query),
+    )
 
 
 def halves(episode: Episode) -> tuple[slice, slice]:

@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lightning_metakd.models.model import Model
 
 Schedule = Literal["constant", "cosine", "one_cycle"]
 
@@ -101,3 +104,22 @@ def decay_groups(
         {"params": others, "lr": lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def set_rates(optimiser: Any, factor: float) -> None:
+    """Set the rate of each group to `factor` times its peak."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+
+
+def parameters_of(optimiser: Any) -> list[nn.Parameter]:
+    """All parameters of an optimiser."""
+    return [p for group in optimiser.param_groups for p in group["params"]]
+
+
+def averaged(student: Model, decay: float) -> AveragedModel:
+    """A running average of the student's weights and norm statistics."""
+    copy = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    copy.requires_grad_(False)
+    copy.eval()
+    return copy

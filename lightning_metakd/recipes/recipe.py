@@ -5,8 +5,9 @@ through Lightning's optimiser, schedule, average. No gradient is ever assigned b
 drift apart silently. A recipe fetches, calls and logs; the mathematics lies in the pure functions.
 """
 
+import logging
 from abc import ABC
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -14,7 +15,6 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_metakd.adapters import (
     Adapters,
@@ -24,20 +24,37 @@ from lightning_metakd.adapters import (
 )
 from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
-from lightning_metakd.controls import Control, checked_control, controlled, learns, settle
+from lightning_metakd.controls import (
+    Control,
+    checked_control,
+    controlled,
+    learns,
+    settle,
+    taught_by,
+    teachers_learn,
+)
 from lightning_metakd.files import file_sha256
-from lightning_metakd.functional import part
+from lightning_metakd.functional import bind, part
 from lightning_metakd.losses.loss import Loss, Targets
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import NormForm, make_episodic
 from lightning_metakd.models.weights import load_weights, shapes
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.objective import TEACHERS
-from lightning_metakd.recipes.optimisation import Optimisation, decay_groups
+from lightning_metakd.recipes.optimisation import (
+    Optimisation,
+    averaged,
+    decay_groups,
+    parameters_of,
+    set_rates,
+)
 from lightning_metakd.recipes.preparation import tap_teachers, two_inputs
+from lightning_metakd.sharing import Share, Sharing
 from lightning_metakd.strategy import describe, load_strategy, read_strategy, save_strategy
 from lightning_metakd.teachers import Pool, Teacher, weights_hash
-from lightning_metakd.types import Batch, Context, Output
+from lightning_metakd.types import Batch, Context, Forward, Output
+
+log = logging.getLogger(__name__)
 
 Who = Literal["student", "strategy"]
 Moves = tuple[Who, ...]
@@ -62,6 +79,7 @@ class Recipe(LightningModule, ABC):
         teacher_lr: learning rate by which the teachers learn to teach, as part of the strategy; 0 freezes
             them.
         control: what is taken away from learning the strategy, to be compared with; see controls.py.
+        share: what the student takes of its teachers' weights; see sharing.py.
         norm: null leaves the student's batch norms as they are; see models/norm.py for the others.
     """
 
@@ -78,6 +96,7 @@ class Recipe(LightningModule, ABC):
         strategy_warmup: float,
         teacher_lr: float,
         control: Control,
+        share: Sequence[Share] | None,
         norm: NormForm | None,
     ) -> None:
         super().__init__()
@@ -92,13 +111,15 @@ class Recipe(LightningModule, ABC):
                 f"loss={type(self.loss).__name__} follows a teacher, but teachers is empty; name one in "
                 "model.teachers, or use Targets."
             )
+        self.sharing = Sharing(share or (), self.student, self.teachers)
+        self.fixed = self.sharing.fixed(self.student)
         self.optimisation = optimisation or Optimisation()
         self.init, self.strategy, self.control = init, strategy, control
         self.check_strategy(strategy_lr, strategy_every, strategy_warmup, teacher_lr)
         self.loss = controlled(self.loss, control, len(self.teachers))
         anything = any(p.requires_grad for p in self.loss.parameters())
         self.strategy_lr = strategy_lr if anything and learns(control) else 0.0
-        self.teacher_lr = teacher_lr if learns(control) else 0.0
+        self.teacher_lr = teacher_lr if teachers_learn(control) else 0.0
         self.strategy_every, self.strategy_warmup = strategy_every, strategy_warmup
         if self.strategy_lr == 0:
             self.loss.requires_grad_(False)
@@ -107,12 +128,14 @@ class Recipe(LightningModule, ABC):
         self.record: dict[str, Any] = {}
         self.rows: dict[str, Tensor] = {}
         self.said: dict[str, float] = {}
+        self.resumes = False
+        """Told by the command: a checkpoint follows `setup`, and files of other runs need not be there."""
         self.gradient_evaluations = 0
         self.before: dict[str, Any] = {"teacher_forwards": 0, "gradient_evaluations": 0}
 
     def check_strategy(self, lr: float, every: int, warmup: float, teacher_lr: float) -> None:
         """Refuse a strategy that could not be learned as it is told."""
-        checked_control(self.control, lr + teacher_lr)
+        checked_control(self.control, lr, teacher_lr)
         for name, rate in (("strategy_lr", lr), ("teacher_lr", teacher_lr)):
             if rate < 0:
                 raise ValueError(f"{name}={rate} must be 0 (frozen) or positive.")
@@ -150,13 +173,13 @@ class Recipe(LightningModule, ABC):
         refuse_sharding(self.trainer.strategy)
         if self.device.type == "cpu":
             keep_large_blocks()
+        self.sharing.part()
         for teacher in self.teachers:
             teacher.open()
             if self.teacher_lr > 0:
                 teacher.learns()
         self.watch_layers(stage)
-        resumed = self.trainer.ckpt_path is not None
-        if self.init is not None and not resumed:
+        if self.init is not None and not self.resumes:
             found = read_checkpoint(Path(self.init))
             load_weights(self.student, student_weights(found), f"init {self.init}")
             self.start_from(found["state_dict"])
@@ -166,13 +189,26 @@ class Recipe(LightningModule, ABC):
                 self.record.update(told, train_steps=found.get("global_step"))
                 self.record.update(found.get("spent", {}))
                 self.record["train_classes"] = len(found.get("classes", [])) or None
-            if self.ema is not None:
-                self.ema.module.load_state_dict(self.student.state_dict())
-        if self.strategy is not None and not resumed:
+        if stage == "fit":
+            self.take_shares()
+        begins = self.init is not None or (stage == "fit" and self.sharing.pairs)
+        if self.ema is not None and begins and not self.resumes:
+            self.ema.module.load_state_dict(self.student.state_dict())
+        if self.strategy is not None and not self.resumes:
             if self.control == "final_constant":
                 settle(self.loss, read_strategy(Path(self.strategy))[0]["said"])
             else:
-                load_strategy(self.loss, Path(self.strategy), self.teacher_heads)
+                own = taught_by(self.loss, self.control)
+                load_strategy(own, Path(self.strategy), self.teacher_heads)
+
+    def take_shares(self) -> None:
+        """Take what is named of the teachers' weights, over those of `init`."""
+        self.sharing.begin()
+        if self.init is not None and self.sharing.pairs and not self.resumes:
+            names = "; ".join(pair.name for pair in self.sharing.pairs)
+            log.warning(
+                f"share comes after init {self.init}: {names} begin alike, as the teacher has it."
+            )
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
         """Take over what else was trained in the run of `init`."""
@@ -219,14 +255,16 @@ class Recipe(LightningModule, ABC):
             del state[name]
         checkpoint["classes"] = self.trained_classes()
         checkpoint["spent"] = self.spent()
+        checkpoint["said"] = self.said
 
     def on_train_start(self) -> None:
         """Write down what the student is trained on."""
         self.record["train_classes"] = len(self.trained_classes()) or None
 
     def learned(self) -> str | None:
-        """Names of the parameters of the strategy."""
-        return ", ".join(sorted(self.loss.state_dict())) or None
+        """Names of the parameters of the strategy; a teacher that learns is one."""
+        teachers = [f"{TEACHERS}{k}" for k, _ in enumerate(self.teachers_that_learn())]
+        return ", ".join([*sorted(self.loss.state_dict()), *teachers]) or None
 
     def spent(self) -> dict[str, Any]:
         """What training has taken so far, over all processes, and what was taken away from it."""
@@ -240,10 +278,15 @@ class Recipe(LightningModule, ABC):
             + world * self.gradient_evaluations,
         }
 
+    def on_train_end(self) -> None:
+        """A test that follows says what the training took."""
+        self.record.update(self.spent())
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The networks of frozen teachers come from their own files."""
         self.record["train_classes"] = len(checkpoint.get("classes", [])) or None
         self.before |= checkpoint.get("spent", {})
+        self.said = checkpoint.get("said", {})
         self.record.update(checkpoint.get("spent", {}))
         own = {name: self.state_dict()[name] for name in self.frozen_networks()}
         checkpoint["state_dict"] = state = own | checkpoint["state_dict"]
@@ -262,11 +305,11 @@ class Recipe(LightningModule, ABC):
 
     def data_described(self) -> dict[str, Any]:
         """What the result row says of files and data."""
-        data = self.data
+        data, init = self.data, None if self.init is None else Path(self.init)
         names = ("n_way", "k_shot", "n_query", "eval_seed")
         return {
             "source": data.source.name,
-            "init_sha256": None if self.init is None else file_sha256(Path(self.init)),
+            "init_sha256": file_sha256(init) if init and init.is_file() else None,
             "teacher_sha256": [t.sha256 for t in self.teachers] or None,
             "teacher_head": self.teacher_heads or None,
             "strategy_sha256": weights_hash(self.loss) if len(self.loss.state_dict()) else None,
@@ -298,19 +341,32 @@ class Recipe(LightningModule, ABC):
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What the outer loop trains beside adapters and strategy, by name."""
-        return dict(self.student.named_parameters(prefix="student"))
+        return {f"student.{name}": p for name, p in self.moving(self.student).items()}
+
+    def moving(self, student: Model) -> dict[str, nn.Parameter]:
+        """The parameters of the student, or of its average, that training and adapting move."""
+        return {n: p for n, p in student.named_parameters() if n not in self.fixed}
+
+    def bound(self, student: Model, like: Model | None = None) -> Forward:
+        """A student as a pure function of the parameters that move.
+
+        Args:
+            like: has the others, if the student itself does not.
+        """
+        state = (like or student).state_dict() if self.fixed else {}
+        return bind(student, {name: t for name, t in state.items() if name in self.fixed})
 
     def strategy_parameters(self) -> dict[str, nn.Parameter]:
         """What the quiz trains: coefficients, and teachers that learn, under `teachers.<place>`."""
         found = dict(self.loss.named_parameters())
-        for k, teacher in self.teachers_that_learn().items():
+        for k, teacher in enumerate(self.teachers_that_learn()):
             trained = teacher.trained_parameters()
             found |= {f"{TEACHERS}{k}.{name}": p for name, p in trained.items()}
         return found
 
-    def teachers_that_learn(self) -> dict[int, Teacher]:
-        """Those that are trained, by their place among all."""
-        return dict(enumerate(self.teachers)) if self.teacher_lr > 0 else {}
+    def teachers_that_learn(self) -> list[Teacher]:
+        """All of them, or none."""
+        return list(self.teachers) if self.teacher_lr > 0 else []
 
     def learns_strategy_now(self) -> bool:
         """Whether this outer step updates the strategy."""
@@ -351,8 +407,14 @@ class Recipe(LightningModule, ABC):
         for optimiser in optimisers.values():
             set_rates(optimiser, factor)
             optimiser.zero_grad()
-        # a parameter without any gradient would be an error on several processes
-        idle = [p for who, o in optimisers.items() if who not in moves for p in parameters_of(o)]
+        # a parameter without any gradient would be an error on several processes: of what is not moved, or
+        # of a teacher that learns and is not followed
+        idle = [
+            p
+            for who, o in optimisers.items()
+            if who == "strategy" or who not in moves
+            for p in parameters_of(o)
+        ]
         self.manual_backward(scalar + sum(0.0 * p.sum() for p in idle))
         limit = self.optimisation.grad_clip or float("inf")
         # apart, so that a large gradient of one does not shorten the step of another
@@ -386,9 +448,10 @@ class Recipe(LightningModule, ABC):
         return [self.strategy_parameters().values()]
 
     def train(self, mode: bool = True) -> "Recipe":
-        """Teachers and the averaged student stay in evaluation mode."""
+        """Teachers, what is kept of them, and the averaged student stay in evaluation mode."""
         super().train(mode)
         self.teachers.eval()
+        self.sharing.rest(self.student)
         if self.ema is not None:
             self.ema.eval()
         return self
@@ -400,11 +463,23 @@ class Recipe(LightningModule, ABC):
 
     # --- strategy ------------------------------------------------------------------------------
 
-    def listen(self, student: Output, batch: Batch, classes: Tensor) -> None:
-        """Now and then, ask the coefficients what they say of a batch."""
-        if (self.trainer.global_step - 1) % LISTEN_EVERY == 0:
+    def hears_now(self) -> bool:
+        """Whether the coefficients are looked at after this step: the first, some, an epoch's last."""
+        step, trainer = self.trainer.global_step, self.trainer
+        last = trainer.is_last_batch or step == trainer.max_steps
+        return step == 1 or step % LISTEN_EVERY == 0 or last
+
+    def listen(
+        self, student: Output, batch: Batch, classes: Tensor, trust: Tensor | tuple[()] = ()
+    ) -> None:
+        """Now and then, ask the coefficients what they say of a batch.
+
+        Args:
+            trust: as in `Context`.
+        """
+        if self.hears_now():
             progress = student.logits.new_ones(())
-            context = Context(classes[batch.y], progress, student)
+            context = Context(classes[batch.y], progress, student, trust)
             self.said = describe(self.loss, student, batch, context)
 
     def describe_strategy(self) -> dict[str, float]:
@@ -421,17 +496,6 @@ class Recipe(LightningModule, ABC):
         save_strategy(self.loss, path, self.teacher_heads, scales, self.said)
 
 
-def set_rates(optimiser: Any, factor: float) -> None:
-    """Set the rate of each group to `factor` times its peak."""
-    for group in optimiser.param_groups:
-        group["lr"] = group["peak_lr"] * factor
-
-
-def parameters_of(optimiser: Any) -> list[nn.Parameter]:
-    """All parameters of an optimiser."""
-    return [p for group in optimiser.param_groups for p in group["params"]]
-
-
 SHARDED = ("fsdp", "deepspeed", "modelparallel", "xla")
 
 
@@ -443,11 +507,3 @@ def refuse_sharding(strategy: object) -> None:
             f"trainer.strategy={name} divides parameters over processes, and second derivatives through an "
             "inner loop need them whole; use ddp, or auto on one device."
         )
-
-
-def averaged(student: Model, decay: float) -> AveragedModel:
-    """A running average of the student's weights and norm statistics."""
-    copy = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    copy.requires_grad_(False)
-    copy.eval()
-    return copy

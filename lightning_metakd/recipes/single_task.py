@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from torchmetrics import SumMetric
 
 from lightning_metakd.controls import Control, shuffled
-from lightning_metakd.functional import bind, bind_loss, detach, lesson_mean, stop
+from lightning_metakd.functional import bind_loss, detach, lesson_mean, stop
 from lightning_metakd.hypergradient import PILOT_GRADIENTS, PILOTS, Way, checked_pilot
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
 from lightning_metakd.models.model import Model
-from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.models.norm import EpisodicNorm, make_episodic
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.preparation import store_answers
 from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.sharing import Share
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
-from lightning_metakd.types import Batch, Params
+from lightning_metakd.types import Batch, Output, Params
 
 
 class SingleTask(Recipe):
@@ -44,6 +45,7 @@ class SingleTask(Recipe):
             student; 0 freezes them.
         control: what is taken away from learning the strategy, to be compared with: `frozen`, `shuffled`,
             `step_size`, `final_constant` (with the strategy of the other run) or `uniform`.
+        share: which modules start from, keep or hold in common the weights of a teacher.
         quiz: what judges the strategy; by default cross-entropy at the best scale of the logits.
         hypergradient: `tangent`, `unrolled` or `neumann` (near a minimum of the lesson).
         pilot_lr: step of the virtual update by which a strategy is judged.
@@ -63,6 +65,7 @@ class SingleTask(Recipe):
         strategy_warmup: float = 0.0,
         teacher_lr: float = 0.0,
         control: Control = "none",
+        share: list[Share] | None = None,
         quiz: Loss | None = None,
         hypergradient: Way = "tangent",
         pilot_lr: float = 0.001,
@@ -80,6 +83,7 @@ class SingleTask(Recipe):
             strategy_warmup,
             teacher_lr,
             control,
+            share,
             norm=None,
         )
         checked_pilot(hypergradient, pilot_lr, pilot_steps)
@@ -100,8 +104,14 @@ class SingleTask(Recipe):
         # because it is no part of what is trained, saved or moved
         self.virtual = [copy.deepcopy(self.student)]
         make_episodic(self.virtual[0], "batch")
+        for path in self.sharing.kept:
+            for layer in self.virtual[0].get_submodule(path).eval().modules():
+                if isinstance(layer, EpisodicNorm) and layer.running_mean is not None:
+                    layer.form = "running"
         self.sums: Any = nn.ModuleDict({name: SumMetric() for name in ("rows", "correct", "nll")})
-        self.save_hyperparameters(ignore=["student", "loss", "teachers", "quiz", "optimisation"])
+        self.save_hyperparameters(
+            ignore=["student", "loss", "teachers", "quiz", "optimisation", "share"]
+        )
 
     def taught_networks(self) -> list[Model]:
         return [self.student, self.virtual[0]]
@@ -114,33 +124,34 @@ class SingleTask(Recipe):
     def trained_classes(self) -> list[int]:
         return self.data.classes.tolist()
 
-    def asked(self, batch: Batch) -> Batch:
-        """The batch with the teachers' answers, those that learn as functions of their parameters."""
-        classes, answers = self.data.classes.to(batch.y.device), []
-        for teacher in self.teachers:
-            if self.teacher_lr > 0:
-                embed = teacher.with_parameters(teacher.trained_parameters())
-                answers.append(teacher.answer_rows_by(embed, batch, classes))
-            else:
-                answers.append(teacher.answer_rows(batch, classes))
+    def asked(self, batch: Batch, teachers_learn: bool = False) -> Batch:
+        """The batch with the teachers' answers.
+
+        Args:
+            teachers_learn: whether these are differentiated in what the teachers learn.
+        """
+        classes, pool = self.data.classes.to(batch.y.device), self.teachers
+        if teachers_learn:
+            answers = [t.answer_rows_by(t.trained_parameters(), batch, classes) for t in pool]
+        else:
+            answers = [t.answer_rows(batch, classes) for t in pool]
         return batch._replace(teachers=tuple(answers))
 
     def training_step(self, batch: Batch | tuple[Batch, Batch], batch_idx: int) -> None:
         """One outer update on a batch."""
         taught, judge = (batch, None) if isinstance(batch, Batch) else batch
         classes = self.data.classes.to(taught.y.device)
-        answer, taught = self.adapters(self.student(taught.x)), self.asked(taught)
-        self.check_width(answer.logits, classes)
         strategy = dict(self.loss.named_parameters())
         learns, judged = self.learns_strategy_now(), torch.zeros((), device=self.device)
+        teachers_learn = learns and self.teacher_lr > 0
+        taught = self.asked(taught, teachers_learn)
         if learns:
             judged = self.strategy_loss(strategy, taught, self.quiz_batch(judge), classes)
-        if (
-            learns and self.teacher_lr > 0
-        ):  # MetaDistil: the student's step is taught by what was learned
+        if teachers_learn:  # MetaDistil: the student is taught by what was learned
             self.outer_update(judged, ("strategy",))
             judged, learns, taught = torch.zeros_like(judged), False, self.asked(taught)
-        told = lesson(bind_loss(self.loss), detach(strategy), stop(taught), classes)
+        answer = self.adapters(self.of_width(self.student(taught.x), classes))
+        told = lesson(bind_loss(self.loss), detach(strategy), taught, classes)
         student_loss = lesson_mean(told, answer, answer.logits.new_tensor(self.progress()))
         self.gradient_evaluations += 1
         self.outer_update(
@@ -157,7 +168,7 @@ class SingleTask(Recipe):
         """The quiz after virtual steps on the batch; batch statistics, nothing remembered."""
         if self.control == "shuffled":
             judge = shuffled(judge, self.data.seed, self.trainer.global_step)
-        plain = bind(self.virtual[0].to(self.device))
+        plain = self.bound(self.virtual[0].to(self.device), like=self.student)
         forward = self.adapters.beside(plain, detach(dict(self.adapters.named_parameters())))
 
         def quiz(at: Params) -> Tensor:
@@ -166,10 +177,10 @@ class SingleTask(Recipe):
 
         told = lesson(bind_loss(self.loss), strategy, taught, classes)
         now = taught.x.new_tensor(self.progress())  # coefficients are judged where they act
-        theta = dict(self.student.named_parameters())
+        theta = self.moving(self.student)
         way = PILOTS[self.hypergradient]
         found = way(
-            lambda at: forward(at, taught.x),
+            lambda at: self.of_width(forward(at, taught.x), classes),
             told,
             quiz,
             theta,
@@ -186,18 +197,21 @@ class SingleTask(Recipe):
         """The quiz rows that came with the batch."""
         if judge is None:
             raise ValueError(
-                f"strategy_lr={self.strategy_lr} needs rows to judge the strategy on, and the data keep "
-                "none; set data.quiz_fraction, for instance to 0.1, or strategy_lr and teacher_lr to 0."
+                f"strategy_lr={self.strategy_lr} and teacher_lr={self.teacher_lr} need rows to judge what is "
+                "learned on, and the data keep none; set data.quiz_fraction, for instance to 0.1, or both "
+                "rates to 0."
             )
         return judge
 
-    def check_width(self, logits: Tensor, classes: Tensor) -> None:
-        """One logit for each class of the data."""
-        if logits.shape[-1] != len(classes):
+    def of_width(self, answer: Output, classes: Tensor) -> Output:
+        """The student's answer; it has one logit for each class of the data."""
+        width = answer.logits.shape[-1]
+        if width != len(classes):
             raise ValueError(
-                f"the student has {logits.shape[-1]} logits for the {len(classes)} classes of the data; "
+                f"the student has {width} logits for the {len(classes)} classes of the data; "
                 f"set the n_classes of model.student to {len(classes)}."
             )
+        return answer
 
     # --- evaluation ----------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class Teacher(nn.Module):
     def __init__(self):
         super().__init__()
         self.model, self.bank = Linear(width=8).requires_grad_(False), None
+        self.forwards = 0
 
 
 class Gate(nn.Module):

@@ -30,6 +30,7 @@ from lightning_metakd.losses.loss import (
     lesson,
 )
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
+from lightning_metakd.losses.multi_teacher import Heaviest, MultiTeacher, OfTeacher
 from lightning_metakd.losses.pkt import PKT
 from lightning_metakd.losses.prototype_matching import PrototypeMatching
 from lightning_metakd.losses.rkd import RKD
@@ -79,6 +80,12 @@ OF_LAYERS = {
         {"low": LearnedPerChannel(6)},
     ),
 }
+OF_POOLS = {
+    "MultiTeacher": lambda: MultiTeacher(Hinton(Learned()), [Learned(), LearnedPerSample()]),
+    "MultiTeacher, one weight": lambda: MultiTeacher(FitNets({"low": "low"}), LearnedPerSample()),
+    "MultiTeacher, the heavier": lambda: MultiTeacher(RKD(), LearnedPerSample(), Heaviest()),
+    "OfTeacher": lambda: OfTeacher(1, MatchGate(LearnedPerSample(), Hinton(Learned()))),
+}
 LOSSES = {
     "Targets": Targets,
     "Targets, smoothed": lambda: Targets(0.1),
@@ -91,13 +98,14 @@ LOSSES = {
     "MatchGate, literal": lambda: LiteralMatchGate(LearnedPerClass(20)),
     "CalibratedTargets": CalibratedTargets,
     "WeightedSum": everything,
+    **OF_POOLS,
 }
 each_loss = pytest.mark.parametrize("name", LOSSES)
 
 
 @pytest.fixture
 def rows():
-    return answered(batch(ROWS))
+    return answered(batch(ROWS), teachers=2)
 
 
 @pytest.fixture
@@ -147,7 +155,7 @@ def test_a_loss_survives_saturated_answers(name, rows, student):
     loss = made(name)
     wild = tree_map(lambda t: 1e4 * t.sign(), student)
     teachers = tree_map(lambda t: 1e4 * t.sign(), rows.teachers)
-    rows = rows._replace(teachers=(teachers[0]._replace(logits=-wild.logits),))
+    rows = rows._replace(teachers=(teachers[0]._replace(logits=-wild.logits), *teachers[1:]))
     answer = tree_map(lambda t: t.clone().requires_grad_(), wild)
     value = loss(answer, rows, context(rows, wild))
     leaves = [*tree_leaves(answer), *loss.parameters()]
@@ -180,7 +188,7 @@ def test_both_derivatives_of_a_loss_are_those_of_differences(name, rows, student
 def test_a_loss_can_be_mapped_over_tasks_and_differentiated_in_the_strategy(name):
     loss = made(name)
     strategy = dict(loss.named_parameters())
-    tasks = [answered(batch(ROWS)) for _ in range(3)]
+    tasks = [answered(batch(ROWS), teachers=2) for _ in range(3)]
     answers = [student_answer(rows) for rows in tasks]
 
     def slope(rows, answer):
@@ -199,7 +207,7 @@ def test_a_loss_can_be_mapped_over_tasks_and_differentiated_in_the_strategy(name
 @each_loss
 def test_a_loss_can_be_mapped_over_tasks_and_differentiated_in_the_student(name):
     loss = made(name)
-    tasks = [answered(batch(ROWS)) for _ in range(2)]
+    tasks = [answered(batch(ROWS), teachers=2) for _ in range(2)]
     answers = [student_answer(rows) for rows in tasks]
 
     def slope(rows, answer):

@@ -5,8 +5,11 @@ from torch.nn.functional import cross_entropy
 from lightning_metakd.functional import bind
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.losses.coefficient import Learned
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets
+from lightning_metakd.losses.match_gate import MatchGate
+from lightning_metakd.losses.multi_teacher import MostAccurate, MultiTeacher
 from lightning_metakd.recipes.objective import halves
 from lightning_metakd.teachers import weights_hash
 from tests.recipes.runs import episodes, helper, meta_kd, moved, sgd, state
@@ -215,6 +218,21 @@ def test_with_its_teacher_at_test_the_student_adapts_otherwise():
         recipe = meta_kd(teacher_at_test=present).eval()
         answers.append(recipe.adapted_answer(recipe.asked(task)).logits)
     assert (answers[0] - answers[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_the_most_accurate_teacher_of_each_episode_teaches(learner):
+    loss = MatchGate(0.5, MultiTeacher(Hinton(Learned()), choose=MostAccurate()))
+    present = learner == "MAML"
+    pool = [helper(), helper()]
+    recipe = meta_kd(LEARNERS[learner](), loss=loss, teachers=pool, teacher_at_test=present)
+    before = state(recipe.loss)
+    fit(recipe, max_steps=2)
+    assert set(moved(before, state(recipe.loss))) == {"match.loss.temperature.raw"}
+    shares = [recipe.said[f"match.weights.{k}_mean"] for k in range(2)]
+    assert sorted(shares) == [0.0, 1.0]
+    trainer().test(recipe, datamodule=episodes(), verbose=False)
+    assert len(recipe.rows["accuracy"]) == 3
 
 
 def test_predictions_are_probabilities_of_the_adapted_student():

@@ -1,5 +1,7 @@
 """The outer update, what surrounds it, and what is saved."""
 
+import itertools
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -121,6 +123,89 @@ def test_the_average_follows_the_student(make, data):
 def test_without_an_average_the_student_itself_is_judged():
     recipe = meta_kd()
     assert recipe.judged is recipe.student
+
+
+# --- when the strategy learns ---------------------------------------------------------------------------
+
+
+@each_recipe
+@pytest.mark.parametrize(
+    ("told", "learns"),
+    [
+        ({}, [1, 1, 1, 1, 1, 1]),
+        ({"strategy_every": 2}, [1, 0, 1, 0, 1, 0]),
+        ({"strategy_warmup": 0.5}, [0, 0, 0, 1, 1, 1]),
+        ({"strategy_every": 2, "strategy_warmup": 0.5}, [0, 0, 0, 0, 1, 0]),
+    ],
+)
+def test_the_strategy_is_judged_and_moves_when_it_should_and_not_else(make, data, told, learns):
+    recipe = make(**told, quiz=Targets())
+    strategies, spent, update = [state(recipe.loss)], [0], recipe.outer_update
+
+    def watched(*args):
+        update(*args)
+        strategies.append(state(recipe.loss))
+        spent.append(recipe.gradient_evaluations)
+
+    recipe.outer_update = watched
+    fit(recipe, data(), max_steps=6, max_epochs=6)
+    changes = itertools.pairwise(strategies)
+    assert [bool(moved(*pair)) for pair in changes] == [bool(x) for x in learns]
+    # two tasks of MAML take two inner gradients and one, for the quiz too; the tangent three
+    plain, quiz = (6, 6) if make is meta_kd else (1, 3)
+    expected = [plain + quiz * learned for learned in learns]
+    assert [b - a for a, b in itertools.pairwise(spent)] == expected
+
+
+def test_one_pass_for_student_and_strategy_is_counted_once():
+    recipe = meta_kd()
+    fit(recipe, episodes(), max_steps=2)
+    assert recipe.gradient_evaluations == 2 * 2 * 3
+
+
+@each_recipe
+@pytest.mark.parametrize(("way", "steps", "gradients"), [("unrolled", 2, 5), ("neumann", 3, 5)])
+def test_several_pilot_steps_judge_a_strategy(make, data, way, steps, gradients):
+    learner = {"learner": ProtoNet()} if make is meta_kd else {}
+    recipe = make(**learner, hypergradient=way, pilot_steps=steps, quiz=Targets())
+    before = state(recipe.loss)
+    run = fit(recipe, data(), max_steps=2)
+    assert set(moved(before, state(recipe.loss))) == set(before)
+    assert run.callback_metrics["strategy/pilot_gain"].isfinite()
+    tasks = 2 if make is meta_kd else 1
+    assert recipe.gradient_evaluations == 2 * tasks * (1 + gradients)
+
+
+@each_recipe
+def test_what_is_logged_of_the_coefficients_is_of_the_step_at_which_it_is(make, data):
+    recipe = make(quiz=Targets())
+    for steps in (1, 3):
+        fit(recipe, data(), max_steps=steps, max_epochs=3)
+        now = recipe.loss.gate.raw.sigmoid().item()
+        assert recipe.describe_strategy()["gate_mean"] == pytest.approx(now, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"strategy_warmup": 1.0}, r"strategy_warmup=1\.0 must be at least 0 and less than 1"),
+        ({"pilot_steps": 2}, "pilot_steps=2 with hypergradient='tangent': tangent looks one step"),
+        ({"pilot_steps": 0}, "pilot_steps=0 with hypergradient='tangent'"),
+    ],
+)
+@each_recipe
+def test_times_and_steps_that_cannot_be_are_refused(make, data, settings, told):
+    with pytest.raises(ValueError, match=told):
+        make(**settings)
+
+
+def test_validation_asks_teachers_without_counting_it():
+    spent = []
+    for batches_of_validation in (0, 3):
+        recipe = meta_kd()
+        fit(recipe, episodes(), max_steps=2, limit_val_batches=batches_of_validation)
+        spent.append(recipe.spent()["teacher_forwards"])
+    assert spent[0] == spent[1] == 2 * 2 * (6 + 12)
 
 
 # --- files -------------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_a_test_counts_rows_once_and_in_double():
         (
             {},
             {"quiz_fraction": 0.0},
-            r"strategy_lr=0\.05 needs rows to judge .* set data\.quiz_fraction",
+            r"strategy_lr=0\.05 and teacher_lr=0\.0 need rows to judge .* set data\.quiz_fraction",
         ),
     ],
 )

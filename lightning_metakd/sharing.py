@@ -1,0 +1,177 @@
+"""What a student has of its teachers' weights: to start from, to keep as they are, or to hold in common.
+
+Modules are named by path, as layers are, and the head is `head`. What is kept or held in common is no part
+of what the student trains: neither the outer loop nor an inner loop or a pilot step moves it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from torch import Tensor, nn
+
+from lightning_metakd.models.model import Model, listed
+from lightning_metakd.models.weights import shapes
+from lightning_metakd.teachers import Pool
+
+How = Literal["start", "freeze", "share"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Modules of a student that take their weights from a teacher.
+
+    Args:
+        modules: module path in the student -> module path in the teacher, of the same shapes.
+        teacher: its number in model.teachers, from 0.
+        how: `start` copies weights and norm statistics when training begins; `freeze` also keeps them;
+            `share` has student and teacher hold the same weights, which move if the teacher learns.
+    """
+
+    modules: dict[str, str]
+    teacher: int = 0
+    how: How = "start"
+
+    def __post_init__(self) -> None:
+        if self.how not in get_args(How):
+            raise ValueError(f"how={self.how!r} is unknown; choose start, freeze or share.")
+
+
+class Pair(NamedTuple):
+    """A module of the student and that of a teacher whose weights it takes.
+
+    Attributes:
+        name: of both, for messages.
+    """
+
+    name: str
+    how: How
+    own: nn.Module
+    source: nn.Module
+
+
+class Sharing:
+    """All that a student takes of its teachers.
+
+    Attributes:
+        kept: paths from the student itself of the modules that it does not train.
+
+    Raises:
+        ValueError: if a module or a teacher does not exist, two modules differ in shape, one is taken twice,
+            or nothing is left to train.
+    """
+
+    def __init__(self, shares: Sequence[Share], student: Model, teachers: Pool) -> None:
+        self.pairs = [p for share in shares for p in pairs_of(share, student, teachers)]
+        refuse_twice(self.pairs)
+        kept = [pair.own for pair in self.pairs if pair.how != "start"]
+        self.kept = [path for path, m in student.named_modules() if any(m is k for k in kept)]
+        for module in kept:
+            module.requires_grad_(False).eval()
+        if kept and not any(p.requires_grad for p in student.parameters()):
+            raise ValueError(
+                f"share keeps all of the student ({listed(self.kept)}) and leaves nothing to train; leave "
+                "a module out, or take how=start."
+            )
+
+    def part(self) -> None:
+        """Give the student weights of its own, so that what is loaded into it does not reach a teacher."""
+        for pair in self.of("share"):
+            hold(pair.own, {n: alone(p) for n, p in pair.own.named_parameters()})
+
+    def begin(self) -> None:
+        """Copy weights, over which a checkpoint may be loaded, and join what is held in common."""
+        for pair in self.pairs:
+            pair.own.load_state_dict(pair.source.state_dict())
+        for pair in self.of("share"):
+            hold(pair.own, dict(pair.source.named_parameters()))
+
+    def of(self, how: How) -> list[Pair]:
+        """The pairs of one kind."""
+        return [pair for pair in self.pairs if pair.how == how]
+
+    def fixed(self, student: Model) -> frozenset[str]:
+        """Names of the student's parameters that do not move, and of buffers beside those that are kept."""
+        frozen = {name for name, p in student.named_parameters() if not p.requires_grad}
+        prefixes = tuple(f"{path}." for path in self.kept)
+        return frozenset(
+            frozen | {n for n in student.state_dict() if n.startswith(prefixes or "\0")}
+        )
+
+    def rest(self, student: Model) -> None:
+        """Put what is kept into evaluation mode."""
+        for path in self.kept:
+            student.get_submodule(path).eval()
+
+
+def pairs_of(share: Share, student: Model, teachers: Pool) -> list[Pair]:
+    """The modules which a share names, found and checked."""
+    k = share.teacher
+    if not 0 <= k < len(teachers):
+        raise ValueError(
+            f"teacher={k} of share is not among the {len(teachers)} of model.teachers; they are counted "
+            "from 0."
+        )
+    found, network = [], list(teachers)[k].model
+    for own, source in share.modules.items():
+        pair = Pair(
+            f"{own!r} of the student and {source!r} of teachers[{k}]",
+            share.how,
+            module_at(student, own, "the student"),
+            module_at(network, source, f"teachers[{k}]"),
+        )
+        refuse_mismatch(pair)
+        found.append(pair)
+    return found
+
+
+def module_at(model: Model, path: str, who: str) -> nn.Module:
+    """The module at a path, as layers are named."""
+    known = {name: m for name, m in model.tapped.named_modules() if name} | {"head": model.head}
+    if path not in known:
+        raise ValueError(
+            f"share names {path!r}, which is no module of {who}; choose from {listed(list(known))}."
+        )
+    return known[path]
+
+
+def refuse_mismatch(pair: Pair) -> None:
+    """Raise where two modules have not the same weights by name and shape, or none at all."""
+    own, source = (shapes(m.state_dict()) for m in (pair.own, pair.source))
+    if not own and not source:
+        raise ValueError(f"share names {pair.name}, which have no weights; leave them out.")
+    faults = [
+        f"{name} is {own.get(name, 'missing')} and {source.get(name, 'missing')}"
+        for name in {**own, **source}
+        if own.get(name) != source.get(name)
+    ]
+    if faults:
+        raise ValueError(
+            f"share names {pair.name}, which differ: {'; '.join(faults[:3])}; name modules of the same "
+            "shapes, or build the student as wide as the teacher there."
+        )
+
+
+def refuse_twice(pairs: Sequence[Pair]) -> None:
+    """Raise where a weight of the student would come from two places, or hold in common with two others."""
+    seen: set[nn.Parameter] = set()
+    for pair in pairs:
+        taken = set(pair.own.parameters())
+        taken |= set(pair.source.parameters()) if pair.how == "share" else set()
+        if taken & seen:
+            raise ValueError(
+                f"share names {pair.name}, of which a part is named already; name it once."
+            )
+        seen |= taken
+
+
+def hold(module: nn.Module, params: Mapping[str, nn.Parameter]) -> None:
+    """Let a module hold these very parameters."""
+    for name, p in params.items():
+        path, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(path), leaf, p)
+
+
+def alone(p: Tensor) -> nn.Parameter:
+    """A frozen parameter of the same values."""
+    return nn.Parameter(p.detach().clone(), requires_grad=False)
