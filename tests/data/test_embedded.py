@@ -181,6 +181,6 @@ def test_only_the_student_moves(embedded):
 
 
 def test_a_teacher_without_a_bank_is_refused(embedded):
-    told = "bank=false asks the teacher SmoothConv4 live, and Blobs embedded by SmoothConv4 has vectors"
+    told = "SmoothConv4 is asked live, .* and Blobs embedded by SmoothConv4 has vectors for it; set the"
     with pytest.raises(ValueError, match=told):
         taught(embedded, teachers=[helper()])

@@ -16,6 +16,7 @@ from lightning_metakd.types import Output
 
 ROOT = Path(__file__).parents[2] / "configs" / "model"
 CONFIGS = sorted(ROOT.rglob("*.yaml"))
+CONFIGS = [path for path in CONFIGS if path.stem != "mlp"]  # of vectors: tests/models/test_mlp.py
 N_CLASSES = 5
 
 
