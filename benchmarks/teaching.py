@@ -99,8 +99,9 @@ def train(run: Run, words: list[str]) -> None:
 
 
 def test(run: Run, k_shot: int, words: list[str]) -> None:
-    """Test by nearest class mean, unless it is done."""
+    """Test by nearest class mean, unless it is done; one row is enough to show what the teachers know."""
     place = run.at(f"{k_shot}shot")
+    alone = [] if (run.name, run.seed) == ("alone", 0) else ["--model.teachers=[]"]
     if (place / run.experiment / "latest/results.jsonl").is_file():
         return
     metakd(
@@ -108,7 +109,7 @@ def test(run: Run, k_shot: int, words: list[str]) -> None:
             *("test", "--config", str(EXPERIMENTS / f"{ALONE}.yaml")),
             *(f"--runs={place}", f"--experiment={run.experiment}"),
             *(f"--model.init={run.trained / 'checkpoints/final.ckpt'}", f"--data.k_shot={k_shot}"),
-            *words,
+            *(*alone, *words),
         ]
     )
 
