@@ -8,7 +8,7 @@ DATA ?= data
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners maml maml-full test test-all check lint format type notebooks report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching maml maml-full test test-all check lint format type notebooks report clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -105,6 +105,13 @@ $(foreach shots,1 5, \
 cifar-fs-learners: $(LEARNER_TESTS)  ## The learners' table on real CIFAR-FS, resumable
 	$(METAKD) report --folder runs/learners --baseline $(PLAIN) --output README.md --section cifar-fs-learners
 
+# Ways of teaching: one student over cached embeddings, two teachers, three seeds, controls.
+cifar-fs-teaching: $(TEACHER) $(call trained,single_task_cifar_fs_teacher_wrn) $(START)  ## Ways of teaching on real CIFAR-FS, resumable
+	$(METAKD) bank --config configs/experiment/meta_kd_cifar_fs_teaching.yaml --data.source.source.root=$(DATA)
+	$(BIN)/python -m benchmarks.teaching --data $(DATA)
+	$(METAKD) report --folder runs/teaching --baseline KD --controls KD_logit_standardisation \
+	--output README.md --section cifar-fs-teaching
+
 maml: install  ## MAML beside an independent implementation, 2,000 meta-steps each; hours, resumable
 	$(BIN)/python -m benchmarks.maml_against_higher --steps 2000 --data $(DATA) --output README.md
 
@@ -115,6 +122,7 @@ bench: peers  ## Speed and memory beside other libraries, for benchmarks/README.
 	$(BIN)/python -m benchmarks.steps --output benchmarks/README.md --summary README.md
 	$(BIN)/python -m benchmarks.data --data $(DATA) --output benchmarks/README.md
 	$(BIN)/python -m benchmarks.scaling --output benchmarks/README.md
+	$(BIN)/python -m benchmarks.bank --output benchmarks/README.md
 
 # --- checks --------------------------------------------------------------------------------------
 
