@@ -8,7 +8,7 @@ DATA ?= data
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching maml maml-full test test-all check lint format type notebooks report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer maml maml-full test test-all check lint format type notebooks report clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -111,6 +111,12 @@ cifar-fs-teaching: $(TEACHER) $(call trained,single_task_cifar_fs_teacher_wrn) $
 	$(BIN)/python -m benchmarks.teaching --data $(DATA)
 	$(METAKD) report --folder runs/teaching --baseline KD --controls KD_logit_standardisation \
 	--output README.md --section cifar-fs-teaching
+
+# The strategy of a row above, carried to another student, other teachers and other tasks.
+TASKS := cifar_fs_teacher_wrn fc100_teacher omniglot_teacher
+transfer: cifar-fs-teaching $(foreach task,$(TASKS),$(call trained,single_task_$(task)))  ## A learned strategy on other tasks, resumable
+	$(BIN)/python -m benchmarks.transfer --data $(DATA)
+	$(METAKD) report --folder runs/transfer --baseline constant --output README.md --section transfer
 
 maml: install  ## MAML beside an independent implementation, 2,000 meta-steps each; hours, resumable
 	$(BIN)/python -m benchmarks.maml_against_higher --steps 2000 --data $(DATA) --output README.md

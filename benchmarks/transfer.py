@@ -1,0 +1,58 @@
+"""A strategy carried to another student, another teacher and other tasks, beside constant coefficients.
+
+The strategy is that of the row "Match-Gate per sample" of `benchmarks.teaching`; each task trains its
+student alone, with constant coefficients, and by the strategy as it is: `python -m benchmarks.transfer --data
+FOLDER`, after the teachers of `make transfer`. What is complete is left alone.
+"""
+
+import argparse
+from pathlib import Path
+
+from lightning_metakd.cli import main as metakd
+
+TASKS = ("cifar_fs", "fc100", "omniglot")
+WAYS = {
+    "alone": ("--model.loss=configs/loss/targets.yaml", "--model.strategy=null"),
+    "constant": ("--model.loss=configs/loss/match_gate_constant.yaml", "--model.strategy=null"),
+    "carried_strategy": (),
+}
+SHOTS = (1, 5)
+
+
+def run(task: str, way: str, seed: int, told: argparse.Namespace) -> None:
+    """Train and test what is missing."""
+    config = ["--config", f"configs/experiment/meta_kd_{task}_apply.yaml"]
+    root = [f"--data.source.root={told.data}"]
+    fit = told.folder / "fit" / f"seed{seed}" / task
+    final = fit / way / "latest/checkpoints/final.ckpt"
+    if not final.is_file():
+        seeds = [f"--seed_everything={seed}", f"--data.seed={seed}"]
+        place = [f"--runs={fit}", f"--experiment={way}", f"--trainer.max_steps={told.steps}"]
+        metakd(["fit", "--resume", *config, *root, *place, *seeds, *WAYS[way]])
+    for k_shot in SHOTS:
+        place = told.folder / f"{k_shot}shot" / f"seed{seed}" / task
+        if (place / way / "latest/results.jsonl").is_file():
+            continue
+        asked = [f"--runs={place}", f"--experiment={way}", f"--data.k_shot={k_shot}"]
+        alone = ["--model.loss=configs/loss/targets.yaml", "--model.strategy=null"]
+        alone += ["--model.teachers=[]", f"--model.init={final}"]
+        metakd(["test", *config, *root, *asked, *alone])
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="folder of the images")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--folder", type=Path, default=Path("runs/transfer"))
+    parser.add_argument("--steps", type=int, default=1500, help="outer steps of every training")
+    told = parser.parse_args()
+    for seed in told.seeds:
+        for task in told.tasks:
+            for way in WAYS:
+                run(task, way, seed, told)
+
+
+if __name__ == "__main__":
+    main()
