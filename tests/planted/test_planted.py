@@ -1,169 +1,157 @@
-"""Problems with a known answer: what is learned of teaching goes where the quiz gets lower, by configuration.
+"""What is learned moves where the quiz gets lower: problems whose answer is planted, by configuration."""
 
-Small students of synthetic images learn from teachers whose faults are planted (`heads.py`). The training
-configuration is written as a file and given to the command, as a user would. Short here, over five seeds in
-the slow suite.
-"""
-
-import csv
+import dataclasses
+import math
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+import yaml
 
 from lightning_metakd.functional import detach
+from lightning_metakd.hypergradient import unrolled
+from lightning_metakd.metrics import paired_difference
 from lightning_metakd.seeds import over_seeds
 from lightning_metakd.types import Context
 from tests.commands import written
 
-PER_CLASS = 40
+HERE = Path(__file__).parent
 SEEDS = range(5)
-LEARNED = {"class_path": "Learned"}
+OTHER_EPISODES = 10**6
+"""Training never comes so far."""
 
 
-def teacher(head: str, **settings: float) -> dict:
-    """A teacher that knows every image, and answers through a planted head."""
-    planted = {"class_path": f"tests.planted.heads.{head}", "init_args": {"scale": 5.0, **settings}}
-    oracle = {"class_path": "tests.planted.heads.Oracle", "init_args": {"per_class": PER_CLASS}}
-    return {
-        "class_path": "lightning_metakd.teachers.Teacher",
-        "init_args": {"model": oracle, "bank": True, "head": planted},
-    }
+def in_five_seeds(test):
+    return pytest.mark.slow(pytest.mark.timeout(3600)(test))
 
 
-def configuration(loss: dict, teachers: list[dict], steps: int = 300) -> dict:
-    """A Conv4 with 8 channels learns 5 classes from 5 images each, and the strategy from other classes."""
-    return {
-        "model": {
-            "class_path": "MetaKD",
-            "init_args": {
-                "student": {"class_path": "Conv4", "init_args": {"width": 8}},
-                "learner": {
-                    "class_path": "ProtoNet",
-                    "init_args": {"metric": "cosine", "scale": 10.0},
-                },
-                "loss": loss,
-                "teachers": teachers,
-                "strategy_lr": 0.05,
-                "optimisation": {"lr": 3e-3},
-            },
-        },
-        "data": {
-            "class_path": "EpisodicData",
-            "init_args": {
-                "source": {"class_path": "Synthetic", "init_args": {"per_class": PER_CLASS}},
-                "strategy_split": "strategy",
-                "augment": False,
-                "n_query": 10,
-                "meta_batch_size": 1,
-                "n_episodes": 200,
-            },
-        },
-        "trainer": {
-            "max_epochs": -1,
-            "max_steps": steps,
-            "accelerator": "cpu",
-            "devices": 1,
-            "limit_val_batches": 0,
-            "log_every_n_steps": 10,
-        },
-    }
+@pytest.fixture
+def fit(metakd):
+    """Train by a configuration, of this folder if it is named, under a seed."""
+
+    def fit(config, seed, *words):
+        name = config if isinstance(config, str) else "given"
+        written(Path(), **{name: planted(name) if config == name else config})
+        seeds = ("--seed_everything", seed, "--data.seed", seed)
+        return metakd("fit", "--config", f"{name}.yaml", *seeds, *words)
+
+    return fit
 
 
-def two_teachers(weights: list) -> dict:
-    hinton = {"class_path": "Hinton", "init_args": {"temperature": 2.0}}
-    return {"class_path": "MultiTeacher", "init_args": {"loss": hinton, "weights": weights}}
+def planted(name):
+    return yaml.safe_load((HERE / f"{name}.yaml").read_text())
 
 
-def trained(metakd, folder: Path, config: dict, seed: int, *words: str):
-    """The run of a configuration under a seed."""
-    written(folder, planted=config)
-    told = ("fit", "--config", "planted.yaml", f"--seed_everything={seed}", f"--data.seed={seed}")
-    return metakd(*told, *words)
-
-
-def last_said(name: str) -> float:
-    """What a coefficient said at the end."""
-    with Path("runs/planted/latest/metrics.csv").open(newline="") as file:
-        return [
-            float(row[key]) for row in csv.DictReader(file) if row.get(key := f"strategy/{name}")
-        ][-1]
-
-
-def accuracy(run) -> float:
-    """Of the student on 200 episodes of novel classes."""
+def accuracy_of(run):
+    """Accuracy on novel classes, on the same episodes whatever the run."""
     run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
     return run.model.record["accuracy"]
 
 
-# --- one good teacher and one that takes every class for another --------------------------------------
+def is_positive(differences):
+    """Whether the interval of their mean over the seeds lies above 0."""
+    mean, half_width = over_seeds(differences)
+    return mean - half_width > 0
 
 
-def pool(order: str) -> list[dict]:
-    both = [teacher("Right"), teacher("Permuted")]
-    return both if order == "good first" else both[::-1]
+def share(run, teacher):
+    """How much a teacher is followed in the end."""
+    learned = run.model.loss.match.weights.each
+    return torch.stack([w.raw for w in learned]).softmax(0)[teacher].item()
 
 
-def share_of_the_good(order: str) -> float:
-    return last_said(f"weights.{0 if order == 'good first' else 1}_mean")
+def test_weights_soon_leave_the_teacher_that_is_wrong(fit):
+    soon = ("--trainer.max_steps=120", "--model.strategy_warmup=0.5", "--model.strategy_lr=0.1")
+    run = fit("one_wrong", 0, *soon, "--model.optimisation.lr=0.01")
+    assert share(run, teacher=0) > 0.9
 
 
-def test_learned_weights_leave_a_teacher_that_is_wrong(metakd, tmp_path):
-    config = configuration(two_teachers([LEARNED, LEARNED]), pool("good first"), steps=150)
-    trained(metakd, tmp_path, config, 0)
-    assert share_of_the_good("good first") > 0.9
-
-
-@pytest.mark.slow
-def test_in_both_orders_and_five_seeds_and_the_student_is_better_for_it(metakd, tmp_path):
+@in_five_seeds
+def test_weights_go_to_the_right_teacher_and_the_student_is_better_for_it(fit):
+    other_order = planted("one_wrong")
+    other_order["model"]["init_args"]["teachers"].reverse()
     gains = []
     for seed in SEEDS:
-        found = {}
-        for order in ("good first", "good second"):
-            config = configuration(two_teachers([LEARNED, LEARNED]), pool(order))
-            found[order] = accuracy(trained(metakd, tmp_path, config, seed))
-            assert share_of_the_good(order) > 0.9
-        uniform = trained(metakd, tmp_path, config, seed, "--model.control=uniform")
-        assert share_of_the_good(order) == pytest.approx(0.5)
-        gains.append(fmean(found.values()) - accuracy(uniform))
-    mean, half_width = over_seeds(gains)
-    assert mean - half_width > 0, gains
+        learned, reversed_ = fit("one_wrong", seed), fit(other_order, seed)
+        assert min(share(learned, teacher=0), share(reversed_, teacher=1)) >= 0.9
+        uniform = fit("one_wrong", seed, "--model.control=uniform")
+        assert uniform.model.describe_strategy()["match.weights.0_mean"] == 0.5
+        gains.append(accuracy_of(learned) - accuracy_of(uniform))
+    assert is_positive(gains)
 
 
-# --- a teacher that is right on half of the classes ---------------------------------------------------
-
-
-def gates(run, n_episodes: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
-    """(the gate, whether the teacher is wrong) of query rows of novel classes."""
-    recipe, data = run.model, run.datamodule
-    recipe.teachers[0].store(data.source.rows("test"), range(-1, 0))
-    objective, theta = recipe.objective(), detach(recipe.meta())
-    strategy, found, wrong = detach(dict(recipe.strategy_parameters())), [], []
-    for k in range(n_episodes):
-        episode = recipe.asked(data.on_after_batch_transfer(data.evaluation_episodes("test")[k], 0))
-        query = episode.query
+def separation(run, episodes=40):
+    """(by how much the gate is higher where the teacher is wrong, the probability that it is)."""
+    model, data = run.model, run.datamodule
+    objective, theta = model.objective(), detach(model.meta())
+    gates, wrong = [], []
+    for i in range(episodes):
+        episode = data.on_after_batch_transfer(data.evaluation_episodes("test")[i], 0)
+        support, query, classes, _ = episode = model.asked(episode)
+        adapted = objective.adapt(theta, objective.taught({}, support, episode), episode)
         with torch.no_grad():
-            told = objective.taught(strategy, episode.support, episode)
-            seen = objective.adapt(theta, told, episode).predict(query.x)
-            context = Context(episode.classes[query.y], torch.ones(()), seen)
-            found.append(recipe.loss.gate(query, context))
+            context = Context(classes[query.y], torch.ones(()), adapted.predict(query.x))
+            gates.append(model.loss.gate(query, context))
         wrong.append(query.teachers[0].logits.argmax(-1) != query.y)
-    return torch.cat(found), torch.cat(wrong)
+    gate, wrong = torch.cat(gates), torch.cat(wrong)
+    higher = (gate[wrong][:, None] > gate[~wrong]).double().mean().item()
+    return (gate[wrong].mean() - gate[~wrong].mean()).item(), higher
 
 
-@pytest.mark.slow
-def test_a_gate_for_each_row_separates_what_the_teacher_knows(metakd, tmp_path):
-    hinton = {"class_path": "Hinton", "init_args": {"temperature": 2.0}}
-    loss = {
-        "class_path": "MatchGate",
-        "init_args": {"gate": {"class_path": "LearnedPerSample"}, "match": hinton},
-    }
+@in_five_seeds
+def test_a_gate_of_each_row_learns_alone_where_the_teacher_is_wrong(fit):
+    one_gate = planted("half_right")
+    one_gate["model"]["init_args"]["loss"]["init_args"]["gate"] = {"class_path": "Learned"}
+    over_shuffled, over_one_gate = [], []
     for seed in SEEDS:
-        config = configuration(loss, [teacher("HalfRight")])
-        gate, wrong = gates(trained(metakd, tmp_path, config, seed))
-        assert (
-            gate[wrong].mean() > 0.9 > 0.5 > gate[~wrong].mean()
-        )  # alone there, with the teacher here
-        assert roc_auc_score(wrong, gate) > 0.95
+        learned = fit("half_right", seed)
+        shuffled = fit("half_right", seed, "--model.control=shuffled")
+        accuracy = accuracy_of(learned)
+        over_shuffled.append(accuracy - accuracy_of(shuffled))
+        one = fit(one_gate, seed)
+        over_one_gate.append(accuracy - accuracy_of(one))
+    assert is_positive(over_shuffled)
+    assert is_positive(over_one_gate)
+
+
+def quiz_after_a_step(run, temperatures, episodes=200):
+    """The quiz after a pilot step at each of some temperatures [episode, temperature]."""
+    model, data = run.model, run.datamodule
+    objective = dataclasses.replace(model.objective(), pilot=unrolled)
+    theta = detach(model.meta())
+    drawn = data.training_episodes("strategy", data.n_way, data.n_query)
+    found = torch.zeros(episodes, len(temperatures), dtype=torch.float64)
+    for i in range(episodes):
+        episode = data.on_after_batch_transfer(drawn[OTHER_EPISODES + i], 0)
+        episode = model.asked(episode)
+        for k, temperature in enumerate(temperatures):
+            strategy = {"temperature.raw": torch.tensor(math.log(temperature))}
+            with torch.no_grad():
+                found[i, k] = objective.strategy_loss(theta, strategy, episode)[0]
+    return found
+
+
+def lowest(x, y):
+    """Where a parabola through the smallest value and its neighbours is lowest; x are evenly spaced."""
+    k = int(y.argmin())
+    before, at, after = y[k - 1 : k + 2].tolist()
+    return x[k] + (x[1] - x[0]) * (before - after) / (before - 2 * at + after) / 2
+
+
+@in_five_seeds
+def test_the_best_temperature_is_found_from_both_sides(fit):
+    fit("start", 0)
+    still = fit("temperature", 99, "--trainer.max_steps=1")
+    logs = [math.log(1.25) * k for k in range(12)]
+    temperatures = [math.exp(log) for log in logs]
+    quiz = quiz_after_a_step(still, temperatures)
+    best = math.exp(lowest(logs, quiz.mean(0)))
+    k = int(quiz.mean(0).argmin())
+    for end in (0, -1):
+        mean, half_width = paired_difference(quiz[:, end], quiz[:, k])
+        assert mean - half_width > 0
+    for seed in SEEDS:
+        for init in (best / 3, best * 3):
+            run = fit("temperature", seed, f"--model.loss.temperature.init={init}")
+            said = run.model.loss.temperature.raw.exp().item()
+            assert said == pytest.approx(best, rel=0.2)
