@@ -120,7 +120,9 @@ def made_with(results: Sequence[Result]) -> str:
 def task_tables(
     rows: Sequence[Row], baseline: str | None, baselines: Sequence[Row], by_seed: bool
 ) -> list[str]:
-    """Table of accuracies, which seeds are not compared, table of costs."""
+    """Accuracies, which seeds are not compared, and costs; controls have a table of their own."""
+    claimed = {row.experiment for row in rows if row.control is None}
+    rows = [row for row in rows if row.control is None or row.experiment not in claimed]
     gains = [gain_over(row, baselines) for row in rows]
     heads = [{"name": told_apart(row, rows, by_seed), "learner": row.learner} for row in rows]
     accuracies = [accuracy_cells(row, d, baseline) for row, d in zip(rows, gains, strict=True)]

@@ -107,6 +107,9 @@ def test_a_gate_of_each_row_learns_alone_where_the_teacher_is_wrong(fit):
         learned = fit("half_right", seed)
         shuffled = fit("half_right", seed, "--model.control=shuffled")
         accuracy = accuracy_of(learned)
+        by, probability = separation(learned)
+        assert by > 0.3
+        assert probability > 0.9
         over_shuffled.append(accuracy - accuracy_of(shuffled))
         one = fit(one_gate, seed)
         over_one_gate.append(accuracy - accuracy_of(one))
