@@ -1,8 +1,8 @@
 """A strategy carried to another student, another teacher and other tasks, beside constant coefficients.
 
-The strategy is that of the row "Match-Gate per sample" of `benchmarks.teaching`; each task trains its
-student alone, with constant coefficients, and by the strategy as it is: `python -m benchmarks.transfer --data
-FOLDER`, after the teachers of `make transfer`. What is complete is left alone.
+The strategies are those of two rows of `benchmarks.teaching`, under the same seed; each task trains its
+student alone, with constant coefficients, and by each strategy as it is: `python -m benchmarks.transfer
+--data FOLDER`, after the teachers of `make transfer`. What is complete is left alone.
 """
 
 import argparse
@@ -11,30 +11,36 @@ from pathlib import Path
 from lightning_metakd.cli import main as metakd
 
 TASKS = ("cifar_fs", "fc100", "omniglot")
+LOSSES, STRATEGIES = Path("configs/loss"), Path("runs/teaching/fit")
 WAYS = {
-    "alone": ("--model.loss=configs/loss/targets.yaml", "--model.strategy=null"),
-    "constant": ("--model.loss=configs/loss/match_gate_constant.yaml", "--model.strategy=null"),
-    "carried_strategy": (),
+    "alone": "targets",
+    "constant": "match_gate_constant",
+    "carried_Match-Gate_per_sample": "match_gate_per_sample",
+    "carried_learned_temperature": "match_gate_temperature",
 }
+"""The loss of each; what is carried is the strategy of the row of that name."""
 SHOTS = (1, 5)
 
 
 def run(task: str, way: str, seed: int, told: argparse.Namespace) -> None:
     """Train and test what is missing."""
     config = ["--config", f"configs/experiment/meta_kd_{task}_apply.yaml"]
+    row = STRATEGIES / f"seed{seed}/none" / way.removeprefix("carried_")
+    strategy = row / "latest/strategy.safetensors" if way.startswith("carried_") else "null"
     root = [f"--data.source.root={told.data}"]
     fit = told.folder / "fit" / f"seed{seed}" / task
     final = fit / way / "latest/checkpoints/final.ckpt"
     if not final.is_file():
         seeds = [f"--seed_everything={seed}", f"--data.seed={seed}"]
         place = [f"--runs={fit}", f"--experiment={way}", f"--trainer.max_steps={told.steps}"]
-        metakd(["fit", "--resume", *config, *root, *place, *seeds, *WAYS[way]])
+        loss = [f"--model.loss={LOSSES / WAYS[way]}.yaml", f"--model.strategy={strategy}"]
+        metakd(["fit", "--resume", *config, *root, *place, *seeds, *loss])
     for k_shot in SHOTS:
         place = told.folder / f"{k_shot}shot" / f"seed{seed}" / task
         if (place / way / "latest/results.jsonl").is_file():
             continue
         asked = [f"--runs={place}", f"--experiment={way}", f"--data.k_shot={k_shot}"]
-        alone = ["--model.loss=configs/loss/targets.yaml", "--model.strategy=null"]
+        alone = [f"--model.loss={LOSSES}/targets.yaml", "--model.strategy=null"]
         alone += ["--model.teachers=[]", f"--model.init={final}"]
         metakd(["test", *config, *root, *asked, *alone])
 

@@ -5,7 +5,8 @@ A gain that its controls show too is not a gain of what was learned. Each touche
 - `frozen`: the coefficients, and teachers that would learn, stay where they start.
 - `shuffled`: the labels of the quiz are permuted, so that it says nothing.
 - `step_size`: one learned number scales the whole lesson, whose coefficients and teachers stay: a gate
-  rescales steps as well as it chooses between directions.
+  rescales steps as well as it chooses between directions. It at most doubles them, as a gate that starts
+  at one half can; without a bound it grows until training diverges.
 - `final_constant`: what the coefficients said at the end of a run, on average, is said from the start;
   teachers stay.
 - `uniform`: every teacher has the same weight; other coefficients are learned.
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lightning_metakd.data.episodes import generator
-from lightning_metakd.losses.coefficient import Learned
+from lightning_metakd.losses.coefficient import Coefficient, Interval, Learned
 from lightning_metakd.losses.loss import Loss, WeightedSum
 from lightning_metakd.strategy import coefficients, weights_of_teachers
 from lightning_metakd.types import Batch, Episode
@@ -26,6 +27,8 @@ from lightning_metakd.types import Batch, Episode
 Control = Literal["none", "frozen", "shuffled", "step_size", "final_constant", "uniform"]
 LESSON = "lesson"
 """What `step_size` calls that which it scales."""
+STEP_SIZES = Interval(0.0, 2.0)
+"""By how much."""
 
 
 def checked_control(control: Control, strategy_lr: float, teacher_lr: float) -> None:
@@ -57,7 +60,9 @@ def controlled(loss: Loss, control: Control, n_teachers: int) -> Loss:
         ValueError: if `uniform` finds no weights of teachers.
     """
     if control == "step_size":
-        return WeightedSum({LESSON: loss.requires_grad_(False)}, {LESSON: Learned()})
+        scaled = WeightedSum({LESSON: loss.requires_grad_(False)}, {LESSON: Learned()})
+        cast(Coefficient, scaled.weights[LESSON]).own(LESSON, STEP_SIZES, 1.0)
+        return scaled
     found = weights_of_teachers(loss).values()
     if control == "uniform" and not found:
         raise ValueError(
