@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lightning_metakd.recipes.recipe import refuse_sharding
+from lightning_metakd.recipes.outer_loop import refuse_sharding
 
 
 def refuse_settings(config: Any) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from PIL import Image
 
 from lightning_metakd import cli
-from lightning_metakd.recipes.recipe import refuse_sharding
+from lightning_metakd.recipes.outer_loop import refuse_sharding
 from tests.commands import MAML, STUDENT, TEACHER, work_in, written
 
 FINAL = "runs/teacher/latest/checkpoints/final.ckpt"

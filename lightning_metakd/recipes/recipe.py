@@ -1,27 +1,17 @@
-"""What every training procedure shares: one outer update, and what surrounds it.
+"""What every training procedure shares: the loss that it is taught by, its teachers, its files.
 
-One scalar, one `manual_backward` to the leaf parameters (several processes then average it), clip, step
-through Lightning's optimiser, schedule, average. No gradient is ever assigned by hand: replicas would
-drift apart silently. A recipe fetches, calls and logs; the mathematics lies in the pure functions.
+A recipe fetches, calls and logs; the mathematics lies in the pure functions.
 """
 
 import logging
-from abc import ABC
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 import torch
-from lightning import LightningModule
-from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
-from lightning_metakd.adapters import (
-    Adapters,
-    make_adapters,
-    of_each_teacher,
-    tap_layers,
-)
+from lightning_metakd.adapters import make_adapters, of_each_teacher, tap_layers
 from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
 from lightning_metakd.controls import (
@@ -41,13 +31,8 @@ from lightning_metakd.models.norm import NormForm, make_episodic
 from lightning_metakd.models.weights import load_weights, shapes
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.objective import TEACHERS
-from lightning_metakd.recipes.optimisation import (
-    Optimisation,
-    averaged,
-    decay_groups,
-    parameters_of,
-    set_rates,
-)
+from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_sharding
 from lightning_metakd.recipes.preparation import tap_teachers, two_inputs
 from lightning_metakd.sharing import Share, Sharing
 from lightning_metakd.strategy import describe, load_strategy, read_strategy, save_strategy
@@ -56,13 +41,11 @@ from lightning_metakd.types import Batch, Context, Forward, Output
 
 log = logging.getLogger(__name__)
 
-Who = Literal["student", "strategy"]
-Moves = tuple[Who, ...]
 LISTEN_EVERY = 50
 """Outer steps between two looks at the coefficients."""
 
 
-class Recipe(LightningModule, ABC):
+class Recipe(OuterLoop):
     """One training procedure around a student, a loss and its teachers.
 
     Args:
@@ -99,13 +82,12 @@ class Recipe(LightningModule, ABC):
         share: Sequence[Share] | None,
         norm: NormForm | None,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.student: Model = as_model(student)
+        network = as_model(student)
         if norm is not None:
-            make_episodic(self.student, norm)
+            make_episodic(network, norm)
+        super().__init__(network, optimisation)
         self.loss = Targets() if loss is None else loss
-        self.teachers, self.adapters = Pool(teachers or []), Adapters()
+        self.teachers = Pool(teachers or [])
         if self.loss.needs_teacher and not self.teachers:
             raise ValueError(
                 f"loss={type(self.loss).__name__} follows a teacher, but teachers is empty; name one in "
@@ -113,7 +95,6 @@ class Recipe(LightningModule, ABC):
             )
         self.sharing = Sharing(share or (), self.student, self.teachers)
         self.fixed = self.sharing.fixed(self.student)
-        self.optimisation = optimisation or Optimisation()
         self.init, self.strategy, self.control = init, strategy, control
         self.check_strategy(strategy_lr, strategy_every, strategy_warmup, teacher_lr)
         self.loss = controlled(self.loss, control, len(self.teachers))
@@ -123,8 +104,6 @@ class Recipe(LightningModule, ABC):
         self.strategy_every, self.strategy_warmup = strategy_every, strategy_warmup
         if self.strategy_lr == 0:
             self.loss.requires_grad_(False)
-        decay = self.optimisation.ema_decay
-        self.ema = None if decay is None else averaged(self.student, decay)
         self.record: dict[str, Any] = {}
         self.rows: dict[str, Tensor] = {}
         self.said: dict[str, float] = {}
@@ -321,23 +300,7 @@ class Recipe(LightningModule, ABC):
         """Dataset classes on which the student was trained."""
         return []
 
-    # --- the one outer update ------------------------------------------------------------------
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One for student, learner and adapters; one for a strategy that is learned, at its own rates."""
-        told = self.optimisation
-        adapters = dict(self.adapters.named_parameters(prefix="adapters"))
-        every = {**self.trained_parameters(), **adapters}
-        trained = {name: p for name, p in every.items() if p.requires_grad}
-        student = told.build(decay_groups(trained, told.lr, told.weight_decay))
-        loss = [p for p in self.loss.parameters() if p.requires_grad]
-        teachers = [p for t in self.teachers for p in t.trained_parameters().values()]
-        groups = [
-            {"params": params, "lr": rate}
-            for params, rate in ((loss, self.strategy_lr), (teachers, self.teacher_lr))
-            if params
-        ]
-        return [student, told.build(groups, told.strategy_optimiser)] if groups else [student]
+    # --- what is trained -----------------------------------------------------------------------
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What the outer loop trains beside adapters and strategy, by name."""
@@ -346,6 +309,13 @@ class Recipe(LightningModule, ABC):
     def moving(self, student: Model) -> dict[str, nn.Parameter]:
         """The parameters of the student, or of its average, that training and adapting move."""
         return {n: p for n, p in student.named_parameters() if n not in self.fixed}
+
+    def strategy_groups(self) -> list[dict[str, Any]]:
+        """The coefficients that are learned, and the teachers that learn, at their rates."""
+        loss = [p for p in self.loss.parameters() if p.requires_grad]
+        teachers = [p for t in self.teachers for p in t.trained_parameters().values()]
+        rates = ((loss, self.strategy_lr), (teachers, self.teacher_lr))
+        return [{"params": params, "lr": rate} for params, rate in rates if params]
 
     def bound(self, student: Model, like: Model | None = None) -> Forward:
         """A student as a pure function of the parameters that move.
@@ -376,77 +346,6 @@ class Recipe(LightningModule, ABC):
             and self.progress() >= self.strategy_warmup
         )
 
-    def progress(self) -> float:
-        """Part of the training that is done, in [0, 1]: by steps or by time, whichever is further."""
-        trainer = self.trainer
-        steps = trainer.max_steps
-        if steps < 0 and trainer.max_epochs is not None and trainer.max_epochs > 0:
-            steps = trainer.max_epochs * int(trainer.num_training_batches)
-        parts = [trainer.global_step / steps] if steps > 0 else []
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        timers: list[Any] = [c for c in callbacks if isinstance(c, Timer) and c._duration]
-        parts += [timer.time_elapsed() / timer._duration for timer in timers]
-        furthest = min(1.0, max(parts, default=0.0))
-        # clocks differ between processes, and rates must not
-        return float(trainer.strategy.broadcast(furthest)) if trainer.world_size > 1 else furthest
-
-    def outer_update(self, scalar: Tensor, moves: Moves = ("student", "strategy")) -> None:
-        """Backward, clip, step, average.
-
-        Args:
-            moves: what this update moves; an outer step is counted where it is the student.
-
-        Raises:
-            FloatingPointError: if the gradient is not finite; nothing was changed then.
-        """
-        found: Any = self.optimizers()
-        optimisers = dict(
-            zip(get_args(Who), found if isinstance(found, list) else [found], strict=False)
-        )
-        factor = self.optimisation.factor(self.progress())
-        for optimiser in optimisers.values():
-            set_rates(optimiser, factor)
-            optimiser.zero_grad()
-        # a parameter without any gradient would be an error on several processes: of what is not moved, or
-        # of a teacher that learns and is not followed
-        idle = [
-            p
-            for who, o in optimisers.items()
-            if who == "strategy" or who not in moves
-            for p in parameters_of(o)
-        ]
-        self.manual_backward(scalar + sum(0.0 * p.sum() for p in idle))
-        limit = self.optimisation.grad_clip or float("inf")
-        # apart, so that a large gradient of one does not shorten the step of another
-        norms = [
-            nn.utils.clip_grad_norm_(list(some), limit).to(self.device)
-            for who in moves
-            for some in self.clipped_together(who)
-        ]
-        norm = torch.stack(norms).max()
-        if not torch.isfinite(norm):  # the averaged gradient: every process sees the same
-            raise FloatingPointError(
-                f"the gradient is {norm.item()} at step {self.trainer.global_step} "
-                f"(loss {scalar.item():.4g}); nothing was changed. Lower "
-                f"model.optimisation.lr={self.optimisation.lr}, or set "
-                "model.optimisation.grad_clip, and resume from the last checkpoint."
-            )
-        if "strategy" in moves and "strategy" in optimisers:
-            optimisers[
-                "strategy"
-            ].optimizer.step()  # past Lightning, which would count an outer step
-        if "student" in moves:
-            optimisers["student"].step()
-            if self.ema is not None:
-                self.ema.update_parameters(self.student)
-        self.log("train/lr", self.optimisation.lr * factor)
-
-    def clipped_together(self, who: Who) -> list[Iterable[nn.Parameter]]:
-        """Parameters whose gradients have one norm."""
-        if who == "student":
-            return [self.trained_parameters().values(), self.adapters.parameters()]
-        return [self.strategy_parameters().values()]
-
     def train(self, mode: bool = True) -> "Recipe":
         """Teachers, what is kept of them, and the averaged student stay in evaluation mode."""
         super().train(mode)
@@ -455,11 +354,6 @@ class Recipe(LightningModule, ABC):
         if self.ema is not None:
             self.ema.eval()
         return self
-
-    @property
-    def judged(self) -> Model:
-        """The student that is evaluated: its average where one is kept."""
-        return self.student if self.ema is None else cast(Model, self.ema.module)
 
     # --- strategy ------------------------------------------------------------------------------
 
@@ -494,16 +388,3 @@ class Recipe(LightningModule, ABC):
         """Write the strategy with a readable head."""
         scales = [float(t.head.scale) for t in self.teachers]
         save_strategy(self.loss, path, self.teacher_heads, scales, self.said)
-
-
-SHARDED = ("fsdp", "deepspeed", "modelparallel", "xla")
-
-
-def refuse_sharding(strategy: object) -> None:
-    """Raise where the Trainer's strategy would divide the parameters over processes."""
-    name = strategy if isinstance(strategy, str) else type(strategy).__name__
-    if any(word in name.lower().replace("_", "") for word in SHARDED):
-        raise ValueError(
-            f"trainer.strategy={name} divides parameters over processes, and second derivatives through an "
-            "inner loop need them whole; use ddp, or auto on one device."
-        )
