@@ -1,8 +1,11 @@
 """Ways of teaching beside one another on CIFAR-FS, with the controls of what is learned, over seeds.
 
 All rows train the same student from the same start for the same number of steps; what differs is the loss
-and what of it is learned. Each run that is complete is left alone, so that the command goes on where it was
-stopped: `python -m benchmarks.teaching --data FOLDER`, after the teachers and the start of `make
+and what of it is learned. There are two tables. In `teaching` the student learns from all base classes, and
+what is learned is judged within episodes of those classes that the teachers have not seen. In `held_out` the
+student has not seen them either: it learns from the teachers' classes, and what is learned is judged by what
+a step on them does to the others. Each run that is complete is left alone, so that the command goes on where
+it was stopped: `python -m benchmarks.teaching --data FOLDER`, after the teachers and the start of `make
 cifar-fs-teaching`.
 """
 
@@ -55,6 +58,32 @@ WAYS = {
         "match_gate_constant", (), ("frozen", "shuffled"), "meta_kd_cifar_fs_meta_distil"
     ),
 }
+HELD_OUT, OTHER = ("--data.train_split=teacher",), (*LEARNING, "--model.quiz_classes=other")
+MEANS = ("shuffled", "final_constant")
+TABLES = {
+    "teaching": WAYS,
+    "held_out": {
+        "alone": Way("targets", HELD_OUT),
+        "KD": Way("match_gate_constant", HELD_OUT),
+        "KD, logit standardisation": Way("match_gate_standardised", HELD_OUT),
+        "two teachers, uniform": Way("match_gate_two_teachers_uniform", HELD_OUT),
+        "two teachers, learned per sample": Way(
+            "match_gate_two_teachers_per_sample", (*HELD_OUT, *OTHER), (*MEANS, "uniform")
+        ),
+        "learned temperature": Way("match_gate_temperature", (*HELD_OUT, *OTHER), MEANS),
+        "Match-Gate, same classes": Way("match_gate", (*HELD_OUT, *LEARNING)),
+        "Match-Gate": Way("match_gate", (*HELD_OUT, *OTHER), (*MEANS, "frozen", "step_size")),
+        "Match-Gate per sample": Way(
+            "match_gate_per_sample", (*HELD_OUT, *OTHER), (*MEANS, "frozen", "step_size")
+        ),
+        "MetaDistil": Way(
+            "match_gate_constant",
+            (*HELD_OUT, "--model.quiz_classes=other"),
+            ("shuffled",),
+            "meta_kd_cifar_fs_meta_distil",
+        ),
+    },
+}
 SHOTS = (1, 5)
 
 
@@ -62,6 +91,7 @@ class Run(NamedTuple):
     """One training, and where it and its tests are kept."""
 
     name: str
+    way: Way
     control: str
     seed: int
     folder: Path
@@ -81,7 +111,7 @@ class Run(NamedTuple):
 
 def train(run: Run, words: list[str]) -> None:
     """Train, unless it is done."""
-    way = WAYS[run.name]
+    way = run.way
     if (run.trained / "checkpoints/final.ckpt").is_file():
         return
     if run.control == "final_constant":
@@ -119,15 +149,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, help="folder of the images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--folder", type=Path, default=Path("runs/teaching"))
+    parser.add_argument("--table", choices=TABLES, default="teaching")
+    parser.add_argument("--ways", nargs="+", help="rows of the table, all of them by default")
+    parser.add_argument("--folder", type=Path, help="runs/<table> by default")
     parser.add_argument("--steps", type=int, default=2000, help="outer steps of every training")
     told = parser.parse_args()
+    ways, folder = TABLES[told.table], told.folder or Path("runs") / told.table
+    if unknown := [name for name in told.ways or () if name not in ways]:
+        parser.error(f"--ways {unknown[0]!r} is no row of {told.table}: {', '.join(ways)}")
     data = f"--data.source.source.root={told.data}"
     for seed in told.seeds:
-        for name in told.ways:
-            for control in ("none", *WAYS[name].controls):
-                run = Run(name, control, seed, told.folder)
+        for name in told.ways or ways:
+            for control in ("none", *ways[name].controls):
+                run = Run(name, ways[name], control, seed, folder)
                 train(run, [data, f"--trainer.max_steps={told.steps}"])
                 for k_shot in SHOTS:
                     test(run, k_shot, [data])

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import Literal, cast, get_args
 
 import torch
-from torch import Tensor
 
 from lightning_metakd.data.episodes import generator
 from lightning_metakd.losses.coefficient import Coefficient, Interval, Learned
@@ -122,13 +121,12 @@ def shuffled(batch: Batch, *key: object) -> Batch:
     return batch._replace(y=batch.y[order.to(batch.y.device)])
 
 
-def shuffled_quiz(episode: Episode, quiz: slice, seed: int) -> Episode:
-    """The episode with the labels of its quiz rows permuted.
+def quizzed(episode: Episode, seed: int | None) -> Episode:
+    """The episode as it is asked.
 
     Args:
-        quiz: which query rows are the quiz.
+        seed: permutes the labels of its query rows; None leaves them.
     """
-    y: Tensor = episode.query.y.clone()
-    rows = episode.query._replace(y=y[quiz])
-    y[quiz] = shuffled(rows, seed, int(episode.id)).y
-    return episode._replace(query=episode.query._replace(y=y))
+    if seed is None:
+        return episode
+    return episode._replace(query=shuffled(episode.query, seed, int(episode.id)))

@@ -73,6 +73,18 @@ class Episode(NamedTuple):
     id: Int[Tensor, ""]
 
 
+class Exam(NamedTuple):
+    """What judges a strategy: rows that are taught, and rows that are asked after that step.
+
+    Attributes:
+        taught: its query rows are taught.
+        quiz: its query rows are asked.
+    """
+
+    taught: Episode
+    quiz: Episode
+
+
 class Context(NamedTuple):
     """What a coefficient may know of a row beside the batch.
 

@@ -9,9 +9,9 @@ import torch
 from lightning_metakd.controls import (
     checked_control,
     controlled,
+    quizzed,
     settle,
     shuffled,
-    shuffled_quiz,
 )
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
@@ -21,8 +21,9 @@ from lightning_metakd.losses.loss import Targets
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher
 from lightning_metakd.losses.what_where import LearnedPerMap, WhatWhere
-from lightning_metakd.recipes.objective import Objective, halves
+from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.strategy import describe, read_strategy
+from lightning_metakd.types import Exam
 from tests.commands import STUDENT, TEACHER, results, written
 from tests.recipes.runs import batches, episodes, gate, helper, meta_kd, moved, single_task, state
 from tests.tiny import answered, batch, context, episode, perturbed, student_answer, trainer
@@ -82,15 +83,15 @@ def test_shuffled_labels_are_a_permutation_that_the_key_decides():
 
 def test_only_labels_of_the_quiz_are_shuffled():
     task = episode(3)
-    teaching, asking = halves(task)
     y = task.query.y.clone()
-    found = shuffled_quiz(task, asking, seed=0)
-    assert torch.equal(found.query.y[teaching], y[teaching])
-    assert not torch.equal(found.query.y[asking], y[asking])
-    assert torch.equal(found.query.y[asking].bincount(), y[asking].bincount())
+    found = quizzed(task, seed=0)
+    assert not torch.equal(found.query.y, y)
+    assert torch.equal(found.query.y.bincount(), y.bincount())
+    assert torch.equal(found.query.x, task.query.x)
     assert torch.equal(found.support.y, task.support.y)
     assert torch.equal(task.query.y, y)
-    assert torch.equal(shuffled_quiz(task, asking, seed=0).query.y, found.query.y)
+    assert torch.equal(quizzed(task, seed=0).query.y, found.query.y)
+    assert quizzed(task, seed=None) is task
 
 
 @each_run
@@ -115,7 +116,8 @@ def watched(monkeypatch, name):
     seen, right = [], getattr(Objective, name)
 
     def watching(self, theta, strategy, task):
-        seen.append(task.query.y)
+        parts = task if isinstance(task, Exam) else (task,)
+        seen.append(torch.cat([part.query.y for part in parts]))
         return right(self, theta, strategy, task)
 
     monkeypatch.setattr(Objective, name, watching)

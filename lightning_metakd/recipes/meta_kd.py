@@ -4,24 +4,29 @@
 Where the data have a strategy split, the quiz is made of its episodes: classes that no teacher has seen.
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from lightning_metakd.controls import Control, shuffled_quiz
+from lightning_metakd.controls import Control, quizzed
 from lightning_metakd.functional import bind_loss, detach
 from lightning_metakd.hypergradient import PILOTS, Way, checked_pilot
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.norm import NormForm, follow_statistics
 from lightning_metakd.recipes.episodic import Episodic
-from lightning_metakd.recipes.objective import Objective
+from lightning_metakd.recipes.objective import Objective, halved
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.tasks import mean_over_tasks
 from lightning_metakd.sharing import Share
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
-from lightning_metakd.types import Episode, Params
+from lightning_metakd.types import Episode, Exam, Params
+
+QuizClasses = Literal["same", "other"]
 
 
 class MetaKD(Episodic):
@@ -48,6 +53,10 @@ class MetaKD(Episodic):
             inner loop) or `batch` (transductive).
         quiz: what judges the strategy on held-out rows; by default cross-entropy where the lesson acts
             inside the adaptation, and otherwise cross-entropy at the best scale of the logits.
+        quiz_classes: of what a learner that does not adapt by a loss is asked after a pilot step: `same`, the
+            classes that were taught in it, half of an episode's query rows each; `other`, an episode of
+            `data.strategy_split` after one of the training was taught. What labels say of a class helps at
+            once with that class; what helps with others is how a student generalises.
         hypergradient: `tangent`, `unrolled` or `neumann` (near a minimum of the lesson), for learners which
             do not adapt by a loss.
         pilot_lr: step of the pilot by which those learners judge a strategy; one so long that it makes the
@@ -79,6 +88,7 @@ class MetaKD(Episodic):
         share: list[Share] | None = None,
         norm: NormForm = "support",
         quiz: Loss | None = None,
+        quiz_classes: QuizClasses = "same",
         hypergradient: Way = "tangent",
         pilot_lr: float = 0.001,
         pilot_steps: int = 1,
@@ -105,6 +115,7 @@ class MetaKD(Episodic):
             share=share,
         )
         checked_pilot(hypergradient, pilot_lr, pilot_steps)
+        self.check_quiz_classes(quiz_classes, learner)
         if tasks_at_once is not None and tasks_at_once < 1:
             raise ValueError(
                 f"tasks_at_once={tasks_at_once} must be at least 1; leave it out for what suits the device."
@@ -140,10 +151,19 @@ class MetaKD(Episodic):
         )
         default = Targets() if learner.adapts_by_loss else CalibratedTargets()
         self.quiz, self.hypergradient = quiz or default, hypergradient
-        self.pilot_lr, self.pilot_steps = pilot_lr, pilot_steps
+        self.pilot_lr, self.pilot_steps, self.quiz_classes = pilot_lr, pilot_steps, quiz_classes
         self.save_hyperparameters(
             ignore=["student", "learner", "loss", "teachers", "quiz", "optimisation", "share"]
         )
+
+    def check_quiz_classes(self, quiz_classes: QuizClasses, learner: Learner) -> None:
+        """Refuse a quiz that the learner has no place for."""
+        if quiz_classes == "other" and learner.adapts_by_loss:
+            raise ValueError(
+                f"quiz_classes=other asks of other classes after a pilot step, and {type(learner).__name__} "
+                "makes none: its lesson acts on the support set, and the query rows of the same episode are "
+                "the quiz; leave quiz_classes out, or take a learner such as ProtoNet."
+            )
 
     def on_fit_start(self) -> None:
         """Refuse a strategy that could not be learned, or only where a teacher answers too well."""
@@ -158,12 +178,20 @@ class MetaKD(Episodic):
             self.check_classes(data.classes(data.strategy_split or data.train_split))
 
     def check_quiz(self) -> None:
-        """Without inner steps, some query rows of each class teach and the others are the quiz."""
+        """Without inner steps, some query rows teach and others are the quiz."""
         data = self.data
+        if self.strategy_lr + self.teacher_lr == 0 or self.learner.adapts_by_loss:
+            return
+        if self.quiz_classes == "other":
+            if data.strategy_split is None:
+                raise ValueError(
+                    "quiz_classes=other asks of classes of data.strategy_split, and it names none; name a "
+                    "split that neither teachers nor the student are trained on."
+                )
+            return
         name = "n_query" if data.strategy_split else "train_n_query"
         n_query = getattr(data, name, 2)
-        learns = self.strategy_lr + self.teacher_lr > 0
-        if learns and not self.learner.adapts_by_loss and n_query < 2:
+        if n_query < 2:
             raise ValueError(
                 f"{name}={n_query} leaves no rows to judge the strategy on: for "
                 f"{type(self.learner).__name__} half of the query rows of a class teach, and the other half "
@@ -195,12 +223,12 @@ class MetaKD(Episodic):
                     "model.strategy_on_seen_classes to true."
                 )
 
-    def at_once(self, episodes: list[Episode]) -> int:
-        """How many of the episodes run together."""
+    def at_once(self, tasks: Sequence[Episode | Exam]) -> int:
+        """How many of the tasks run together."""
         if self.tasks_at_once is not None:
             return self.tasks_at_once
         alone = self.device.type == "cpu" or not self.runs_together
-        return 1 if alone else len(episodes)
+        return 1 if alone else len(tasks)
 
     def objective(self) -> Objective:
         """The pure part, bound to the modules as they are now."""
@@ -224,17 +252,17 @@ class MetaKD(Episodic):
         strategy: Params = dict(self.strategy_parameters())
         learns = self.learns_strategy_now()
         if learns and self.teacher_lr > 0:  # MetaDistil: the student is taught by what was learned
-            judging = each(episodes if judges is None else judges)
-            self.outer_update(
-                self.strategy_loss(objective, theta, strategy, judging), ("strategy",)
-            )
+            given = each(episodes)
+            tasks = self.judging(given, given if judges is None else each(judges))
+            self.outer_update(self.strategy_loss(objective, theta, strategy, tasks), ("strategy",))
             learns = False
         taught = [self.asked(episode) for episode in each(episodes)]
         one_pass = learns and judges is None and self.one_pass
         judged = torch.zeros((), device=self.device)
         if learns and not one_pass:
-            judging = taught if judges is None else [self.asked(e) for e in each(judges)]
-            judged = self.strategy_loss(objective, theta, strategy, judging)
+            known = taught if judges is None else [self.asked(e) for e in each(judges)]
+            tasks = self.judging(taught, known)
+            judged = self.strategy_loss(objective, theta, strategy, tasks)
         told = strategy if one_pass else detach(strategy)
         with follow_statistics(self.student, self.trainer.strategy.reduce):
             (student_loss,) = mean_over_tasks(
@@ -253,20 +281,38 @@ class MetaKD(Episodic):
         self.listen_to(objective, theta, strategy, taught[0])
         self.log("train/outer_loss", student_loss.detach(), batch_size=len(taught))
 
+    def judging(self, taught: list[Episode], judges: list[Episode]) -> list[Episode] | list[Exam]:
+        """The tasks that judge the strategy.
+
+        Args:
+            taught: the episodes that the student is trained on.
+            judges: those of the strategy.
+        """
+        seed = self.data.seed if self.control == "shuffled" else None
+        if self.learner.adapts_by_loss:
+            return [quizzed(episode, seed) for episode in judges]
+        if self.quiz_classes == "same":
+            exams = [halved(episode) for episode in judges]
+        else:
+            exams = [Exam(*pair) for pair in zip(taught, judges, strict=True)]
+        return [exam._replace(quiz=quizzed(exam.quiz, seed)) for exam in exams]
+
     def strategy_loss(
-        self, objective: Objective, theta: Params, strategy: Params, judging: list[Episode]
+        self,
+        objective: Objective,
+        theta: Params,
+        strategy: Params,
+        tasks: list[Episode] | list[Exam],
     ) -> Tensor:
         """The quiz, whose gradient reaches the strategy alone."""
-        if self.control == "shuffled":
-            judging = [shuffled_quiz(e, objective.quiz_rows(e), self.data.seed) for e in judging]
         # a bank and views by number do not map
-        at_once = 1 if self.teacher_lr > 0 else self.at_once(judging)
+        at_once = 1 if self.teacher_lr > 0 else self.at_once(tasks)
         loss, gain = mean_over_tasks(
-            objective.strategy_loss, detach(theta), strategy, judging, at_once
+            objective.strategy_loss, detach(theta), strategy, tasks, at_once
         )
-        self.gradient_evaluations += len(judging) * objective.gradients(of_strategy=True)
+        self.gradient_evaluations += len(tasks) * objective.gradients(of_strategy=True)
         log = {"train/quiz_loss": loss.detach(), "strategy/pilot_gain": gain}
-        self.log_dict(log, batch_size=len(judging))
+        self.log_dict(log, batch_size=len(tasks))
         return loss
 
     def listen_to(

@@ -17,7 +17,7 @@ from lightning_metakd.hypergradient import PILOT_GRADIENTS, Pilot
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
 from lightning_metakd.teachers import Teacher
-from lightning_metakd.types import Batch, Episode, Forward, Lesson, Output, Params
+from lightning_metakd.types import Batch, Episode, Exam, Forward, Lesson, Output, Params
 
 TEACHERS = "teachers."
 """Under which the strategy has the parameters of teachers that learn, by their place among all."""
@@ -107,29 +107,26 @@ class Objective:
         told = self.taught(detach(strategy), episode.support, episode)
         return lesson_mean(told, self.adapters.hinted(start, own), start.logits.new_full((), 0.5))
 
-    def quiz_rows(self, episode: Episode) -> slice:
-        """The query rows on which the strategy is judged."""
-        return slice(None) if self.learner.adapts_by_loss else halves(episode)[1]
-
     def quiz_of_adaptation(self, theta: Params, strategy: Params, episode: Episode) -> Tensor:
         """What trains the strategy of a learner that adapts by loss: the quiz, through its inner steps."""
         adapted = self.adapt(theta, self.taught(strategy, episode.support, episode), episode)
         asked = self.plain(self.quiz, episode.query, episode)
         return lesson_mean(asked, adapted.predict(episode.query.x))
 
-    def quiz_of_pilot(self, theta: Params, strategy: Params, episode: Episode) -> Pilot:
-        """What trains the strategy of other learners: half of the query rows teach, the rest is the quiz."""
-        teaching, asking = (rows(episode.query, half) for half in halves(episode))
+    def quiz_of_pilot(self, theta: Params, strategy: Params, exam: Exam) -> Pilot:
+        """What trains the strategy of other learners: a pilot step is taught, and then the quiz is asked."""
+        taught = self.answered(strategy, exam.taught)
 
         def answer(at: Params) -> Output:
-            told = self.taught(strategy, episode.support, episode)
-            return self.adapt(at, told, episode).predict(teaching.x)
+            told = self.taught(strategy, taught.support, taught)
+            return self.adapt(at, told, taught).predict(taught.query.x)
 
         def quiz(at: Params) -> Tensor:
-            asked = self.plain(self.quiz, asking, episode)
-            return self.learner.outer_loss(at, self.adapt(at, asked, episode), asked, asking)
+            asked = self.plain(self.quiz, exam.quiz.query, exam.quiz)
+            adapted = self.adapt(at, asked, exam.quiz)
+            return self.learner.outer_loss(at, adapted, asked, exam.quiz.query)
 
-        told = self.taught(strategy, teaching, episode)
+        told = self.taught(strategy, taught.query, taught)
         return self.pilot(answer, told, quiz, theta, self.pilot_lr, self.pilot_steps)
 
     def gradients(self, of_strategy: bool) -> int:
@@ -139,14 +136,17 @@ class Objective:
         return PILOT_GRADIENTS[self.pilot](self.pilot_steps)
 
     def strategy_loss(
-        self, theta: Params, strategy: Params, episode: Episode
+        self, theta: Params, strategy: Params, task: Episode | Exam
     ) -> tuple[Tensor, Tensor]:
-        """(the quiz, whose gradient reaches the strategy alone; gain of the pilot or 0)."""
-        episode = self.answered(strategy, episode)
-        if self.learner.adapts_by_loss:
-            loss = self.quiz_of_adaptation(detach(theta), strategy, episode)
-            return loss, loss.new_zeros(())
-        return self.quiz_of_pilot(theta, strategy, episode)
+        """(the quiz, whose gradient reaches the strategy alone; gain of the pilot or 0).
+
+        Args:
+            task: an episode for a learner that adapts by a loss, an exam for the others.
+        """
+        if isinstance(task, Exam):
+            return self.quiz_of_pilot(theta, strategy, task)
+        loss = self.quiz_of_adaptation(detach(theta), strategy, self.answered(strategy, task))
+        return loss, loss.new_zeros(())
 
 
 def with_answers(episode: Episode, answers: Sequence[tuple[Output, Output]]) -> Episode:
@@ -158,8 +158,9 @@ def with_answers(episode: Episode, answers: Sequence[tuple[Output, Output]]) -> 
     )
 
 
-def halves(episode: Episode) -> tuple[slice, slice]:
-    """The query rows in two balanced parts."""
+def halved(episode: Episode) -> Exam:
+    """An exam within one episode: half of the query rows of each class are taught, the others asked."""
     n_way, n = len(episode.classes), len(episode.query.y)
     cut = n // n_way // 2 * n_way
-    return slice(0, cut), slice(cut, None)
+    first, second = (rows(episode.query, part) for part in (slice(0, cut), slice(cut, None)))
+    return Exam(episode._replace(query=first), episode._replace(query=second))

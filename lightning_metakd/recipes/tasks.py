@@ -20,10 +20,10 @@ from torch.autograd.function import once_differentiable
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from lightning_metakd.types import Episode, Params
+from lightning_metakd.types import Episode, Exam, Params
 
-TaskLoss = Callable[[Params, Params, Episode], tuple[Tensor, ...]]
-"""(theta, strategy, episode) -> scalars: the loss first, then what is only reported."""
+TaskLoss = Callable[[Params, Params, Any], tuple[Tensor, ...]]
+"""(theta, strategy, episode or exam) -> scalars: the loss first, then what is only reported."""
 
 
 class Known(torch.autograd.Function):
@@ -44,7 +44,7 @@ def mean_over_tasks(
     loss: TaskLoss,
     theta: Params,
     strategy: Params,
-    episodes: Sequence[Episode],
+    tasks: Sequence[Episode | Exam],
     at_once: int = 1,
     compiled: bool = False,
 ) -> tuple[Tensor, ...]:
@@ -57,10 +57,10 @@ def mean_over_tasks(
     leaves = [p for p in (*theta.values(), *strategy.values()) if p.requires_grad]
     grads: list[Tensor | None] = [None] * len(leaves)
     means: list[Tensor] = []
-    for first in range(0, len(episodes), at_once):
-        some = episodes[first : first + at_once]
+    for first in range(0, len(tasks), at_once):
+        some = tasks[first : first + at_once]
         found = (run_compiled() if compiled else run)(loss, theta, strategy, some)
-        share = len(some) / len(episodes)
+        share = len(some) / len(tasks)
         if found[0].requires_grad:  # a strategy that teaches nothing leaves no trace in the quiz
             slopes = torch.autograd.grad(share * found[0], leaves, allow_unused=True)
             grads = [added(g, slope) for g, slope in zip(grads, slopes, strict=True)]
@@ -70,12 +70,12 @@ def mean_over_tasks(
 
 
 def run(
-    loss: TaskLoss, theta: Params, strategy: Params, episodes: Sequence[Episode]
+    loss: TaskLoss, theta: Params, strategy: Params, tasks: Sequence[Episode | Exam]
 ) -> tuple[Tensor, ...]:
     """Means over a few tasks."""
-    if len(episodes) == 1:
-        return loss(theta, strategy, episodes[0])
-    together = tree_map(lambda *leaves: torch.stack(leaves), *episodes)
+    if len(tasks) == 1:
+        return loss(theta, strategy, tasks[0])
+    together = tree_map(lambda *leaves: torch.stack(leaves), *tasks)
     at_once = vmap(loss, in_dims=(None, None, 0), randomness="different")
     found = at_once(theta, strategy, together)
     return tuple(value.mean() for value in found)

@@ -10,7 +10,7 @@ from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MostAccurate, MultiTeacher
-from lightning_metakd.recipes.objective import halves
+from lightning_metakd.recipes.objective import Objective, halved
 from lightning_metakd.teachers import weights_hash
 from tests.recipes.runs import episodes, helper, meta_kd, moved, sgd, state
 from tests.tiny import N_WAY, SmoothConv4, episode, trainer
@@ -87,11 +87,29 @@ def test_a_strategy_on_its_own_episodes_is_learned_there():
     assert recipe.trainer.callback_metrics["train/quiz_loss"] > 0
 
 
-def test_half_of_the_query_rows_teach_and_the_others_are_the_quiz():
+def test_half_of_the_query_rows_are_taught_and_the_others_are_asked():
     task = episode()
-    teaching, asking = (task.query.y[part] for part in halves(task))
-    assert torch.equal(torch.cat([teaching, asking]), task.query.y)
-    assert teaching.bincount().tolist() == asking.bincount().tolist() == [2] * N_WAY
+    taught, asked = (part.query.y for part in halved(task))
+    assert torch.equal(torch.cat([taught, asked]), task.query.y)
+    assert taught.bincount().tolist() == asked.bincount().tolist() == [2] * N_WAY
+
+
+def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(monkeypatch):
+    exams, given = [], Objective.strategy_loss
+    monkeypatch.setattr(
+        Objective, "strategy_loss", lambda self, *at: exams.append(at[-1]) or given(self, *at)
+    )
+    recipe = meta_kd(ProtoNet(), quiz_classes="other")
+    before = state(recipe.loss)
+    data = episodes(train_split="teacher", strategy_split="strategy")
+    fit(recipe, data)
+    assert moved(before, state(recipe.loss))
+    assert len(exams) == 2
+    for exam in exams:
+        assert torch.isin(exam.taught.classes, data.classes("teacher")).all()
+        assert torch.isin(exam.quiz.classes, data.classes("strategy")).all()
+        assert len(exam.taught.query.y) == len(exam.quiz.query.y) == 4 * N_WAY
+        assert exam.taught.query.teachers
 
 
 # --- what is refused -------------------------------------------------------------------------------------
@@ -111,6 +129,15 @@ def test_a_strategy_on_classes_that_a_teacher_has_seen_is_refused(monkeypatch):
     fit(recipe(), episodes(strategy_split="strategy"))
     fit(recipe(strategy_lr=0.0))
     fit(recipe(strategy_on_seen_classes=True))
+
+
+def test_a_quiz_of_other_classes_is_refused_where_there_are_none():
+    with pytest.raises(ValueError, match=r"quiz_classes=other asks .* MAML makes none.*ProtoNet"):
+        meta_kd(quiz_classes="other")
+    with pytest.raises(
+        ValueError, match=r"quiz_classes=other .*data.strategy_split.* name a split"
+    ):
+        fit(meta_kd(ProtoNet(), quiz_classes="other"))
 
 
 @pytest.mark.parametrize(

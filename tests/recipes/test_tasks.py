@@ -1,10 +1,11 @@
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lightning_metakd.functional import bind, bind_loss, detach, under
-from lightning_metakd.hypergradient import tangent
+from lightning_metakd.hypergradient import tangent, unrolled
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.losses.loss import CalibratedTargets, Targets
 from lightning_metakd.models.conv4 import Conv4
@@ -12,8 +13,9 @@ from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.models.resnet import ResNet
 from lightning_metakd.models.resnet12 import ResNet12
 from lightning_metakd.models.wide_resnet import WideResNet
-from lightning_metakd.recipes.objective import Objective
+from lightning_metakd.recipes.objective import Objective, halved
 from lightning_metakd.recipes.tasks import mean_over_tasks
+from lightning_metakd.types import Exam
 from tests.learners.test_learners import LEARNERS
 from tests.recipes.runs import episodes, meta_kd
 from tests.tiny import N_WAY, SmoothConv4, answered, episode, gate_and_temperature, trainer
@@ -78,7 +80,9 @@ def test_all_ways_give_the_same_gradients(name, at_once):
     torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=0)
     check(case.slopes(found, case.theta), case.slopes(expected, case.theta))
 
-    at = detach(case.theta), case.strategy, case.tasks
+    adapts = case.objective.learner.adapts_by_loss
+    judging = case.tasks if adapts else [halved(task) for task in case.tasks]
+    at = detach(case.theta), case.strategy, judging
     expected = by_hand(case.objective.strategy_loss, *at)
     found = mean_over_tasks(case.objective.strategy_loss, *at, at_once)
     torch.testing.assert_close(found[1], expected[1], rtol=1e-8, atol=1e-12)
@@ -191,3 +195,34 @@ def test_a_loss_without_a_graph_has_no_gradient():
 def test_no_task_at_once_is_refused():
     with pytest.raises(ValueError, match="tasks_at_once=0 must be at least 1"):
         meta_kd(tasks_at_once=0)
+
+
+@pytest.mark.parametrize("pilot", [tangent, unrolled])
+def test_a_quiz_of_other_classes_is_what_a_step_of_the_lesson_leads_to(pilot):
+    case = Case("ProtoNet")
+    taught, quiz, _ = case.tasks
+    objective = replace(case.objective, pilot=pilot)
+    plain = replace(objective, teach=bind_loss(CalibratedTargets()))
+
+    def after_a_step(strategy):
+        loss = objective.student_loss(case.theta, strategy, taught)
+        slopes = torch.autograd.grad(loss, list(case.theta.values()), allow_unused=True)
+        moved = {
+            name: p if slope is None else p - 0.1 * slope
+            for (name, p), slope in zip(case.theta.items(), slopes, strict=True)
+        }
+        return plain.student_loss(detach(moved), {}, quiz).item()
+
+    loss, gain = objective.strategy_loss(case.theta, case.strategy, Exam(taught, quiz))
+    found = case.slopes((loss,), case.strategy)
+    assert loss.item() == pytest.approx(after_a_step(case.strategy), rel=1e-10)
+    before = plain.student_loss(case.theta, {}, quiz).item()
+    assert gain.item() == pytest.approx(before - loss.item(), rel=1e-8)
+    for name, slope in zip(case.strategy, found, strict=True):
+        at = case.strategy[name].detach()
+        for k in range(at.numel()):
+            nudge = torch.zeros_like(at)
+            nudge.view(-1)[k] = 1e-4
+            ends = [after_a_step({**case.strategy, name: at + s * nudge}) for s in (1, -1)]
+            difference = (ends[0] - ends[1]) / 2e-4
+            assert slope.view(-1)[k].item() == pytest.approx(difference, rel=1e-5, abs=1e-9)
