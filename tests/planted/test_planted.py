@@ -11,6 +11,7 @@ import yaml
 from lightning_metakd.functional import detach
 from lightning_metakd.hypergradient import unrolled
 from lightning_metakd.metrics import paired_difference
+from lightning_metakd.recipes.objective import halved
 from lightning_metakd.seeds import over_seeds
 from lightning_metakd.types import Context
 from tests.commands import written
@@ -100,24 +101,18 @@ def separation(run, episodes=40):
 
 @in_five_seeds
 def test_a_gate_of_each_row_learns_alone_where_the_teacher_is_wrong(fit):
-    one_gate = planted("half_right")
-    one_gate["model"]["init_args"]["loss"]["init_args"]["gate"] = {"class_path": "Learned"}
-    over_shuffled, over_one_gate = [], []
     for seed in SEEDS:
         learned = fit("half_right", seed)
-        shuffled = fit("half_right", seed, "--model.control=shuffled")
-        accuracy = accuracy_of(learned)
+        accuracy_of(learned)  # stores what the teacher says of novel classes
         by, probability = separation(learned)
-        assert by > 0.3
-        assert probability > 0.9
-        over_shuffled.append(accuracy - accuracy_of(shuffled))
-        one = fit(one_gate, seed)
-        over_one_gate.append(accuracy - accuracy_of(one))
-    assert is_positive(over_shuffled)
-    assert is_positive(over_one_gate)
+        assert by > 0.5
+        assert probability > 0.95
+        shuffled = fit("half_right", seed, "--model.control=shuffled")
+        accuracy_of(shuffled)
+        assert separation(shuffled)[0] < 0.2
 
 
-def quiz_after_a_step(run, temperatures, episodes=200):
+def quiz_after_a_step(run, temperatures, episodes=1000):
     """The quiz after a pilot step at each of some temperatures [episode, temperature]."""
     model, data = run.model, run.datamodule
     objective = dataclasses.replace(model.objective(), pilot=unrolled)
@@ -130,7 +125,7 @@ def quiz_after_a_step(run, temperatures, episodes=200):
         for k, temperature in enumerate(temperatures):
             strategy = {"temperature.raw": torch.tensor(math.log(temperature))}
             with torch.no_grad():
-                found[i, k] = objective.strategy_loss(theta, strategy, episode)[0]
+                found[i, k] = objective.strategy_loss(theta, strategy, halved(episode))[0]
     return found
 
 
@@ -145,7 +140,7 @@ def lowest(x, y):
 def test_the_best_temperature_is_found_from_both_sides(fit):
     fit("start", 0)
     still = fit("temperature", 99, "--trainer.max_steps=1")
-    logs = [math.log(1.25) * k for k in range(12)]
+    logs = [math.log(1.3) * k for k in range(1, 9)]
     temperatures = [math.exp(log) for log in logs]
     quiz = quiz_after_a_step(still, temperatures)
     best = math.exp(lowest(logs, quiz.mean(0)))
