@@ -5,28 +5,26 @@ Where the data have a strategy split, the quiz is made of its episodes: classes 
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from lightning_metakd.controls import Control, quizzed
+from lightning_metakd.controls import Control
 from lightning_metakd.functional import bind_loss, detach
 from lightning_metakd.hypergradient import PILOTS, Way, checked_pilot
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.norm import NormForm, follow_statistics
 from lightning_metakd.recipes.episodic import Episodic
-from lightning_metakd.recipes.objective import Objective, halved
+from lightning_metakd.recipes.exams import QuizClasses, checked_data, checked_quiz_classes, exams
+from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.tasks import mean_over_tasks
 from lightning_metakd.sharing import Share
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Episode, Exam, Params
-
-QuizClasses = Literal["same", "other"]
 
 
 class MetaKD(Episodic):
@@ -115,7 +113,7 @@ class MetaKD(Episodic):
             share=share,
         )
         checked_pilot(hypergradient, pilot_lr, pilot_steps)
-        self.check_quiz_classes(quiz_classes, learner)
+        checked_quiz_classes(quiz_classes, learner)
         if tasks_at_once is not None and tasks_at_once < 1:
             raise ValueError(
                 f"tasks_at_once={tasks_at_once} must be at least 1; leave it out for what suits the device."
@@ -156,47 +154,19 @@ class MetaKD(Episodic):
             ignore=["student", "learner", "loss", "teachers", "quiz", "optimisation", "share"]
         )
 
-    def check_quiz_classes(self, quiz_classes: QuizClasses, learner: Learner) -> None:
-        """Refuse a quiz that the learner has no place for."""
-        if quiz_classes == "other" and learner.adapts_by_loss:
-            raise ValueError(
-                f"quiz_classes=other asks of other classes after a pilot step, and {type(learner).__name__} "
-                "makes none: its lesson acts on the support set, and the query rows of the same episode are "
-                "the quiz; leave quiz_classes out, or take a learner such as ProtoNet."
-            )
-
     def on_fit_start(self) -> None:
         """Refuse a strategy that could not be learned, or only where a teacher answers too well."""
         data = self.data
         taught = data.classes(data.train_split)
         evaluated = [data.classes(s) for s in ("val", "test") if s in data.source.splits]
         refuse_new_classes(self.loss, taught, torch.cat([taught[:0], *evaluated]))
-        self.check_quiz()
         self.check_taps()
+        learns = self.strategy_lr + self.teacher_lr > 0
+        if learns:
+            checked_data(data, self.learner, self.quiz_classes)
         super().prepare_teachers()
-        if self.strategy_lr + self.teacher_lr > 0:
+        if learns:
             self.check_classes(data.classes(data.strategy_split or data.train_split))
-
-    def check_quiz(self) -> None:
-        """Without inner steps, some query rows teach and others are the quiz."""
-        data = self.data
-        if self.strategy_lr + self.teacher_lr == 0 or self.learner.adapts_by_loss:
-            return
-        if self.quiz_classes == "other":
-            if data.strategy_split is None:
-                raise ValueError(
-                    "quiz_classes=other asks of classes of data.strategy_split, and it names none; name a "
-                    "split that neither teachers nor the student are trained on."
-                )
-            return
-        name = "n_query" if data.strategy_split else "train_n_query"
-        n_query = getattr(data, name, 2)
-        if n_query < 2:
-            raise ValueError(
-                f"{name}={n_query} leaves no rows to judge the strategy on: for "
-                f"{type(self.learner).__name__} half of the query rows of a class teach, and the other half "
-                "is the quiz; set data.n_query to 2 or more, or strategy_lr and teacher_lr to 0."
-            )
 
     def check_taps(self) -> None:
         """A compiled step cannot listen to modules."""
@@ -281,28 +251,19 @@ class MetaKD(Episodic):
         self.listen_to(objective, theta, strategy, taught[0])
         self.log("train/outer_loss", student_loss.detach(), batch_size=len(taught))
 
-    def judging(self, taught: list[Episode], judges: list[Episode]) -> list[Episode] | list[Exam]:
-        """The tasks that judge the strategy.
-
-        Args:
-            taught: the episodes that the student is trained on.
-            judges: those of the strategy.
-        """
+    def judging(
+        self, taught: list[Episode], judges: list[Episode]
+    ) -> Sequence[Episode] | Sequence[Exam]:
+        """The tasks that judge the strategy; labels of their quiz are permuted by a control."""
         seed = self.data.seed if self.control == "shuffled" else None
-        if self.learner.adapts_by_loss:
-            return [quizzed(episode, seed) for episode in judges]
-        if self.quiz_classes == "same":
-            exams = [halved(episode) for episode in judges]
-        else:
-            exams = [Exam(*pair) for pair in zip(taught, judges, strict=True)]
-        return [exam._replace(quiz=quizzed(exam.quiz, seed)) for exam in exams]
+        return exams(taught, judges, self.learner, self.quiz_classes, seed)
 
     def strategy_loss(
         self,
         objective: Objective,
         theta: Params,
         strategy: Params,
-        tasks: list[Episode] | list[Exam],
+        tasks: Sequence[Episode] | Sequence[Exam],
     ) -> Tensor:
         """The quiz, whose gradient reaches the strategy alone."""
         # a bank and views by number do not map

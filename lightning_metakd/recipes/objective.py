@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from lightning_metakd.adapters import Adapters
-from lightning_metakd.functional import bind_loss, detach, lesson_mean, part, rows, stop
+from lightning_metakd.functional import bind_loss, detach, lesson_mean, part, stop
 from lightning_metakd.hypergradient import PILOT_GRADIENTS, Pilot
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
@@ -156,11 +156,3 @@ def with_answers(episode: Episode, answers: Sequence[tuple[Output, Output]]) -> 
         support=episode.support._replace(teachers=support),
         query=episode.query._replace(teachers=query),
     )
-
-
-def halved(episode: Episode) -> Exam:
-    """An exam within one episode: half of the query rows of each class are taught, the others asked."""
-    n_way, n = len(episode.classes), len(episode.query.y)
-    cut = n // n_way // 2 * n_way
-    first, second = (rows(episode.query, part) for part in (slice(0, cut), slice(cut, None)))
-    return Exam(episode._replace(query=first), episode._replace(query=second))

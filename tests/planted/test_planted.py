@@ -11,7 +11,7 @@ import yaml
 from lightning_metakd.functional import detach
 from lightning_metakd.hypergradient import unrolled
 from lightning_metakd.metrics import paired_difference
-from lightning_metakd.recipes.objective import halved
+from lightning_metakd.recipes.exams import halved
 from lightning_metakd.seeds import over_seeds
 from lightning_metakd.types import Context
 from tests.commands import written

@@ -10,7 +10,8 @@ from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MostAccurate, MultiTeacher
-from lightning_metakd.recipes.objective import Objective, halved
+from lightning_metakd.recipes.exams import halved
+from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.teachers import weights_hash
 from tests.recipes.runs import episodes, helper, meta_kd, moved, sgd, state
 from tests.tiny import N_WAY, SmoothConv4, episode, trainer
@@ -94,7 +95,7 @@ def test_half_of_the_query_rows_are_taught_and_the_others_are_asked():
     assert taught.bincount().tolist() == asked.bincount().tolist() == [2] * N_WAY
 
 
-def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(monkeypatch):
+def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(monkeypatch, caplog):
     exams, given = [], Objective.strategy_loss
     monkeypatch.setattr(
         Objective, "strategy_loss", lambda self, *at: exams.append(at[-1]) or given(self, *at)
@@ -105,11 +106,20 @@ def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(monkeypatch)
     fit(recipe, data)
     assert moved(before, state(recipe.loss))
     assert len(exams) == 2
+    assert "The student is trained on" not in caplog.text
     for exam in exams:
         assert torch.isin(exam.taught.classes, data.classes("teacher")).all()
         assert torch.isin(exam.quiz.classes, data.classes("strategy")).all()
         assert len(exam.taught.query.y) == len(exam.quiz.query.y) == 4 * N_WAY
         assert exam.taught.query.teachers
+
+
+def test_a_student_that_knows_the_classes_of_the_quiz_is_told(caplog):
+    recipe = meta_kd(ProtoNet(), quiz_classes="other")
+    fit(recipe, episodes(strategy_split="strategy"))
+    assert "The student is trained on 3 of the 3 classes of data.strategy_split='strategy'" in (
+        caplog.text
+    )
 
 
 # --- what is refused -------------------------------------------------------------------------------------

@@ -1,0 +1,102 @@
+"""Exams: rows that are taught, and rows by which that lesson, and so the strategy, is judged.
+
+A learner that adapts by a loss is taught on the support set and asked on the query rows of one episode. Any
+other learner is taught in a pilot step and asked after it, in one of two ways. Half of the query rows of an
+episode are taught and the other half are asked: what says most of a class at once does best then, and that
+is its labels. Or an episode of the training is taught and one of other classes is asked (as
+meta-learning for domain generalisation asks of another domain: Li et al. 2018, arXiv:1710.03463): what
+does best is what generalises from class to class, as a student has to.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from lightning_metakd.controls import quizzed
+from lightning_metakd.functional import rows
+from lightning_metakd.learners.learner import Learner
+from lightning_metakd.types import Episode, Exam
+
+log = logging.getLogger(__name__)
+
+QuizClasses = Literal["same", "other"]
+
+
+def exams(
+    taught: Sequence[Episode],
+    judges: Sequence[Episode],
+    learner: Learner,
+    quiz_classes: QuizClasses,
+    seed: int | None,
+) -> Sequence[Episode] | Sequence[Exam]:
+    """The tasks that judge the strategy: whole episodes where the learner adapts by a loss, or exams.
+
+    Args:
+        taught: the episodes that the student is trained on.
+        judges: those of the strategy, as many.
+        seed: permutes the labels of what is asked; None leaves them.
+    """
+    if learner.adapts_by_loss:
+        return [quizzed(episode, seed) for episode in judges]
+    if quiz_classes == "same":
+        found = [halved(episode) for episode in judges]
+    else:
+        found = [Exam(*pair) for pair in zip(taught, judges, strict=True)]
+    return [exam._replace(quiz=quizzed(exam.quiz, seed)) for exam in found]
+
+
+def halved(episode: Episode) -> Exam:
+    """An exam within one episode: half of the query rows of each class are taught, the others asked."""
+    n_way, n = len(episode.classes), len(episode.query.y)
+    cut = n // n_way // 2 * n_way
+    first, second = (rows(episode.query, part) for part in (slice(0, cut), slice(cut, None)))
+    return Exam(episode._replace(query=first), episode._replace(query=second))
+
+
+def checked_quiz_classes(quiz_classes: QuizClasses, learner: Learner) -> None:
+    """Refuse a quiz that the learner has no place for.
+
+    Raises:
+        ValueError: if it adapts by a loss and is to be asked of other classes.
+    """
+    if quiz_classes == "other" and learner.adapts_by_loss:
+        raise ValueError(
+            f"quiz_classes=other asks of other classes after a pilot step, and {type(learner).__name__} "
+            "makes none: its lesson acts on the support set, and the query rows of the same episode are the "
+            "quiz; leave quiz_classes out, or take a learner such as ProtoNet."
+        )
+
+
+def checked_data(data: Any, learner: Learner, quiz_classes: QuizClasses) -> None:
+    """Refuse data that hold no quiz for a learner without inner steps.
+
+    Raises:
+        ValueError: if there are no other classes, or no query rows beside those that are taught.
+    """
+    if learner.adapts_by_loss:
+        return
+    if quiz_classes == "same":
+        name = "n_query" if data.strategy_split else "train_n_query"
+        n_query = getattr(data, name, 2)
+        if n_query < 2:
+            raise ValueError(
+                f"{name}={n_query} leaves no rows to judge the strategy on: for {type(learner).__name__} "
+                "half of the query rows of a class teach, and the other half is the quiz; set data.n_query "
+                "to 2 or more, or strategy_lr and teacher_lr to 0."
+            )
+        return
+    if data.strategy_split is None:
+        raise ValueError(
+            "quiz_classes=other asks of classes of data.strategy_split, and it names none; name a split "
+            "that neither teachers nor the student are trained on."
+        )
+    trained, asked = data.classes(data.train_split), data.classes(data.strategy_split)
+    seen = int(torch.isin(asked, trained).sum())
+    if seen:
+        log.warning(
+            f"The student is trained on {seen} of the {len(asked)} classes of "
+            f"data.strategy_split={data.strategy_split!r} by which its strategy is judged; a "
+            "data.train_split without them judges how it generalises."
+        )
