@@ -115,9 +115,9 @@ cifar-fs-teaching: $(TEACHER) $(call trained,single_task_cifar_fs_teacher_wrn) $
 	$(METAKD) report --folder runs/held_out --baseline KD --controls KD_logit_standardisation \
 	--output README.md --section cifar-fs-held-out
 
-# The strategy of a row above, carried to another student, other teachers and other tasks.
+# Strategies of rows above, carried to another student, other teachers and other tasks.
 TASKS := cifar_fs_teacher_wrn fc100_teacher omniglot_teacher
-transfer: cifar-fs-teaching $(foreach task,$(TASKS),$(call trained,single_task_$(task)))  ## A learned strategy on other tasks, resumable
+transfer: cifar-fs-teaching $(foreach task,$(TASKS),$(call trained,single_task_$(task)))  ## Learned strategies on other tasks, resumable
 	$(BIN)/python -m benchmarks.transfer --data $(DATA)
 	$(METAKD) report --folder runs/transfer --baseline constant --output README.md --section transfer
 

@@ -3,10 +3,10 @@
 All rows train the same student from the same start for the same number of steps; what differs is the loss
 and what of it is learned. There are two tables. In `teaching` the student learns from all base classes, and
 what is learned is judged within episodes of those classes that the teachers have not seen. In `held_out` the
-student has not seen them either: it learns from the teachers' classes, and what is learned is judged by what
-a step on them does to the others. Each run that is complete is left alone, so that the command goes on where
-it was stopped: `python -m benchmarks.teaching --data FOLDER`, after the teachers and the start of `make
-cifar-fs-teaching`.
+student is not trained on them either (the network that embeds for it was): it learns from the teachers'
+classes, and what is learned is judged by what a step on them does to the others. Each run that is complete is
+left alone, so that the command goes on where it was stopped: `python -m benchmarks.teaching --data FOLDER`,
+after the teachers and the start of `make cifar-fs-teaching`.
 """
 
 import argparse
@@ -59,7 +59,7 @@ WAYS = {
     ),
 }
 HELD_OUT, OTHER = ("--data.train_split=teacher",), (*LEARNING, "--model.quiz_classes=other")
-MEANS = ("shuffled", "final_constant")
+BOTH = ("shuffled", "final_constant")
 TABLES = {
     "teaching": WAYS,
     "held_out": {
@@ -68,13 +68,13 @@ TABLES = {
         "KD, logit standardisation": Way("match_gate_standardised", HELD_OUT),
         "two teachers, uniform": Way("match_gate_two_teachers_uniform", HELD_OUT),
         "two teachers, learned per sample": Way(
-            "match_gate_two_teachers_per_sample", (*HELD_OUT, *OTHER), (*MEANS, "uniform")
+            "match_gate_two_teachers_per_sample", (*HELD_OUT, *OTHER), (*BOTH, "uniform")
         ),
-        "learned temperature": Way("match_gate_temperature", (*HELD_OUT, *OTHER), MEANS),
+        "learned temperature": Way("match_gate_temperature", (*HELD_OUT, *OTHER), BOTH),
         "Match-Gate, same classes": Way("match_gate", (*HELD_OUT, *LEARNING)),
-        "Match-Gate": Way("match_gate", (*HELD_OUT, *OTHER), (*MEANS, "frozen", "step_size")),
+        "Match-Gate": Way("match_gate", (*HELD_OUT, *OTHER), (*BOTH, "frozen", "step_size")),
         "Match-Gate per sample": Way(
-            "match_gate_per_sample", (*HELD_OUT, *OTHER), (*MEANS, "frozen", "step_size")
+            "match_gate_per_sample", (*HELD_OUT, *OTHER), (*BOTH, "frozen", "step_size")
         ),
         "MetaDistil": Way(
             "match_gate_constant",

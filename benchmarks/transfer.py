@@ -2,7 +2,8 @@
 
 The strategies are those of rows of `benchmarks.teaching`, under the same seed; each task trains its
 student alone, with constant coefficients, and by each strategy as it is: `python -m benchmarks.transfer
---data FOLDER`, after the teachers of `make transfer`. What is complete is left alone.
+--data FOLDER`, after `make cifar-fs-teaching` and the teachers of `make transfer`. What is complete is left
+alone.
 """
 
 import argparse

@@ -27,7 +27,7 @@ Control = Literal["none", "frozen", "shuffled", "step_size", "final_constant", "
 LESSON = "lesson"
 """What `step_size` calls that which it scales."""
 STEP_SIZES = Interval(0.0, 2.0)
-"""By how much."""
+"""By what `step_size` can multiply the lesson."""
 
 
 def checked_control(control: Control, strategy_lr: float, teacher_lr: float) -> None:
@@ -121,12 +121,6 @@ def shuffled(batch: Batch, *key: object) -> Batch:
     return batch._replace(y=batch.y[order.to(batch.y.device)])
 
 
-def quizzed(episode: Episode, seed: int | None) -> Episode:
-    """The episode as it is asked.
-
-    Args:
-        seed: permutes the labels of its query rows; None leaves them.
-    """
-    if seed is None:
-        return episode
+def shuffled_quiz(episode: Episode, seed: int) -> Episode:
+    """The episode with the labels of its query rows permuted."""
     return episode._replace(query=shuffled(episode.query, seed, int(episode.id)))

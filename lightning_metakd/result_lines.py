@@ -15,7 +15,7 @@ SAME_EPISODES = ("source", "split", "n_way", "k_shot", "n_query", "eval_seed")
 
 SAME_ROW = (
     *("experiment", "recipe", "learner", "loss", "control", "stage", "teacher_at_test"),
-    *("train_seed", *SAME_EPISODES),
+    *("train_seed", "train_classes", *SAME_EPISODES),
 )
 """Of results that agree in all of these, the latest counts."""
 

@@ -9,9 +9,9 @@ import torch
 from lightning_metakd.controls import (
     checked_control,
     controlled,
-    quizzed,
     settle,
     shuffled,
+    shuffled_quiz,
 )
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
@@ -84,14 +84,13 @@ def test_shuffled_labels_are_a_permutation_that_the_key_decides():
 def test_only_labels_of_the_quiz_are_shuffled():
     task = episode(3)
     y = task.query.y.clone()
-    found = quizzed(task, seed=0)
+    found = shuffled_quiz(task, seed=0)
     assert not torch.equal(found.query.y, y)
     assert torch.equal(found.query.y.bincount(), y.bincount())
     assert torch.equal(found.query.x, task.query.x)
     assert torch.equal(found.support.y, task.support.y)
     assert torch.equal(task.query.y, y)
-    assert torch.equal(quizzed(task, seed=0).query.y, found.query.y)
-    assert quizzed(task, seed=None) is task
+    assert torch.equal(shuffled_quiz(task, seed=0).query.y, found.query.y)
 
 
 @each_run
@@ -122,6 +121,17 @@ def watched(monkeypatch, name):
 
     monkeypatch.setattr(Objective, name, watching)
     return seen
+
+
+def test_a_quiz_of_other_classes_has_shuffled_labels_too(monkeypatch):
+    judged, taught = (watched(monkeypatch, f"{who}_loss") for who in ("strategy", "student"))
+    recipe = meta_kd(ProtoNet(), control="shuffled", quiz_classes="other")
+    fit(recipe, episodes(train_split="teacher", strategy_split="strategy"), max_steps=1)
+    for exam, lesson in zip(judged, taught, strict=True):
+        asked = exam[len(lesson) :]
+        assert torch.equal(exam[: len(lesson)], lesson)
+        assert not torch.equal(asked, lesson)
+        assert torch.equal(asked.bincount(), lesson.bincount())
 
 
 @pytest.mark.parametrize("learner", [lambda: MAML(0.05, 2), ProtoNet])

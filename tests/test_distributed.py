@@ -59,6 +59,10 @@ def on(world, folder, *words):
 KINDS = {
     "maml": ["--data.meta_batch_size"],
     "student": ["--model.strategy_every=2", "--model.norm=tracked", "--data.meta_batch_size"],
+    "other classes": [
+        *("--model.quiz_classes=other", "--data.strategy_split=strategy"),
+        *("--data.train_split=teacher", "--data.meta_batch_size"),
+    ],
     "learning teachers": ["--model.teacher_lr=0.1", "--data.meta_batch_size"],
     "hints": ["--model.student.width=6", "--model.loss=what_where.yaml", "--data.meta_batch_size"],
 }

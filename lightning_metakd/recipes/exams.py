@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from lightning_metakd.controls import quizzed
+from lightning_metakd.controls import shuffled_quiz
 from lightning_metakd.functional import rows
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.types import Episode, Exam
@@ -39,12 +39,17 @@ def exams(
         seed: permutes the labels of what is asked; None leaves them.
     """
     if learner.adapts_by_loss:
-        return [quizzed(episode, seed) for episode in judges]
+        return [asked(episode, seed) for episode in judges]
     if quiz_classes == "same":
         found = [halved(episode) for episode in judges]
     else:
         found = [Exam(*pair) for pair in zip(taught, judges, strict=True)]
-    return [exam._replace(quiz=quizzed(exam.quiz, seed)) for exam in found]
+    return [exam._replace(quiz=asked(exam.quiz, seed)) for exam in found]
+
+
+def asked(episode: Episode, seed: int | None) -> Episode:
+    """The episode, its labels permuted where a seed is given."""
+    return episode if seed is None else shuffled_quiz(episode, seed)
 
 
 def halved(episode: Episode) -> Exam:
@@ -55,46 +60,40 @@ def halved(episode: Episode) -> Exam:
     return Exam(episode._replace(query=first), episode._replace(query=second))
 
 
-def checked_quiz_classes(quiz_classes: QuizClasses, learner: Learner) -> None:
-    """Refuse a quiz that the learner has no place for.
+def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> None:
+    """Refuse a quiz for which learner or data have no place.
 
     Raises:
-        ValueError: if it adapts by a loss and is to be asked of other classes.
-    """
-    if quiz_classes == "other" and learner.adapts_by_loss:
-        raise ValueError(
-            f"quiz_classes=other asks of other classes after a pilot step, and {type(learner).__name__} "
-            "makes none: its lesson acts on the support set, and the query rows of the same episode are the "
-            "quiz; leave quiz_classes out, or take a learner such as ProtoNet."
-        )
-
-
-def checked_data(data: Any, learner: Learner, quiz_classes: QuizClasses) -> None:
-    """Refuse data that hold no quiz for a learner without inner steps.
-
-    Raises:
-        ValueError: if there are no other classes, or no query rows beside those that are taught.
+        ValueError: if a learner that adapts by a loss is to be asked of other classes, or the data have none,
+            or no query rows beside those that are taught.
     """
     if learner.adapts_by_loss:
-        return
-    if quiz_classes == "same":
-        name = "n_query" if data.strategy_split else "train_n_query"
-        n_query = getattr(data, name, 2)
-        if n_query < 2:
+        if quiz_classes == "other":
             raise ValueError(
-                f"{name}={n_query} leaves no rows to judge the strategy on: for {type(learner).__name__} "
-                "half of the query rows of a class teach, and the other half is the quiz; set data.n_query "
-                "to 2 or more, or strategy_lr and teacher_lr to 0."
+                f"quiz_classes=other asks of other classes after a pilot step, and {type(learner).__name__} "
+                "makes none: its lesson acts on the support set, and the query rows of the same episode are "
+                "the quiz; set model.quiz_classes to same, or take a learner such as ProtoNet."
             )
-        return
-    if data.strategy_split is None:
+    elif quiz_classes == "other":
+        checked_other_classes(data)
+    elif getattr(data, name := "n_query" if data.strategy_split else "train_n_query", 2) < 2:
         raise ValueError(
-            "quiz_classes=other asks of classes of data.strategy_split, and it names none; name a split "
-            "that neither teachers nor the student are trained on."
+            f"{name}={getattr(data, name)} leaves no rows to judge the strategy on: for "
+            f"{type(learner).__name__} half of the query rows of a class teach, and the other half is the "
+            "quiz; set data.n_query to 2 or more, or strategy_lr and teacher_lr to 0."
+        )
+
+
+def checked_other_classes(data: Any) -> None:
+    """Refuse a quiz of the very classes that are taught; tell of one with some that the student knows."""
+    if data.strategy_split in (None, data.train_split):
+        raise ValueError(
+            f"quiz_classes=other asks of other classes than data.train_split={data.train_split!r} teaches, "
+            f"and data.strategy_split={data.strategy_split!r} names none; name a split that neither "
+            "teachers nor the student are trained on."
         )
     trained, asked = data.classes(data.train_split), data.classes(data.strategy_split)
-    seen = int(torch.isin(asked, trained).sum())
-    if seen:
+    if seen := int(torch.isin(asked, trained).sum()):
         log.warning(
             f"The student is trained on {seen} of the {len(asked)} classes of "
             f"data.strategy_split={data.strategy_split!r} by which its strategy is judged; a "

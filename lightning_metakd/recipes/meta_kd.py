@@ -17,7 +17,7 @@ from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.norm import NormForm, follow_statistics
 from lightning_metakd.recipes.episodic import Episodic
-from lightning_metakd.recipes.exams import QuizClasses, checked_data, checked_quiz_classes, exams
+from lightning_metakd.recipes.exams import QuizClasses, checked_exams, exams
 from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.tasks import mean_over_tasks
@@ -53,8 +53,9 @@ class MetaKD(Episodic):
             inside the adaptation, and otherwise cross-entropy at the best scale of the logits.
         quiz_classes: of what a learner that does not adapt by a loss is asked after a pilot step: `same`, the
             classes that were taught in it, half of an episode's query rows each; `other`, an episode of
-            `data.strategy_split` after one of the training was taught. What labels say of a class helps at
-            once with that class; what helps with others is how a student generalises.
+            `data.strategy_split` after one of the training was taught, on classes that teachers may know:
+            only what is asked has to be new to them. What labels say of a class helps at once with that
+            class; what helps with others is how a student generalises.
         hypergradient: `tangent`, `unrolled` or `neumann` (near a minimum of the lesson), for learners which
             do not adapt by a loss.
         pilot_lr: step of the pilot by which those learners judge a strategy; one so long that it makes the
@@ -113,7 +114,6 @@ class MetaKD(Episodic):
             share=share,
         )
         checked_pilot(hypergradient, pilot_lr, pilot_steps)
-        checked_quiz_classes(quiz_classes, learner)
         if tasks_at_once is not None and tasks_at_once < 1:
             raise ValueError(
                 f"tasks_at_once={tasks_at_once} must be at least 1; leave it out for what suits the device."
@@ -163,7 +163,7 @@ class MetaKD(Episodic):
         self.check_taps()
         learns = self.strategy_lr + self.teacher_lr > 0
         if learns:
-            checked_data(data, self.learner, self.quiz_classes)
+            checked_exams(data, self.learner, self.quiz_classes)
         super().prepare_teachers()
         if learns:
             self.check_classes(data.classes(data.strategy_split or data.train_split))
@@ -188,7 +188,7 @@ class MetaKD(Episodic):
             if seen and not self.strategy_on_seen_classes:
                 raise ValueError(
                     f"teachers[{i}] was trained on {len(seen)} of the {len(judged_on)} classes on which the "
-                    f"strategy would be learned (dataset classes {seen[:5]}), and a gate learned there "
+                    f"strategy would be judged (dataset classes {seen[:5]}), and a gate learned there "
                     "trusts it too much; set data.strategy_split to classes it has not seen, or "
                     "model.strategy_on_seen_classes to true."
                 )
@@ -230,7 +230,7 @@ class MetaKD(Episodic):
         one_pass = learns and judges is None and self.one_pass
         judged = torch.zeros((), device=self.device)
         if learns and not one_pass:
-            known = taught if judges is None else [self.asked(e) for e in each(judges)]
+            known = taught if judges is None else self.answered_judges(each(judges))
             tasks = self.judging(taught, known)
             judged = self.strategy_loss(objective, theta, strategy, tasks)
         told = strategy if one_pass else detach(strategy)
@@ -250,6 +250,11 @@ class MetaKD(Episodic):
         self.latest = taught[0]
         self.listen_to(objective, theta, strategy, taught[0])
         self.log("train/outer_loss", student_loss.detach(), batch_size=len(taught))
+
+    def answered_judges(self, judges: list[Episode]) -> list[Episode]:
+        """The strategy's episodes with what teachers say, where they teach in them or the quiz wants it."""
+        teach = self.quiz_classes == "same" or self.quiz.needs_teacher
+        return [self.asked(episode) for episode in judges] if teach else judges
 
     def judging(
         self, taught: list[Episode], judges: list[Episode]

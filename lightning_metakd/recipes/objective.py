@@ -115,16 +115,18 @@ class Objective:
 
     def quiz_of_pilot(self, theta: Params, strategy: Params, exam: Exam) -> Pilot:
         """What trains the strategy of other learners: a pilot step is taught, and then the quiz is asked."""
-        taught = self.answered(strategy, exam.taught)
+        taught, asking = self.answered(strategy, exam.taught), exam.quiz
+        if self.quiz.needs_teacher:
+            asking = self.answered(strategy, asking)
 
         def answer(at: Params) -> Output:
             told = self.taught(strategy, taught.support, taught)
             return self.adapt(at, told, taught).predict(taught.query.x)
 
         def quiz(at: Params) -> Tensor:
-            asked = self.plain(self.quiz, exam.quiz.query, exam.quiz)
-            adapted = self.adapt(at, asked, exam.quiz)
-            return self.learner.outer_loss(at, adapted, asked, exam.quiz.query)
+            asked = self.plain(self.quiz, asking.query, asking)
+            adapted = self.adapt(at, asked, asking)
+            return self.learner.outer_loss(at, adapted, asked, asking.query)
 
         told = self.taught(strategy, taught.query, taught)
         return self.pilot(answer, told, quiz, theta, self.pilot_lr, self.pilot_steps)

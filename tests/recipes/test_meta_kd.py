@@ -112,6 +112,15 @@ def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(monkeypatch,
         assert torch.isin(exam.quiz.classes, data.classes("strategy")).all()
         assert len(exam.taught.query.y) == len(exam.quiz.query.y) == 4 * N_WAY
         assert exam.taught.query.teachers
+        assert not exam.quiz.query.teachers  # nobody reads them
+
+
+@pytest.mark.parametrize("quiz_classes", ["same", "other"])
+def test_teachers_that_learn_are_judged_by_a_quiz_that_may_follow_them(quiz_classes):
+    recipe = meta_kd(ProtoNet(), quiz_classes=quiz_classes, teacher_lr=0.1, quiz=Hinton(2.0))
+    before = state(recipe.teachers)
+    fit(recipe, episodes(train_split="teacher", strategy_split="strategy"))
+    assert moved(before, state(recipe.teachers))
 
 
 def test_a_student_that_knows_the_classes_of_the_quiz_is_told(caplog):
@@ -142,12 +151,12 @@ def test_a_strategy_on_classes_that_a_teacher_has_seen_is_refused(monkeypatch):
 
 
 def test_a_quiz_of_other_classes_is_refused_where_there_are_none():
-    with pytest.raises(ValueError, match=r"quiz_classes=other asks .* MAML makes none.*ProtoNet"):
-        meta_kd(quiz_classes="other")
-    with pytest.raises(
-        ValueError, match=r"quiz_classes=other .*data.strategy_split.* name a split"
-    ):
-        fit(meta_kd(ProtoNet(), quiz_classes="other"))
+    with pytest.raises(ValueError, match=r"quiz_classes=other asks .* MAML makes none.*to same"):
+        fit(meta_kd(quiz_classes="other"))
+    for split in (None, "train"):
+        with pytest.raises(ValueError, match=rf"strategy_split={split!r} names none; name a split"):
+            fit(meta_kd(ProtoNet(), quiz_classes="other"), episodes(strategy_split=split))
+    fit(meta_kd(quiz_classes="other", strategy_lr=0.0))
 
 
 @pytest.mark.parametrize(
