@@ -90,6 +90,14 @@ def test_rows_of_one_name_say_in_what_they_differ(tmp_path):
     assert cell(table, "maml, loss MatchGate", "seeds") == "1"
 
 
+def test_students_of_other_classes_are_not_one_result(tmp_path):
+    leave(tmp_path / "all" / "0", (0.5, 0.7), train_classes=64)
+    leave(tmp_path / "some" / "0", (0.2, 0.4), train_classes=48)
+    table = tables(read_results(tmp_path))
+    assert cell(table, "maml, classes 64", "accuracy").startswith("60.00")
+    assert cell(table, "maml, classes 48", "accuracy").startswith("30.00")
+
+
 def test_costs_are_means_over_seeds(tmp_path):
     for seed, seconds in enumerate((60.0, 120.0)):
         cost = {"wall_s": seconds, "teacher_forwards": 1000 * (1 + seed)}
