@@ -106,7 +106,7 @@ cifar-fs-learners: $(LEARNER_TESTS)  ## The learners' table on real CIFAR-FS, re
 	$(METAKD) report --folder runs/learners --baseline $(PLAIN) --output README.md --section cifar-fs-learners
 
 # Ways of teaching: one student over cached embeddings, two teachers, three seeds, controls.
-cifar-fs-teaching: $(TEACHER) $(call trained,single_task_cifar_fs_teacher_wrn) $(START)  ## Ways of teaching on real CIFAR-FS, resumable
+cifar-fs-teaching: $(TEACHER) $(foreach run,teacher_wrn start start_held_out,$(call trained,single_task_cifar_fs_$(run)))  ## Ways of teaching on real CIFAR-FS, resumable
 	$(METAKD) bank --config configs/experiment/meta_kd_cifar_fs_teaching.yaml --data.source.source.root=$(DATA)
 	$(BIN)/python -m benchmarks.teaching --data $(DATA)
 	$(METAKD) report --folder runs/teaching --baseline KD --controls KD_logit_standardisation \
@@ -114,6 +114,8 @@ cifar-fs-teaching: $(TEACHER) $(call trained,single_task_cifar_fs_teacher_wrn) $
 	$(BIN)/python -m benchmarks.teaching --table held_out --data $(DATA)
 	$(METAKD) report --folder runs/held_out --baseline KD --controls KD_logit_standardisation \
 	--output README.md --section cifar-fs-held-out
+	$(BIN)/python -m benchmarks.teaching --table unseen --data $(DATA)
+	$(METAKD) report --folder runs/unseen --baseline KD --output README.md --section cifar-fs-unseen
 
 # Strategies of rows above, carried to another student, other teachers and other tasks.
 TASKS := cifar_fs_teacher_wrn fc100_teacher omniglot_teacher

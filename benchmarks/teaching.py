@@ -1,12 +1,13 @@
 """Ways of teaching beside one another on CIFAR-FS, with the controls of what is learned, over seeds.
 
 All rows train the same student from the same start for the same number of steps; what differs is the loss
-and what of it is learned. There are two tables. In `teaching` the student learns from all base classes, and
+and what of it is learned. There are three tables. In `teaching` the student learns from all base classes, and
 what is learned is judged within episodes of those classes that the teachers have not seen. In `held_out` the
 student is not trained on them either (the network that embeds for it was): it learns from the teachers'
-classes, and what is learned is judged by what a step on them does to the others. Each run that is complete is
-left alone, so that the command goes on where it was stopped: `python -m benchmarks.teaching --data FOLDER`,
-after the teachers and the start of `make cifar-fs-teaching`.
+classes, and what is learned is judged by what a step on them does to the others. In `unseen` that network has
+not seen them either. Each run that is complete is left alone, so that the command goes on where it was
+stopped: `python -m benchmarks.teaching --data FOLDER`, after the teachers and starts of `make
+cifar-fs-teaching`.
 """
 
 import argparse
@@ -59,6 +60,10 @@ WAYS = {
     ),
 }
 HELD_OUT, OTHER = ("--data.train_split=teacher",), (*LEARNING, "--model.quiz_classes=other")
+UNSEEN = (
+    *HELD_OUT,
+    "--data.source.checkpoint=runs/single_task_cifar_fs_start_held_out/latest/checkpoints/final.ckpt",
+)
 BOTH = ("shuffled", "final_constant")
 TABLES = {
     "teaching": WAYS,
@@ -82,6 +87,12 @@ TABLES = {
             ("shuffled",),
             "meta_kd_cifar_fs_meta_distil",
         ),
+    },
+    "unseen": {
+        "alone": Way("targets", UNSEEN),
+        "KD": Way("match_gate_constant", UNSEEN),
+        "Match-Gate same": Way("match_gate", (*UNSEEN, *LEARNING)),
+        "Match-Gate": Way("match_gate", (*UNSEEN, *OTHER)),
     },
 }
 SHOTS = (1, 5)
@@ -132,6 +143,7 @@ def test(run: Run, k_shot: int, words: list[str]) -> None:
     """Test by nearest class mean, unless it is done; one row is enough to show what the teachers know."""
     place = run.at(f"{k_shot}shot")
     alone = [] if (run.name, run.seed) == ("alone", 0) else ["--model.teachers=[]"]
+    embedded = [word for word in run.way.words if word.startswith("--data.source")]
     if (place / run.experiment / "latest/results.jsonl").is_file():
         return
     metakd(
@@ -139,7 +151,7 @@ def test(run: Run, k_shot: int, words: list[str]) -> None:
             *("test", "--config", str(EXPERIMENTS / f"{ALONE}.yaml")),
             *(f"--runs={place}", f"--experiment={run.experiment}"),
             *(f"--model.init={run.trained / 'checkpoints/final.ckpt'}", f"--data.k_shot={k_shot}"),
-            *(*alone, *words),
+            *(*alone, *embedded, *words),
         ]
     )
 

@@ -10,7 +10,7 @@ does best is what generalises from class to class, as a student has to.
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -64,9 +64,12 @@ def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> Non
     """Refuse a quiz for which learner or data have no place.
 
     Raises:
-        ValueError: if a learner that adapts by a loss is to be asked of other classes, or the data have none,
-            or no query rows beside those that are taught.
+        ValueError: if the word is unknown, a learner that adapts by a loss is to be asked of other classes,
+            or the data have none, or no query rows beside those that are taught.
     """
+    if quiz_classes not in get_args(QuizClasses):
+        raise ValueError(f"quiz_classes={quiz_classes!r} is unknown; choose one of same, other.")
+    name = "n_query" if data.strategy_split else "train_n_query"
     if learner.adapts_by_loss:
         if quiz_classes == "other":
             raise ValueError(
@@ -76,7 +79,7 @@ def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> Non
             )
     elif quiz_classes == "other":
         checked_other_classes(data)
-    elif getattr(data, name := "n_query" if data.strategy_split else "train_n_query", 2) < 2:
+    elif getattr(data, name, 2) < 2:
         raise ValueError(
             f"{name}={getattr(data, name)} leaves no rows to judge the strategy on: for "
             f"{type(learner).__name__} half of the query rows of a class teach, and the other half is the "

@@ -150,6 +150,11 @@ def test_a_strategy_on_classes_that_a_teacher_has_seen_is_refused(monkeypatch):
     fit(recipe(strategy_on_seen_classes=True))
 
 
+def test_an_unknown_quiz_is_refused(as_users_run_it):
+    with pytest.raises(ValueError, match="quiz_classes='others' is unknown; choose one of same, o"):
+        fit(meta_kd(ProtoNet(), quiz_classes="others"))
+
+
 def test_a_quiz_of_other_classes_is_refused_where_there_are_none():
     with pytest.raises(ValueError, match=r"quiz_classes=other asks .* MAML makes none.*to same"):
         fit(meta_kd(quiz_classes="other"))
