@@ -24,7 +24,7 @@ from torch import Tensor, arange
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
-from lightning_metakd.data import cache, folder
+from lightning_metakd.data import cache, images
 from lightning_metakd.data.source import (
     FEW_SHOT_SPLITS,
     Labelled,
@@ -128,10 +128,10 @@ def load(root: str, download: bool) -> Labelled:
     if forms[0].name == ARCHIVE:
         verify(forms[0])
         return cache.cached(
-            folder.fingerprint(forms, "cifar100"), lambda: complete(from_archive(forms[0]), place)
+            images.fingerprint(forms, "cifar100"), lambda: complete(from_archive(forms[0]), place)
         )
     return cache.cached(
-        folder.fingerprint(forms, "cifar100"), lambda: complete(from_folders(forms), place)
+        images.fingerprint(forms, "cifar100"), lambda: complete(from_folders(forms), place)
     )
 
 
@@ -189,7 +189,7 @@ def unpickle(path: Path) -> dict[str, Any]:
 def from_folders(places: list[Path]) -> cache.Plan:
     """The form of class folders: `{train,test}/<class>/<name>`, in a directory or in archives."""
     found = sorted(
-        (image for image in folder.scan(places) if len(image.member.parts) > 2),
+        (image for image in images.scan(places) if len(image.member.parts) > 2),
         key=lambda image: (
             PARTS.index(image.member.parts[-3]),
             image.class_name,
@@ -198,7 +198,7 @@ def from_folders(places: list[Path]) -> cache.Plan:
     )
     ids = {name: i for i, name in enumerate(class_names())}
     y = [ids.get(image.class_name, -1) for image in found]
-    return cache.Plan(y, class_names(), (3, 32, 32), folder.decode(found, 32))
+    return cache.Plan(y, class_names(), (3, 32, 32), images.decode(found, 32))
 
 
 def complete(plan: cache.Plan, root: Path) -> cache.Plan:

@@ -23,7 +23,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torchvision import datasets
 
-from lightning_metakd.data import cache, folder
+from lightning_metakd.data import cache, images
 from lightning_metakd.data.source import (
     Labelled,
     Source,
@@ -119,7 +119,7 @@ def load(root: str, download: bool, size: int, rotations: bool) -> Labelled:
             f"Omniglot is not in root={root}, nor in omniglot or omniglot-py there; give download: true "
             f"to fetch it (16 MB), or put there omniglot.zip, or {' and '.join(PARTS)}, as folders or .zip."
         )
-    key = folder.fingerprint(forms, "omniglot", size)
+    key = images.fingerprint(forms, "omniglot", size)
     upright = cache.cached(key, lambda: complete(plan(forms, size), place))
     return cache.cached(f"{key}-turned", lambda: turned(upright)) if rotations else upright
 
@@ -140,16 +140,16 @@ def plan(places: list[Path], size: int) -> cache.Plan:
     """The upright drawings of some directories and archives, by class and file name."""
     found = sorted(
         (character(image), image.member.name, image)
-        for image in folder.scan(places)
+        for image in images.scan(places)
         if any((image.container / image.member).match(f"{part}/*/*/*.png") for part in PARTS)
     )
     ids = {name: i for i, name in enumerate(class_names())}
     y = [ids.get(name, -1) for name, _, _ in found]
-    on_white = folder.decode([image for _, _, image in found], size, mode="L")
+    on_white = images.decode([image for _, _, image in found], size, mode="L")
     return cache.Plan(y, class_names(), (1, size, size), (255 - piece for piece in on_white))
 
 
-def character(image: folder.Found) -> str:
+def character(image: images.Found) -> str:
     """The class of a drawing: its alphabet and its number there."""
     return "/".join(image.member.parts[-3:-1])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_metakd.data import folder, omniglot
+from lightning_metakd.data import images, omniglot
 from lightning_metakd.data.omniglot import Omniglot
 from lightning_metakd.data.source import packaged
 from tests.conftest import data_folder
@@ -201,7 +201,7 @@ def test_real_omniglot_has_its_counts(real):
     places = omniglot.locate(data_folder())
     evaluation = {
         omniglot.character(image).split("/")[0]
-        for image in folder.scan(places)
+        for image in images.scan(places)
         if "images_evaluation" in (image.container / image.member).parts
     }
     assert found["test"] == evaluation
