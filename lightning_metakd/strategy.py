@@ -99,14 +99,16 @@ def save_strategy(
     teacher_heads: list[str],
     teacher_scales: list[float],
     said: Mapping[str, float] | None = None,
+    settings_sha256: str = "",
 ) -> None:
     """Write the strategy of a loss.
 
     Args:
         said: what its coefficients said last, from `describe`.
+        settings_sha256: digest of the settings by which it was trained.
     """
     head = build(loss) | {"teacher_heads": teacher_heads, "teacher_scales": teacher_scales}
-    head["said"] = dict(said or {})
+    head |= {"said": dict(said or {}), "settings_sha256": settings_sha256}
     tensors = {name: p.detach().cpu().contiguous() for name, p in loss.state_dict().items()}
     with written_whole(path) as part:
         save_file(tensors, part, metadata={"strategy": json.dumps(head)})

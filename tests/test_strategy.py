@@ -23,7 +23,7 @@ def written(tmp_path):
     """(the loss, the file of its strategy)."""
     learned = perturbed(loss())
     path = tmp_path / "strategy.safetensors"
-    save_strategy(learned, path, ["PrototypeHead"], [12.5], {"gate_mean": 0.6})
+    save_strategy(learned, path, ["PrototypeHead"], [12.5], {"gate_mean": 0.6}, "0123")
     return learned, path
 
 
@@ -44,6 +44,7 @@ def test_its_head_says_what_it_was_learned_for(written):
         "teacher_heads": ["PrototypeHead"],
         "teacher_scales": [12.5],
         "said": {"gate_mean": 0.6},
+        "settings_sha256": "0123",
     }
     assert written[1].stat().st_size < 4000
 

@@ -29,6 +29,7 @@ class Checkpoints(Checkpoint):
         if every_minutes <= 0:
             raise ValueError(f"every_minutes={every_minutes} must be positive.")
         self.every_minutes, self.best = every_minutes, -math.inf
+        self.is_best = False
         self.folder: Path | None = None
         self.trained = False
         self.written = time.monotonic()
@@ -39,7 +40,7 @@ class Checkpoints(Checkpoint):
         self.folder = None if quiet or folder is None else folder / "checkpoints"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "is_best": self.is_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
@@ -106,4 +107,6 @@ class Checkpoints(Checkpoint):
     def write(self, trainer: Trainer, name: str) -> None:
         """Save under a name, over what stood there."""
         if self.folder is not None:
+            self.is_best = name == "best"
             trainer.save_checkpoint(self.folder / f"{name}.ckpt")
+            self.is_best = False

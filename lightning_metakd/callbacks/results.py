@@ -32,6 +32,7 @@ KEYS = tuple(
     teacher_params teacher_macs teacher_flops teacher_latency_ms teacher_forwards gradient_evaluations
     wall_s episodes_per_s peak_memory_bytes device threads world_size precision
     checkpoint_sha256 init_sha256 teacher_sha256 strategy_sha256 git versions
+    settings_sha256 settings
     """.split()  # noqa: SIM905
 )
 """The keys of a line of results.jsonl, all of them in every line; what is not known is null."""
@@ -157,6 +158,7 @@ class Results(Callback):
         self.evaluation_began = 0.0
         self.train_seed: int | None = None
         self.train_steps: int | None = None
+        self.complete = False
 
     # --- what a checkpoint knows of its training -----------------------------------------------
 
@@ -165,7 +167,11 @@ class Results(Callback):
         return self.trained_s + (0.0 if self.began is None else time.monotonic() - self.began)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"wall_s": self.wall_s(), "train_seed": self.train_seed}
+        return {
+            "wall_s": self.wall_s(),
+            "train_seed": self.train_seed,
+            "complete": self.complete,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.trained_s, self.train_seed = state_dict["wall_s"], state_dict["train_seed"]
@@ -177,11 +183,12 @@ class Results(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.began, seed = time.monotonic(), os.environ.get("PL_GLOBAL_SEED")
+        self.complete = False
         if self.train_seed is None and seed is not None:  # a resumed run keeps its first seed
             self.train_seed = int(seed)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.trained_s, self.began = self.wall_s(), None
+        self.trained_s, self.began, self.complete = self.wall_s(), None, True
         self.train_steps = trainer.global_step
 
     # --- the evaluation ------------------------------------------------------------------------

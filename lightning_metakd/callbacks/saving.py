@@ -11,23 +11,29 @@ from lightning.pytorch.loggers import WandbLogger
 
 from lightning_metakd.files import written_whole
 from lightning_metakd.loggers import run_directory, scrubbed
+from lightning_metakd.settings import flat_settings
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes `config.<stage>.yaml`, numbered where it exists already; secrets are hidden."""
+    """Writes `config.<stage>.yaml`, numbered where it exists already; secrets are hidden.
+
+    The recipe is told it too: its settings go with the weights.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write once per run, on the first process."""
         folder = run_directory(trainer)  # every process
+        config: dict[str, Any] = scrubbed(
+            json.loads(
+                self.parser.dump(self.config, format="json", skip_unset=False, skip_validation=True)
+            )
+        )
+        pl_module.configured = flat_settings(config)  # type: ignore[assignment]
         if folder is None or self.already_saved:
             return
         self.already_saved = True
         if not trainer.is_global_zero:
             return
-        config: dict[str, Any] = json.loads(
-            self.parser.dump(self.config, format="json", skip_unset=False, skip_validation=True)
-        )
-        config = scrubbed(config)
         with written_whole(free_name(folder, getattr(stage, "value", stage))) as part:
             part.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         for logger in trainer.loggers:

@@ -34,6 +34,16 @@ from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_sharding
 from lightning_metakd.recipes.preparation import tap_teachers, two_inputs
+from lightning_metakd.settings import (
+    Settings,
+    digest,
+    result_settings,
+    resumed_from,
+    trained_with,
+    trainer_settings,
+    training_settings,
+    with_origins,
+)
 from lightning_metakd.sharing import Share, Sharing
 from lightning_metakd.strategy import describe, load_strategy, read_strategy, save_strategy
 from lightning_metakd.teachers import Pool, Teacher, weights_hash
@@ -109,6 +119,12 @@ class Recipe(OuterLoop):
         self.said: dict[str, float] = {}
         self.resumes = False
         """Told by the command: a checkpoint follows `setup`, and files of other runs need not be there."""
+        self.configured: Settings = {}
+        """Told by the command: the parsed configuration."""
+        self.settings: Settings = {}
+        """Those of the present run, from `setup` on."""
+        self.trained: Settings | None = None
+        """What trained the weights; None where that is not known."""
         self.gradient_evaluations = 0
         self.before: dict[str, Any] = {"teacher_forwards": 0, "gradient_evaluations": 0}
 
@@ -160,6 +176,7 @@ class Recipe(OuterLoop):
         self.watch_layers(stage)
         if self.init is not None and not self.resumes:
             found = read_checkpoint(Path(self.init))
+            self.trained = trained_with(found, Path(self.init))
             load_weights(self.student, student_weights(found), f"init {self.init}")
             self.start_from(found["state_dict"])
             self.take_adapters(found["state_dict"], stage)
@@ -179,6 +196,13 @@ class Recipe(OuterLoop):
             else:
                 own = taught_by(self.loss, self.control)
                 load_strategy(own, Path(self.strategy), self.teacher_heads)
+        self.settings = self.settings_of_run()
+
+    def settings_of_run(self) -> Settings:
+        """The settings under dotted names; files and images by what they are."""
+        trainer: Any = self.trainer
+        content = {"data.source.content": self.data.source.content}
+        return with_origins(self.configured | trainer_settings(trainer) | content)
 
     def take_shares(self) -> None:
         """Take what is named of the teachers' weights, over those of `init`."""
@@ -235,10 +259,12 @@ class Recipe(OuterLoop):
         checkpoint["classes"] = self.trained_classes()
         checkpoint["spent"] = self.spent()
         checkpoint["said"] = self.said
+        checkpoint["settings"] = self.settings
 
     def on_train_start(self) -> None:
         """Write down what the student is trained on."""
         self.record["train_classes"] = len(self.trained_classes()) or None
+        self.trained = None
 
     def learned(self) -> str | None:
         """Names of the parameters of the strategy; a teacher that learns is one."""
@@ -258,11 +284,15 @@ class Recipe(OuterLoop):
         }
 
     def on_train_end(self) -> None:
-        """A test that follows says what the training took."""
+        """A test that follows says what the training took, and by what it trained."""
         self.record.update(self.spent())
+        self.trained = training_settings(self.settings)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The networks of frozen teachers come from their own files."""
+        if self.trainer.state.fn == "fit":
+            self.settings = resumed_from(self.settings, checkpoint.get("settings", {}))
+        self.trained = trained_with(checkpoint, Path(str(self.trainer.ckpt_path)))
         self.record["train_classes"] = len(checkpoint.get("classes", [])) or None
         self.before |= checkpoint.get("spent", {})
         self.said = checkpoint.get("said", {})
@@ -294,7 +324,18 @@ class Recipe(OuterLoop):
             "strategy_sha256": weights_hash(self.loss) if len(self.loss.state_dict()) else None,
             "strategy": self.learned() or self.record.get("strategy"),
             **{name: getattr(data, name) for name in names if name in vars(data)},
+            **self.settings_described(),
         }
+
+    def settings_described(self) -> dict[str, Any]:
+        """What the result row says of the settings; nothing is written inside a training."""
+        if self.trainer.state.fn == "fit":
+            return {}
+        trained = self.trained
+        if trained is None:
+            trained = {"weights": weights_hash(self.judged)[:16]}
+        settings = result_settings(trained, self.settings)
+        return {"settings_sha256": digest(settings), "settings": settings}
 
     def trained_classes(self) -> list[int]:
         """Dataset classes on which the student was trained."""
@@ -387,4 +428,5 @@ class Recipe(OuterLoop):
     def save_strategy(self, path: Path) -> None:
         """Write the strategy with a readable head."""
         scales = [float(t.head.scale) for t in self.teachers]
-        save_strategy(self.loss, path, self.teacher_heads, scales, self.said)
+        by = digest(training_settings(self.settings))
+        save_strategy(self.loss, path, self.teacher_heads, scales, self.said, by)

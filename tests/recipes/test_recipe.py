@@ -236,6 +236,7 @@ def test_a_checkpoint_is_a_start_or_a_teacher_for_others(make, data, tmp_path):
     path = saved(recipe, data(), tmp_path)
     other = make(init=str(path), optimisation=sgd(ema_decay=0.5), strategy_lr=0.0)
     other.trainer = trainer()
+    other.trainer.datamodule = data()
     other.setup("fit")
     assert not moved(state(recipe.student), state(other.student))
     assert not moved(state(recipe.student), state(other.judged))

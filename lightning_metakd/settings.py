@@ -1,0 +1,186 @@
+"""What a run was made of: its settings under dotted names, and which of them tell it from another run.
+
+Two trainings are seeds of one another where all settings agree that train, and two results are where those
+agree too that test. Seeds, places, and ways of running the same numbers faster are none of these. A file that
+a setting names counts by the training that wrote it, whatever its seed and wherever it lies, and images
+count by what they are.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
+
+from lightning_metakd.checkpoint import read_checkpoint
+from lightning_metakd.files import file_sha256
+from lightning_metakd.strategy import read_strategy
+
+Settings = dict[str, Any]
+"""Plain values by dotted name; what is null is left out."""
+
+PACKAGE = "lightning_metakd."
+ORIGIN = "origin"
+"""Last part of the name under which it is kept who wrote the file that a setting names."""
+RUNNING = {
+    *("seed", "root", "path", "download"),
+    *("num_workers", "tasks_at_once", "compile_step", "bank"),
+}
+"""Last parts of names of settings that change neither training nor testing."""
+TRAINER = ("max_epochs", "max_steps", "limit_train_batches", "overfit_batches", "precision")
+"""What of the Trainer trains, beside its time and its processes."""
+TRAINS_ALONE = {
+    *("init", "optimisation", "share", "quiz", "quiz_classes", "hypergradient", "pilot_lr"),
+    *("pilot_steps", "strategy_lr", "strategy_every", "strategy_warmup", "teacher_lr", "control"),
+    *("strategy_on_seen_classes", "train_split", "strategy_split", "train_n_way"),
+    *("train_n_query", "meta_batch_size", "steps_per_epoch", "batch_size", "views", "augment"),
+}
+"""What of model and data does not change a test."""
+TEACHES = {"loss", "teachers", "strategy"}
+"""What changes a test only where teachers help in it."""
+LENGTH = 16
+"""Digits of a digest."""
+
+
+def flat_settings(config: Any, name: str = "") -> Settings:
+    """A parsed configuration under dotted names: `model.student: Conv4`, `model.student.width: 64`.
+
+    Args:
+        config: as nested mappings and lists of plain values.
+        name: under which it stands.
+    """
+    if isinstance(config, Mapping):
+        if "class_path" not in config:
+            parts = {f"{name}.{key}".lstrip("."): part for key, part in config.items()}
+            return joined(parts)
+        arguments = {**(config.get("init_args") or {}), **(config.get("dict_kwargs") or {})}
+        return {name: class_name(config["class_path"])} | flat_settings(arguments, name)
+    if isinstance(config, list | tuple):
+        if any(isinstance(part, Mapping | list | tuple) for part in config):
+            return joined({f"{name}.{i}": part for i, part in enumerate(config)})
+        return {name: list(config)} if config else {}
+    return {} if config is None else {name: config}
+
+
+def joined(parts: Mapping[str, Any]) -> Settings:
+    """The settings of several parts."""
+    return {
+        key: value
+        for name, part in parts.items()
+        for key, value in flat_settings(part, name).items()
+    }
+
+
+def class_name(path: str) -> str:
+    """A class of this package by its own name, one from elsewhere by its full path."""
+    return path.rsplit(".", 1)[-1] if path.startswith(PACKAGE) else path
+
+
+def trainer_settings(trainer: Trainer) -> Settings:
+    """What of the Trainer trains: how long, on how much, how precisely, on how many processes."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    times = [c._duration for c in callbacks if isinstance(c, Timer) and c._duration is not None]
+    values = {name: getattr(trainer, name) for name in TRAINER}
+    values |= {"world_size": trainer.world_size, "max_time": min(times, default=None)}
+    return flat_settings(values, "trainer")
+
+
+def with_origins(settings: Settings) -> Settings:
+    """The settings, and beside each that names a file who wrote it."""
+    files = {key: Path(value) for key, value in settings.items() if names_file(key, value)}
+    return settings | {f"{key}.{ORIGIN}": origin(path) for key, path in files.items()}
+
+
+def names_file(key: str, value: Any) -> bool:
+    """Whether a setting of model or data is the path of a file; images count by what they are."""
+    counts = key.startswith(("model.", "data.")) and key.rsplit(".", 1)[-1] not in RUNNING
+    return counts and isinstance(value, str) and bool(Path(value).suffix) and Path(value).is_file()
+
+
+def origin(path: Path) -> str:
+    """Digest of the settings of the training that wrote a file; the hash of a file that says none."""
+    try:
+        if path.suffix == ".safetensors":
+            return read_strategy(path)[0].get("settings_sha256") or content(path)
+        return digest(trained_with(read_checkpoint(path), path))
+    except ValueError:  # a file of another kind
+        return content(path)
+
+
+def content(path: Path) -> str:
+    """Short hash of a file."""
+    return str(file_sha256(path))[:LENGTH]
+
+
+def digest(settings: Settings) -> str:
+    """Short hash of settings, whatever their order."""
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+def training_settings(settings: Settings) -> Settings:
+    """Those that train."""
+    trainer = {f"trainer.{name}" for name in (*TRAINER, "world_size", "max_time")}
+    return {
+        key: value
+        for key, value in settings.items()
+        if key.partition(".")[0] in ("model", "data", "resumed") or key in trainer
+        if key.rsplit(".", 1)[-1] not in RUNNING and f"{key}.{ORIGIN}" not in settings
+    }
+
+
+def evaluation_settings(settings: Settings) -> Settings:
+    """Those that test: the network and how it adapts, the episodes, and teachers that help."""
+    teaches = set() if settings.get("model.teacher_at_test") else TEACHES
+    return {
+        key: value
+        for key, value in training_settings(settings).items()
+        if key.partition(".")[0] in ("model", "data") or key == "trainer.precision"
+        if [*key.split("."), ""][1] not in TRAINS_ALONE | teaches
+    }
+
+
+def trained_with(checkpoint: Mapping[str, Any], path: Path) -> Settings:
+    """What trained the weights in a checkpoint; of weights from elsewhere the hash of their file.
+
+    A training that is not complete has the number of its steps as a setting, and the best state of a run is
+    another than its last.
+    """
+    if "settings" not in checkpoint:
+        return {"weights": content(path)}
+    settings, states = training_settings(checkpoint["settings"]), checkpoint.get("callbacks", {})
+    if states.get("Checkpoints", {}).get("is_best"):
+        return settings | {"checkpoint": "best"}
+    complete = states.get("Results", {}).get("complete", False)
+    return settings | ({} if complete else {"steps": checkpoint["global_step"]})
+
+
+def resumed_from(settings: Settings, earlier: Settings) -> Settings:
+    """The settings of a run that goes on; where others began it, it is another training than either.
+
+    Args:
+        earlier: the settings in the checkpoint. Its files need no longer be there.
+    """
+    kept = {
+        key: value
+        for key, value in earlier.items()
+        if key == "resumed" or key.endswith(f".{ORIGIN}")
+    }
+    settings = kept | settings
+    began, goes_on = training_settings(earlier), training_settings(settings)
+    return settings if began == goes_on else settings | {"resumed": digest(began)}
+
+
+def result_settings(trained: Settings, run: Settings) -> Settings:
+    """What a result depends on.
+
+    Args:
+        trained: what trained the weights.
+        run: the settings of the test.
+    """
+    return {f"train.{key}": value for key, value in trained.items()} | {
+        f"test.{key}": value for key, value in evaluation_settings(run).items()
+    }
