@@ -80,27 +80,37 @@ def gain_over(row: Row, baselines: Sequence[Row]) -> Difference | None:
     Args:
         baselines: rows of one experiment. Where several will do: the one that adapted in the same way,
             and shares a seed.
+
+    Raises:
+        ValueError: if they differ in settings, so that any of them might be meant.
     """
-    if row.control is None and any(row.experiment == b.experiment for b in baselines):
+    if any(row is b for b in baselines):
         return None
-    found = [b for b in baselines if comparable(row, b)]
-    found.sort(
-        key=lambda b: (
+
+    def distance(b: Row) -> tuple[bool, ...]:
+        return (
             b.told.get("episodes") != row.told.get("episodes"),
             b.learner != row.learner,
             not set(b.seeds) & set(row.seeds),
         )
-    )
+
+    found = sorted((b for b in baselines if comparable(row, b)), key=distance)
+    nearest = [b for b in found if distance(b) == distance(found[0])]
+    if len({b.told.get("settings_sha256") for b in nearest}) > 1:
+        names = "; ".join(b.name for b in nearest)
+        raise ValueError(
+            f"baseline={nearest[0].experiment!r} has rows of other settings; name one of them: {names}."
+        )
     return difference(row, found[0]) if found else None
 
 
 def named(rows: Sequence[Row], argument: str, experiment: str) -> list[Row]:
-    """The rows of an experiment itself, without those of its controls.
+    """The rows of an experiment itself, or of one name, without those of its controls.
 
     Raises:
         ValueError: if there is none.
     """
-    chosen = [row for row in rows if row.experiment == experiment and row.control is None]
+    chosen = [row for row in rows if experiment in (row.experiment, row.name) and not row.control]
     if not chosen:
         known = ", ".join(sorted({row.experiment for row in rows if row.control is None}))
         raise ValueError(f"{argument}={experiment!r} has no result; choose one of {known}.")

@@ -16,7 +16,6 @@ from lightning_metakd.markdown import (
     percent,
 )
 from lightning_metakd.result_lines import (
-    SEVERAL_SEEDS,
     Result,
     Row,
     by_task,
@@ -25,7 +24,7 @@ from lightning_metakd.result_lines import (
     rows_of,
 )
 from lightning_metakd.seeds import over_seeds
-from lightning_metakd.verdicts import accuracy_cell, control_section, difference_cell
+from lightning_metakd.verdicts import accuracy_cell, control_section, difference_cell, is_control_of
 
 ONE_SEED = (
     "Accuracy in percent with its 95 % half-width over episodes; one training run each, so that training "
@@ -53,17 +52,6 @@ COST_COLUMNS = {
     "gradients": ("gradient_evaluations", count),
 }
 """Key and way of writing of each column of costs, which are means over seeds."""
-
-
-def told_apart(row: Row, rows: Sequence[Row], by_seed: bool) -> str:
-    """The name of a row; where others have the same, with all in which they differ."""
-    same = [r for r in rows if (r.name, r.learner) == (row.name, row.learner)]
-    parts = [
-        f"{key.removeprefix('train_')} {row.told.get(key)}"
-        for key in (*SEVERAL_SEEDS, *(["train_seed"] if by_seed else []))
-        if len({str(r.told.get(key)) for r in same}) > 1
-    ]
-    return ", ".join([row.name, *parts])
 
 
 def teacher_cell(row: Row) -> str:
@@ -117,14 +105,11 @@ def made_with(results: Sequence[Result]) -> str:
     return "Made with " + "; ".join(parts) + "."
 
 
-def task_tables(
-    rows: Sequence[Row], baseline: str | None, baselines: Sequence[Row], by_seed: bool
-) -> list[str]:
+def task_tables(rows: Sequence[Row], baseline: str | None, baselines: Sequence[Row]) -> list[str]:
     """Accuracies, which seeds are not compared, and costs; controls have a table of their own."""
-    claimed = {row.experiment for row in rows if row.control is None}
-    rows = [row for row in rows if row.control is None or row.experiment not in claimed]
+    rows = [row for row in rows if not any(is_control_of(row, other) for other in rows)]
     gains = [gain_over(row, baselines) for row in rows]
-    heads = [{"name": told_apart(row, rows, by_seed), "learner": row.learner} for row in rows]
+    heads = [{"name": row.name, "learner": row.learner} for row in rows]
     accuracies = [accuracy_cells(row, d, baseline) for row, d in zip(rows, gains, strict=True)]
     costs = [cost_cells(row) for row in rows]
     known = any(cell != "-" for cells in costs for cell in cells.values())
@@ -153,10 +138,22 @@ def tables(
 
     parts, of_task = [], by_task(rows)
     for title, group in by_task(shown).items():
-        parts += [title, *task_tables(group, baseline, of_baseline(shown), by_seed)]
+        parts += [title, *task_tables(group, baseline, of_baseline(shown))]
         parts += control_section(of_task[title], controls, of_baseline(rows))
     note = SEVERAL if any(len(row.seeds) > 1 for row in rows) else ONE_SEED
     return "\n\n".join([*parts, f"{note} {COSTS} {made_with(latest(results))}"])
+
+
+def read_page(path: Path) -> str:
+    """The text of a Markdown file.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"output={str(path)!r} is no text; name a Markdown file.") from error
 
 
 def report(
@@ -169,7 +166,8 @@ def report(
 ) -> None:
     """Print tables of all results under a folder.
 
-    Results that differ in the training seed alone are one row.
+    Results that differ in the training seed alone are one row. Rows of one experiment are named by the
+    settings in which they differ, and may be named so as baseline: "EXPERIMENT, lr 0.001".
 
     Args:
         folder: where to search for results.jsonl.
@@ -185,6 +183,6 @@ def report(
     table = tables(read_results(folder), baseline, others, by_seed)
     print(table)
     if output is not None:
-        changed = between_markers(output.read_text(), section, table)
+        changed = between_markers(read_page(output), section, table)
         with written_whole(output) as part:
             part.write_text(changed)

@@ -10,17 +10,29 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lightning_metakd.row_names import determines, differing_settings
+
 SAME_EPISODES = ("source", "split", "n_way", "k_shot", "n_query", "eval_seed")
 """Two rows are compared episode by episode only where all of these are known and agree."""
 
 SAME_ROW = (
     *("experiment", "recipe", "learner", "loss", "control", "stage", "teacher_at_test"),
-    *("train_seed", "train_classes", *SAME_EPISODES),
+    *("train_seed", "train_classes", "settings_sha256", *SAME_EPISODES),
 )
 """Of results that agree in all of these, the latest counts."""
 
 SEVERAL_SEEDS = (*(key for key in SAME_ROW if key != "train_seed"), "episodes")
 """Results that agree in all of these are one row."""
+
+NUMBER = (int, float, type(None))
+KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("accuracy", "ci95", "teacher_accuracy", "teacher_ci95", "episodes"), NUMBER),
+    **dict.fromkeys(("student_params", "student_macs", "student_flops", "latency_ms"), NUMBER),
+    **dict.fromkeys(("adapt_ms", "wall_s", "teacher_forwards", "gradient_evaluations"), NUMBER),
+    **dict.fromkeys(("versions", "settings"), (dict, type(None))),
+    **{"train_seed": (int, type(None)), "git": (str, type(None))},
+}
+"""What the values of a line must be that are more than shown."""
 
 
 class Result(NamedTuple):
@@ -31,9 +43,14 @@ class Result(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Results that differ in the training seed alone, in its order."""
+    """Results that differ in the training seed alone, in its order.
+
+    Args:
+        apart: by what it differs from rows of the same name.
+    """
 
     results: tuple[Result, ...]
+    apart: str = ""
 
     @property
     def told(self) -> Mapping[str, Any]:
@@ -57,12 +74,18 @@ class Row(NamedTuple):
         return None if said in (None, "none") else str(said)
 
     @property
+    def settings(self) -> Mapping[str, Any] | None:
+        """Those that trained and tested it; None where its results do not say."""
+        return self.told.get("settings")
+
+    @property
     def name(self) -> str:
         """What it is called."""
         parts = {
             f"control {self.control}": self.control,
             "teacher at test": self.told.get("teacher_at_test"),
             "transductive": self.told.get("transductive"),
+            self.apart: self.apart,
         }
         return ", ".join([self.experiment, *(part for part, so in parts.items() if so)])
 
@@ -88,24 +111,41 @@ def read_results(folder: Path) -> list[Result]:
     Raises:
         FileNotFoundError: if there is none.
     """
-    paths = {
-        path.resolve() for path in folder.rglob("results.jsonl")
-    }  # `latest` is a second way in
+    # `latest` is a second way in
+    paths = {path.resolve() for path in folder.rglob("results.jsonl") if path.is_file()}
     found = []
     for path in sorted(paths, key=version_of):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
             try:
-                found.append(Result(json.loads(line), path.parent))
-            except json.JSONDecodeError as error:
-                warnings.warn(
-                    f"{path}:{number} is no JSON ({error}); it is left out.", stacklevel=2
-                )
+                found.append(Result(read_line(line), path.parent))
+            except ValueError as error:
+                warnings.warn(f"{path}:{number} {error}; it is left out.", stacklevel=2)
     if not found:
         raise FileNotFoundError(
             f"folder={str(folder)!r} holds no results.jsonl; run `metakd test --config ... --ckpt_path ...` "
             "first, or name the folder that your runs are in."
         )
     return found
+
+
+def read_line(line: bytes) -> dict[str, Any]:
+    """One line of results.jsonl.
+
+    Raises:
+        ValueError: if it is none, or has a text where a number belongs.
+    """
+    try:
+        row = json.loads(line, parse_constant=float)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is no JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"is a {type(row).__name__} and no result")
+    for key, kinds in KINDS.items():
+        value = row.get(key)
+        if not isinstance(value, kinds) or isinstance(value, bool) or value != value:
+            expected = " or ".join(k.__name__ for k in kinds if k is not type(None))
+            raise ValueError(f"has {key}={value!r}, which is no {expected}")
+    return row
 
 
 def identity(result: Result, keys: Iterable[str]) -> tuple[str, ...]:
@@ -128,10 +168,38 @@ def rows_of(results: Iterable[Result], by_seed: bool = False) -> list[Row]:
     for result in latest(results):
         keys = SAME_ROW if by_seed else SEVERAL_SEEDS
         groups.setdefault(identity(result, keys), []).append(result)
-    return [
+    rows = [
         Row(tuple(sorted(group, key=lambda r: r.row.get("train_seed") or 0)))
         for group in groups.values()
     ]
+    return named_apart(rows, by_seed)
+
+
+def named_apart(rows: Sequence[Row], by_seed: bool = False) -> list[Row]:
+    """The rows, in their order; where several of a table have one name, with all in which they differ."""
+    same: dict[tuple[str, ...], list[int]] = {}
+    for i, row in enumerate(rows):
+        same.setdefault((heading(row.told), row.name, row.learner), []).append(i)
+    apart = [""] * len(rows)
+    for places in same.values():
+        for i, parts in zip(places, differences([rows[i] for i in places], by_seed), strict=True):
+            apart[i] = ", ".join(parts)
+    return [row._replace(apart=text) for row, text in zip(rows, apart, strict=True)]
+
+
+def differences(rows: Sequence[Row], by_seed: bool) -> list[list[str]]:
+    """By what each of some rows differs from the others: settings, and what does not follow from them."""
+    by_settings = iter(differing_settings([dict(r.settings) for r in rows if r.settings]))
+    several = len({r.settings is None for r in rows}) > 1
+    parts = [next(by_settings) if row.settings else ["settings unknown"] * several for row in rows]
+    digests = [row.told.get("settings_sha256") for row in rows]
+    for key in (*SEVERAL_SEEDS, *(["train_seed"] if by_seed else [])):
+        values = [str(row.told.get(key)) for row in rows]
+        shown = key == "train_seed" or not determines(digests, values)
+        if len(set(values)) > 1 and shown:
+            for part, value in zip(parts, values, strict=True):
+                part.append(f"{key.removeprefix('train_')} {value}")
+    return parts
 
 
 def heading(row: Mapping[str, Any]) -> str:
@@ -155,9 +223,14 @@ def read_episodes(result: Result) -> tuple[torch.Tensor, torch.Tensor] | None:
     path = result.folder / f"episodes.{result.row.get('split')}.csv"
     if not path.is_file():
         return None
-    with path.open(newline="") as file:
-        rows = [(int(row["id"]), float(row["accuracy"])) for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="") as file:
+            rows = [(int(row["id"]), float(row["accuracy"])) for row in csv.DictReader(file)]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        warnings.warn(f"{path} is damaged ({error}); it is not compared.", stacklevel=2)
+        return None
     ids = torch.tensor([i for i, _ in rows])
     accuracies = torch.tensor([a for _, a in rows], dtype=torch.float64)
-    same = rows and abs(float(accuracies.mean()) - result.row["accuracy"]) < 1e-9
+    accuracy = result.row.get("accuracy")
+    same = rows and accuracy is not None and abs(float(accuracies.mean()) - accuracy) < 1e-9
     return (ids, accuracies) if same else None

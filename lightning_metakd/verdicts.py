@@ -16,6 +16,9 @@ from lightning_metakd.seeds import SEEDS_OF_A_CLAIM, between_seeds, over_seeds
 SAME_TEST = ("stage", "learner", "teacher_at_test", "episodes")
 """A control is tested as its row is."""
 
+CONTROLLED = ("train.model.control", "train.model.strategy.origin")
+"""Settings that a control has of its own."""
+
 
 class Controlled(NamedTuple):
     """A row that learned a strategy, beside its controls.
@@ -45,19 +48,33 @@ def difference_cell(told: Difference | None) -> str:
     return percent(told.mean, told.half_width, sign="+") if told is not None and told.pairs else "-"
 
 
+def is_control_of(control: Row, row: Row) -> bool:
+    """Whether a row took something away from another of its experiment, and has its settings otherwise."""
+    settings = [
+        None if r.settings is None else {k: v for k, v in r.settings.items() if k not in CONTROLLED}
+        for r in (control, row)
+    ]
+    return (
+        control.experiment == row.experiment
+        and control.control is not None
+        and row.control is None
+        and settings[0] == settings[1]
+    )
+
+
 def controls_of(row: Row, rows: Sequence[Row], others: Sequence[str]) -> dict[str, Row]:
     """The controls of a row by name; none where it is a control itself, or learned no strategy.
 
     Args:
         others: experiments that serve as controls.
     """
-    own = [r for r in rows if r.experiment == row.experiment and r.control is not None]
+    own = [r for r in rows if is_control_of(r, row)]
     learned = bool(own) or row.told.get("strategy") is not None
     if row.control is not None or row.experiment in others or not learned:
         return {}
     named = [r for r in rows if r.experiment in others and r.control is None]
     return {
-        r.control or r.experiment: r
+        r.control or ", ".join(filter(None, (r.experiment, r.apart))): r
         for r in [*sorted(own, key=lambda r: str(r.control)), *named]
         if comparable(row, r) and all(row.told.get(k) == r.told.get(k) for k in SAME_TEST)
     }

@@ -1,8 +1,11 @@
 """Folders as tests of runs leave them, and cells of the tables that are made of them."""
 
 import json
+import re
 
 import numpy as np
+
+from lightning_metakd.settings import digest
 
 BASE = {
     "experiment": "maml",
@@ -30,6 +33,8 @@ def leave(folder, accuracies=(0.5, 0.75, 0.25), ids=None, **changes):
     """What a test run leaves in its directory."""
     folder.mkdir(parents=True, exist_ok=True)
     row = BASE | {"accuracy": float(np.mean(accuracies))} | changes
+    if "settings" in row:
+        row["settings_sha256"] = digest(row["settings"])
     with (folder / "results.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
     lines = [f"{i},{a!r},1.0" for i, a in zip(ids or range(99), accuracies, strict=False)]
@@ -39,7 +44,8 @@ def leave(folder, accuracies=(0.5, 0.75, 0.25), ids=None, **changes):
 def leave_seeds(folder, means, experiment, seeds=None, **changes):
     """One test for each training seed, whose episodes lie around its mean."""
     for seed, mean in zip(seeds or range(99), means, strict=False):
-        name = f"{experiment}_{changes.get('control')}_{changes.get('learner')}"
+        parts = (changes.get(key) for key in ("control", "learner", "settings"))
+        name = "_".join([experiment, *(re.sub(r"\W+", "_", str(part)) for part in parts)])
         accuracies = (mean - 0.125, mean, mean + 0.125)
         leave(
             folder / name / str(seed), accuracies, experiment=experiment, train_seed=seed, **changes

@@ -92,3 +92,16 @@ def test_the_baseline_that_adapts_in_the_same_way_is_preferred(tmp_path):
     assert gain_over(kd, baselines).mean == 0.25
     assert gain_over(kd, baselines[::-1]).mean == 0.25
     assert gain_over(baselines[0], baselines) is None
+
+
+def test_a_baseline_of_several_settings_has_to_be_named_whole(tmp_path):
+    leave_seeds(tmp_path, (0.75, 0.75), "kd", settings={"train.lr": 0.5})
+    for lr, mean in ((0.1, 0.25), (0.2, 0.5)):
+        leave_seeds(tmp_path, (mean, mean), "plain", settings={"train.lr": lr})
+    results = read_results(tmp_path)
+    with pytest.raises(ValueError, match=r"rows of other settings; name one of them: .*lr 0\.1"):
+        tables(results, "plain")
+    table = tables(results, "plain, lr 0.1")
+    assert cell(table, "kd", "minus plain, lr 0.1") == "+50.00 ± 0.00"
+    assert cell(table, "plain, lr 0.2", "minus plain, lr 0.1") == "+25.00 ± 0.00"
+    assert cell(table, "plain, lr 0.1", "minus plain, lr 0.1") == "-"

@@ -178,3 +178,10 @@ def test_the_report_is_printed_and_put_between_the_markers(tmp_path, capsys):
     )
     report(tmp_path, output=page, section="a")
     assert page.read_text().count(printed) == 1
+
+
+def test_a_page_that_is_no_text_is_refused(tmp_path):
+    leave(tmp_path / "maml" / "0")
+    (tmp_path / "page").write_bytes(b"\x89PNG\xff")
+    with pytest.raises(ValueError, match=r"page' is no text; name a Markdown file"):
+        report(tmp_path, output=tmp_path / "page")

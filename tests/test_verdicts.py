@@ -40,6 +40,26 @@ def test_a_control_is_of_the_same_experiment_or_named_and_tested_in_the_same_way
     assert list(controls_of(by_name["gate"], rows, [])) == ["shuffled"]
 
 
+def test_a_control_stands_beside_the_row_of_its_own_settings(tmp_path):
+    for lr, mean in ((0.1, 0.5), (0.2, 0.75)):
+        settings = {"train.model.optimisation.lr": lr, "train.model.control": "none"}
+        leave_seeds(tmp_path, (mean,), "gate", strategy="gate", settings=settings)
+        settings |= {"train.model.control": "final_constant", "train.model.strategy.origin": "01"}
+        control = {"control": "final_constant", "strategy": "gate"}
+        leave_seeds(tmp_path, (mean - 0.25,), "gate", settings=settings, **control)
+    alone = settings | {"train.model.optimisation.lr": 0.3}
+    leave_seeds(tmp_path, (0.125,), "gate", settings=alone, **control)
+    rows = rows_of(read_results(tmp_path))
+    for row in rows:
+        if row.control is None:
+            (found,) = controls_of(row, rows, []).values()
+            assert row.known("accuracy")[0] - found.known("accuracy")[0] == 0.25
+    table = tables(read_results(tmp_path))
+    assert control_cell(table, "final_constant", "difference") == "+25.00 ± 0.00"
+    # one that belongs to no row is not lost
+    assert cell(table, "gate, control final_constant, lr 0.3", "accuracy") == "12.50 ± 1.00"
+
+
 def test_a_control_has_its_accuracy_the_difference_over_seeds_and_their_number(runs):
     table = tables(read_results(runs))
     differences = np.array((0.125, 0.15625, 0.140625))
