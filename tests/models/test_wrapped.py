@@ -129,8 +129,73 @@ def test_a_classifier_that_is_not_the_last_linear_layer_is_named() -> None:
     network = Auxiliary()
     model = Wrapped(network, head="classifier")
     assert torch.equal(model(X).logits, network(X))
+    assert (
+        Wrapped(network).classifier == "classifier"
+    )  # the one that runs, registered before another
     with pytest.raises(ValueError, match=r"'auxiliary' is called 0 times .* name another"):
-        Wrapped(network)(X)
+        Wrapped(network, head="auxiliary")(X)
+
+
+class Gated(nn.Module):
+    """Its gate is registered after its classifier, and runs before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc, self.gate = own()[:3], nn.Linear(256, 5), nn.Linear(256, 256)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.body(x)
+        return self.fc(hidden * self.gate(hidden).sigmoid())
+
+
+def test_a_gate_that_is_registered_last_is_not_the_classifier(caplog) -> None:
+    network = Gated()
+    state = {name: p.clone() for name, p in network.state_dict().items()}
+    before = torch.get_rng_state()
+    model = Wrapped(network)
+    assert model.classifier == "fc"
+    assert torch.equal(model(X).logits, network(X))
+    assert "Gated: its classifier is 'fc'." in caplog.text
+    assert torch.equal(torch.get_rng_state(), before)  # trying it changed nothing
+    assert network.training
+    assert all(torch.equal(p, state[name]) for name, p in network.state_dict().items())
+
+
+class Scaled(nn.Module):
+    """Its logits are scaled after the classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = own()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * self.network(x)
+
+
+def test_what_would_be_lost_behind_the_classifier_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"Scaled returns something else .* is 'network\.5'\), and what"
+    ):
+        Wrapped(Scaled())
+
+
+class Words(nn.Module):
+    """It takes numbers of words, not images."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.table = nn.EmbeddingBag(10, 4)
+        self.layers = nn.Sequential(*(nn.Linear(4, 4) for _ in range(layers)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(self.table(x))
+
+
+def test_a_network_that_cannot_be_tried_needs_a_head_by_name() -> None:
+    assert Wrapped(Words(1)).classifier == "layers.0"
+    with pytest.raises(ValueError, match=r"head=null does not say .* one of layers\.0, layers\.1"):
+        Wrapped(Words(2))
+    assert Wrapped(Words(2), head="layers.1").classifier == "layers.1"
 
 
 def test_as_model_wraps_what_is_no_model() -> None:
