@@ -34,6 +34,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return found if "state_dict" in found else {"state_dict": found}
 
 
+def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes that a network was trained on, in the order of its logits; () without a record."""
+    classes = checkpoint.get("classes")
+    recorded = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return tuple(classes) if recorded else ()
+
+
 def student_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The student in a checkpoint of a recipe (its average where one was kept), or the plain state dict."""
     state: dict[str, Tensor] = checkpoint["state_dict"]

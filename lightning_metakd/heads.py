@@ -9,7 +9,7 @@ left to distil. So on the rows it was fitted on, every head answers leave-one-ou
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lightning_metakd.functional import class_means, is_class
+from lightning_metakd.models.model import listed
 from lightning_metakd.types import Output
 
 Metric = Literal["euclidean", "cosine"]
@@ -82,8 +83,13 @@ class Head(nn.Module, ABC):
         """Set the scale to the likeliest for unscaled logits of held-out rows."""
         self.scale.copy_(likelihood_scale(logits, y))
 
-    def knows(self, classes: Tensor) -> None:
-        """Told once which dataset classes the network's own logits stand for; most heads do not ask."""
+    def meet(self, trained_on: Sequence[str], class_names: Sequence[str]) -> None:
+        """Told before it is asked about a source which classes there are; most heads do not ask.
+
+        Args:
+            trained_on: class of each of the network's own logits.
+            class_names: classes of the source, by number.
+        """
 
     @abstractmethod
     def fit(self, support: Output, y: Tensor, classes: Tensor) -> Classifier:
@@ -130,39 +136,54 @@ class PrototypeHead(Head):
 class SlicedHead(Head):
     """The network's own logits, restricted and re-ordered to the episode's classes.
 
-    Only for classes that the network was trained on.
+    Only for classes that the network was trained on; they are known by their names, whatever their numbers
+    are in the data at hand.
 
     Args:
         scale: factor on the logits, > 0; None leaves it to calibration.
     """
 
     needs_support = False
-    known: Tensor
+    columns: Tensor
 
     def __init__(self, scale: float | None = 1.0) -> None:
         super().__init__(scale)
-        self.register_buffer("known", torch.empty(0, dtype=torch.long))
+        self.trained_on: tuple[str, ...] = ()
+        self.class_names: tuple[str, ...] = ()
+        self.register_buffer("columns", torch.empty(0, dtype=torch.long), persistent=False)
 
-    def knows(self, classes: Tensor) -> None:
-        self.known = classes
+    def meet(self, trained_on: Sequence[str], class_names: Sequence[str]) -> None:
+        self.trained_on, self.class_names = tuple(trained_on), tuple(class_names)
+        column = {name: k for k, name in enumerate(trained_on)}
+        self.columns = self.columns.new_tensor([column.get(name, -1) for name in class_names])
 
-    def position(self, classes: Tensor) -> Int[Tensor, " c"]:
+    def position(self, classes: Int[Tensor, " c"]) -> Int[Tensor, " c"]:
         """Column of each class among the network's logits.
 
         Raises:
             ValueError: if the network was not trained on one of them.
         """
-        found = classes[:, None] == self.known.to(classes.device)
-        if not found.any(-1).all():
-            missing = classes[~found.any(-1)].tolist()
+        found = self.columns.to(classes.device)[classes]
+        if (found < 0).any():
+            missing = [self.class_names[c] for c in classes[found < 0].tolist()]
             raise ValueError(
-                f"head=SlicedHead cannot answer for dataset classes {missing[:5]}: the teacher was "
-                f"trained on {len(self.known)} others; use PrototypeHead, or episodes of its classes."
+                f"head=SlicedHead cannot answer for {', '.join(missing[:5])}: the teacher was trained on "
+                f"{len(self.trained_on)} other classes ({listed(self.trained_on, 5)}); use PrototypeHead, or "
+                "episodes of its classes."
+                if self.trained_on
+                else "head=SlicedHead answers with the network's own logits, and nothing says which classes "
+                "they stand for; name them in the teacher's classes, or use PrototypeHead."
             )
-        return found.int().argmax(-1)
+        return found
 
     def fit(self, support: Output, y: Tensor, classes: Tensor) -> Classifier:
-        columns = self.position(classes)
+        columns, width = self.position(classes), support.logits.shape[-1]
+        if width != len(self.trained_on):
+            raise ValueError(
+                f"head=SlicedHead reads one logit for each of the {len(self.trained_on)} classes that the "
+                f"teacher was trained on, and its network has {width}; use PrototypeHead, or the n_classes "
+                "of the training."
+            )
         return lambda output: output.logits[:, columns]
 
     def held_out(

@@ -1,11 +1,12 @@
 """The strategy as a file: the learned coefficients of a loss, a few kB that can be carried elsewhere.
 
 A safetensors file. Its head says in JSON which coefficients there are and what they expect of the
-teachers, so that a strategy is not applied to a loss or a head it was not learned with.
+teachers, so that a strategy is not applied to a loss or a head it was not learned with. Where it has a
+number for each class, the head says which class each is of: they are applied by name.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lightning_metakd.files import written_whole
 from lightning_metakd.losses.coefficient import Coefficient, LearnedPerClass
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.multi_teacher import Weights
+from lightning_metakd.models.model import listed
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -32,20 +34,26 @@ def weights_of_teachers(loss: nn.Module) -> dict[str, Weights]:
     return {name: w for name, w in loss.named_modules() if isinstance(w, Weights)}
 
 
-def refuse_new_classes(loss: Loss, taught: Tensor, evaluated: Tensor) -> None:
+def per_class(loss: nn.Module) -> dict[str, LearnedPerClass]:
+    """The coefficients which have a number for each class, by name."""
+    return {name: c for name, c in coefficients(loss).items() if isinstance(c, LearnedPerClass)}
+
+
+def refuse_new_classes(
+    loss: Loss, taught: Tensor, evaluated: Tensor, class_names: Sequence[str]
+) -> None:
     """Raise where a coefficient of each class would meet classes for which it was not learned.
 
     Args:
         taught: dataset classes of the training.
         evaluated: dataset classes of the evaluation.
+        class_names: names of all dataset classes, by number.
     """
-    for name, c in coefficients(loss).items():
-        if not isinstance(c, LearnedPerClass):
-            continue
-        if new := sorted(set(evaluated.tolist()) - set(taught.tolist())):
+    for name, c in per_class(loss).items():
+        if new := [class_names[k] for k in sorted(set(evaluated.tolist()) - set(taught.tolist()))]:
             raise ValueError(
                 f"{name}=LearnedPerClass learns a number for each class that is trained on, and {len(new)} "
-                f"classes of the evaluation are new (dataset classes {new[:5]}); use Learned or "
+                f"classes of the evaluation are new ({listed(new, 5)}); use Learned or "
                 "LearnedPerSample, or data whose test classes are its training classes."
             )
         if len(c.raw) <= (largest := int(taught.max())):
@@ -100,15 +108,19 @@ def save_strategy(
     teacher_scales: list[float],
     said: Mapping[str, float] | None = None,
     settings_sha256: str = "",
+    classes: Mapping[str, int] | None = None,
 ) -> None:
     """Write the strategy of a loss.
 
     Args:
         said: what its coefficients said last, from `describe`.
         settings_sha256: digest of the settings by which it was trained.
+        classes: number of each class that was trained on, for coefficients which tell classes apart.
     """
     head = build(loss) | {"teacher_heads": teacher_heads, "teacher_scales": teacher_scales}
     head |= {"said": dict(said or {}), "settings_sha256": settings_sha256}
+    if per_class(loss):
+        head["classes"] = dict(classes or {})
     tensors = {name: p.detach().cpu().contiguous() for name, p in loss.state_dict().items()}
     with written_whole(path) as part:
         save_file(tensors, part, metadata={"strategy": json.dumps(head)})
@@ -145,17 +157,58 @@ def same_heads(own: list[str], theirs: list[str]) -> bool:
     return own == theirs if len(own) == len(theirs) else set(own) == set(theirs)
 
 
-def load_strategy(loss: Loss, path: Path, teacher_heads: list[str] | None = None) -> None:
+def by_name(
+    loss: Loss,
+    tensors: Mapping[str, Tensor],
+    head: Mapping[str, Any],
+    classes: Mapping[str, int],
+    path: Path,
+) -> dict[str, Tensor]:
+    """A strategy's tensors, with the numbers of each class at the places which the classes have here.
+
+    Args:
+        head: of the strategy's file.
+        classes: number, in the data at hand, of each class that is trained on.
+
+    Raises:
+        ValueError: if the strategy has no number for one of them.
+    """
+    found, learned_on = dict(tensors), dict(head.get("classes") or {})
+    for name in (f"{c}.raw" for c in per_class(loss)):
+        theirs, own = tensors[name], loss.state_dict()[name].clone()
+        if new := [c for c in classes if learned_on.get(c) not in range(len(theirs))]:
+            raise ValueError(
+                f"strategy={str(path)!r} has no {name.removesuffix('.raw')} for {', '.join(new[:5])}: it was "
+                f"learned on {listed(list(learned_on), 5) or 'classes without names'}; use Learned or "
+                "LearnedPerSample, or data of these classes."
+            )
+        for c, place in classes.items():
+            if place < len(own):
+                own[place] = theirs[learned_on[c]]
+        found[name] = own
+    return found
+
+
+def load_strategy(
+    loss: Loss,
+    path: Path,
+    teacher_heads: list[str] | None = None,
+    classes: Mapping[str, int] | None = None,
+) -> None:
     """Read a strategy into a loss of the same build.
 
     Args:
         teacher_heads: class names of the heads by which the teachers will answer; None does not ask.
+        classes: number of each class that is trained on, for coefficients which tell classes apart; None
+            takes the numbers as they stand.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or was learned for another loss, or with other heads.
+        ValueError: if it is damaged, or was learned for another loss, with other heads, or on other classes.
     """
     head, tensors = read_strategy(path)
+    if classes is not None and all(head.get(name) == kind for name, kind in build(loss).items()):
+        tensors = by_name(loss, tensors, head, classes, path)
     own = build(loss) | {"shapes": shapes(loss.state_dict())}
     theirs = {name: head.get(name) for name in build(loss)} | {"shapes": shapes(tensors)}
     if own != theirs:

@@ -5,7 +5,8 @@ the support set, can. On the support rows themselves it answers leave-one-out, a
 augmented view, because a row that sits inside its own prototype is answered with near-certainty.
 
 A teacher answers too well for classes that it was trained on, and whoever learned there how far to
-trust it would trust it too much. So it remembers which they were (`trained_on`).
+trust it would trust it too much. So it remembers which they were (`trained_on`), by name: a class has
+another number in each source, and classes of the same name are the same class wherever they come from.
 """
 
 import hashlib
@@ -20,12 +21,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_metakd.bank import Bank
-from lightning_metakd.checkpoint import read_checkpoint, student_weights
+from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights
 from lightning_metakd.data import cache
 from lightning_metakd.data.augment import augment
 from lightning_metakd.data.source import Source
 from lightning_metakd.heads import Head, PrototypeHead
-from lightning_metakd.models.model import EMBEDDING, Model
+from lightning_metakd.models.model import EMBEDDING, Model, listed
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.types import NOTHING, Batch, Output, Params
@@ -43,9 +44,9 @@ class Teacher(nn.Module):
             them; then teaching costs next to nothing. Losses that read its layers ask it live all the same.
         top: a network over its embedding that answers in its place and, with model.teacher_lr, learns to
             teach; what is under it stays frozen and may keep a bank.
+        classes: names of the classes that it was trained on, in the order of its logits, for weights whose
+            file does not say; checkpoints of this project do.
     """
-
-    trained_on: Tensor
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Teacher(nn.Module):
         head: Head | None = None,
         bank: bool = False,
         top: nn.Module | None = None,
+        classes: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.top = None if top is None else as_model(top)
@@ -62,7 +64,7 @@ class Teacher(nn.Module):
         self.bank: Bank | None = None
         self.sha256, self.forwards = "", 0
         self.model.register_forward_hook(self.count)
-        self.register_buffer("trained_on", torch.empty(0, dtype=torch.long), persistent=False)
+        self.trained_on = tuple(classes or ())
         self.requires_grad_(False)
         self.eval()
 
@@ -87,11 +89,19 @@ class Teacher(nn.Module):
                     f"head={type(self.head).__name__} answers with the network's own logits, and they are "
                     f"not there: {left_out[0]} Give the teacher's model the n_classes of its training."
                 )
-            self.trained_on = torch.tensor(found.get("classes", []), device=self.trained_on.device)
-            self.head.knows(self.trained_on)
+            self.remember(class_names(found))
         self.requires_grad_(False)
         if not opened:  # later it may have learned, and is still the one of this file
             self.sha256 = weights_hash(self.model)
+
+    def remember(self, recorded: tuple[str, ...]) -> None:
+        """Keep the classes that its file records, where the configuration does not name others."""
+        if self.trained_on and recorded not in ((), self.trained_on):
+            raise ValueError(
+                f"classes of the teacher begin with {listed(self.trained_on, 3)}, and its checkpoint "
+                f"{self.checkpoint} records {listed(recorded, 3)}; leave classes out."
+            )
+        self.trained_on = recorded or self.trained_on
 
     @property
     def asks_bank(self) -> bool:
@@ -114,6 +124,7 @@ class Teacher(nn.Module):
         known = None if self.bank is None else (self.bank.key, self.bank.source)
         if self.asks_bank and known != (self.sha256, pictures):
             self.bank = Bank(self.model, self.sha256, pictures, cache.folder() / "bank")
+        self.head.meet(self.trained_on, source.everything().class_names)
 
     def store(self, rows: Int[Tensor, " n"], views: range) -> None:
         """Compute the answers for these images and views now, where the teacher keeps a bank."""

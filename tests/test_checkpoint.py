@@ -3,7 +3,7 @@ import pickle
 import pytest
 import torch
 
-from lightning_metakd.checkpoint import read_checkpoint, student_weights
+from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights
 
 
 class Code:
@@ -20,8 +20,14 @@ def test_a_plain_state_dict_is_a_checkpoint(tmp_path):
 
 
 def test_a_checkpoint_keeps_what_else_it_holds(tmp_path):
-    torch.save({"state_dict": {}, "classes": [3, 1]}, tmp_path / "run.ckpt")
-    assert read_checkpoint(tmp_path / "run.ckpt")["classes"] == [3, 1]
+    torch.save({"state_dict": {}, "classes": ["cat", "ape"]}, tmp_path / "run.ckpt")
+    assert class_names(read_checkpoint(tmp_path / "run.ckpt")) == ("cat", "ape")
+
+
+@pytest.mark.parametrize("classes", [[3, 1], None, 7, "cat", {"cat": 0}])
+def test_classes_without_names_are_no_record(classes):
+    assert class_names({"state_dict": {}, "classes": classes}) == ()
+    assert class_names({"state_dict": {}}) == ()
 
 
 def test_a_missing_file_is_told_with_the_way_out(tmp_path):

@@ -17,6 +17,7 @@ from lightning_metakd.types import Output
 
 N_WAY, WIDTH = 4, 5
 CLASSES = torch.tensor([7, 3, 11, 5])
+NAMES = [f"class {c}" for c in range(14)]
 
 
 def rows(per_class, spread=1.0):
@@ -114,7 +115,7 @@ def test_one_shot_is_answered_on_another_view():
 
 def sliced(*known):
     head = SlicedHead()
-    head.knows(torch.tensor(known))
+    head.meet([NAMES[c] for c in known], NAMES)
     return head
 
 
@@ -128,7 +129,7 @@ def test_sliced_logits_are_those_of_the_episodes_classes_in_its_order():
 
 def test_a_class_that_the_teacher_does_not_know_is_refused():
     with pytest.raises(
-        ValueError, match=r"cannot answer for dataset classes \[11, 5\].*PrototypeHead"
+        ValueError, match=r"cannot answer for class 11, class 5: .*\(class 3, class 7\); use Proto"
     ):
         sliced(3, 7).position(CLASSES)
 

@@ -5,7 +5,9 @@ from lightning_metakd.functional import class_means
 from lightning_metakd.heads import PrototypeHead, SlicedHead, leave_one_out_means, metric_logits
 from lightning_metakd.models.mlp import MLP
 from lightning_metakd.teachers import Teacher, another_view, uncounted, weights_hash
-from tests.tiny import N_WAY, SHOTS, SmoothConv4, batch, episode, teacher
+from tests.tiny import N_WAY, SHOTS, Blobs, SmoothConv4, batch, episode, teacher
+
+CLASSES = [f"blob {c}" for c in (2, 4, 5, 9, 11, 13)]
 
 
 @pytest.fixture
@@ -13,7 +15,7 @@ def checkpoint(tmp_path):
     """A file of a trained network with a head for six classes, and the network."""
     net = SmoothConv4(6)
     state = {f"student.{name}": p for name, p in net.state_dict().items()}
-    torch.save({"state_dict": state, "classes": [2, 4, 5, 9, 11, 13]}, tmp_path / "teacher.ckpt")
+    torch.save({"state_dict": state, "classes": CLASSES}, tmp_path / "teacher.ckpt")
     return str(tmp_path / "teacher.ckpt"), net
 
 
@@ -98,9 +100,9 @@ def test_the_hash_sees_every_weight_and_buffer():
 def test_it_opens_its_checkpoint_late_and_knows_its_classes(checkpoint):
     path, net = checkpoint
     helper = Teacher(SmoothConv4(6), path, SlicedHead())
-    assert not len(helper.trained_on)
+    assert helper.trained_on == ()
     helper.open()
-    assert helper.trained_on.tolist() == [2, 4, 5, 9, 11, 13]
+    assert helper.trained_on == tuple(CLASSES)
     assert helper.sha256 == weights_hash(net)
 
 
@@ -108,6 +110,7 @@ def test_a_sliced_head_answers_rows_without_a_support_set(checkpoint):
     path, net = checkpoint
     helper = Teacher(SmoothConv4(6), path, SlicedHead(scale=2.0))
     helper.open()
+    helper.meet(Blobs())
     rows = batch(8, (1, 8, 8))
     rows = rows._replace(x=rows.x.float())
     found = helper.answer_rows(rows, torch.tensor([9, 2, 13]))

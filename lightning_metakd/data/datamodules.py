@@ -35,6 +35,11 @@ class SourceData(LightningDataModule):
         """Dataset classes of a split, ascending."""
         return torch.unique(self.source.everything().y[self.source.rows(split)])
 
+    def names(self, classes: Int[Tensor, " c"]) -> list[str]:
+        """Names of dataset classes: their identity beyond this source, whose numbers are its own."""
+        names = self.source.everything().class_names
+        return [names[c] for c in classes.tolist()]
+
     def images(self, split: str = "all") -> Labelled:
         """Examples by row number; `all` is every row of the source, and not a copy."""
         return self.source.load(split)
@@ -250,14 +255,13 @@ class SupervisedData(SourceData):
 
     def manifest(self) -> dict[str, Any]:
         """Which classes and which rows this data trains on, to be kept beside what was trained."""
-        names = self.source.everything().class_names
         return {
             "source": self.source.name,
             "split": self.split,
             "seed": self.seed,
             "split_seed": self.split_seed,
             "class_ids": self.classes.tolist(),
-            "class_names": [names[c] for c in self.classes.tolist()],
+            "class_names": self.names(self.classes),
             "rows": {part: len(rows) for part, rows in self.parts.items()},
             "rows_sha256": {part: fingerprint(rows) for part, rows in self.parts.items()},
         }

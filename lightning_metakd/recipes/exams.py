@@ -10,13 +10,13 @@ does best is what generalises from class to class, as a student has to.
 
 import logging
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal, get_args
-
-import torch
 
 from lightning_metakd.controls import shuffled_quiz
 from lightning_metakd.functional import rows
 from lightning_metakd.learners.learner import Learner
+from lightning_metakd.models.model import listed
 from lightning_metakd.types import Episode, Exam
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,13 @@ def halved(episode: Episode) -> Exam:
     return Exam(episode._replace(query=first), episode._replace(query=second))
 
 
-def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> None:
+def checked_exams(
+    data: Any, learner: Learner, quiz_classes: QuizClasses, trained_on: AbstractSet[str]
+) -> None:
     """Refuse a quiz for which learner or data have no place.
+
+    Args:
+        trained_on: names of the classes that the student is trained on, here and before.
 
     Raises:
         ValueError: if the word is unknown, a learner that adapts by a loss is to be asked of other classes,
@@ -78,7 +83,7 @@ def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> Non
                 "the quiz; set model.quiz_classes to same, or take a learner such as ProtoNet."
             )
     elif quiz_classes == "other":
-        checked_other_classes(data)
+        checked_other_classes(data, trained_on)
     elif getattr(data, name, 2) < 2:
         raise ValueError(
             f"{name}={getattr(data, name)} leaves no rows to judge the strategy on: for "
@@ -87,7 +92,7 @@ def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> Non
         )
 
 
-def checked_other_classes(data: Any) -> None:
+def checked_other_classes(data: Any, trained_on: AbstractSet[str]) -> None:
     """Refuse a quiz of the very classes that are taught; tell of one with some that the student knows."""
     if data.strategy_split in (None, data.train_split):
         raise ValueError(
@@ -95,10 +100,10 @@ def checked_other_classes(data: Any) -> None:
             f"and data.strategy_split={data.strategy_split!r} names none; name a split that neither "
             "teachers nor the student are trained on."
         )
-    trained, asked = data.classes(data.train_split), data.classes(data.strategy_split)
-    if seen := int(torch.isin(asked, trained).sum()):
+    quiz = data.names(data.classes(data.strategy_split))
+    if seen := [name for name in quiz if name in trained_on]:
         log.warning(
-            f"The student is trained on {seen} of the {len(asked)} classes of "
-            f"data.strategy_split={data.strategy_split!r} by which its strategy is judged; a "
-            "data.train_split without them judges how it generalises."
+            f"The student is trained on {len(seen)} of the {len(quiz)} classes of "
+            f"data.strategy_split={data.strategy_split!r} by which its strategy is judged "
+            f"({listed(seen, 5)}); a data.train_split, and an init, without them judge how it generalises."
         )

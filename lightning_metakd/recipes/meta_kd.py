@@ -4,6 +4,7 @@
 Where the data have a strategy split, the quiz is made of its episodes: classes that no teacher has seen.
 """
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,7 @@ from lightning_metakd.functional import bind_loss, detach
 from lightning_metakd.hypergradient import PILOTS, Way, checked_pilot
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
+from lightning_metakd.models.model import listed
 from lightning_metakd.models.norm import NormForm, follow_statistics
 from lightning_metakd.recipes.episodic import Episodic
 from lightning_metakd.recipes.exams import QuizClasses, checked_exams, exams
@@ -25,6 +27,8 @@ from lightning_metakd.sharing import Share
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Episode, Exam, Params
+
+log = logging.getLogger(__name__)
 
 
 class MetaKD(Episodic):
@@ -159,14 +163,17 @@ class MetaKD(Episodic):
         data = self.data
         taught = data.classes(data.train_split)
         evaluated = [data.classes(s) for s in ("val", "test") if s in data.source.splits]
-        refuse_new_classes(self.loss, taught, torch.cat([taught[:0], *evaluated]))
+        class_names = data.source.everything().class_names
+        refuse_new_classes(self.loss, taught, torch.cat([taught[:0], *evaluated]), class_names)
         self.check_taps()
         learns = self.strategy_lr + self.teacher_lr > 0
         if learns:
-            checked_exams(data, self.learner, self.quiz_classes)
+            trained_on = {*self.trained_classes(), *self.began_with}
+            checked_exams(data, self.learner, self.quiz_classes, trained_on)
         super().prepare_teachers()
         if learns:
-            self.check_classes(data.classes(data.strategy_split or data.train_split))
+            judged_on = data.names(data.classes(data.strategy_split or data.train_split))
+            self.check_classes(judged_on)
 
     def check_taps(self) -> None:
         """A compiled step cannot listen to modules."""
@@ -178,18 +185,25 @@ class MetaKD(Episodic):
                 f"({', '.join(self.student.maps) or 'nothing here'}), or leave compile_step out."
             )
 
-    def trained_classes(self) -> list[int]:
-        return self.data.classes(self.data.train_split).tolist()
+    def classes(self) -> Tensor:
+        return self.data.classes(self.data.train_split)
 
-    def check_classes(self, judged_on: Tensor) -> None:
+    def check_classes(self, judged_on: Sequence[str]) -> None:
         """No class on which the strategy is judged was seen by a teacher in training."""
         for i, teacher in enumerate(self.teachers):
-            seen = sorted(set(judged_on.tolist()) & set(teacher.trained_on.tolist()))
-            if seen and not self.strategy_on_seen_classes:
+            if self.strategy_on_seen_classes:
+                return
+            if not teacher.trained_on:
+                log.warning(
+                    f"teachers[{i}] has no record of the classes it was trained on, and cannot be kept from "
+                    "answering for classes it has seen where the strategy is judged; name them in its "
+                    "classes."
+                )
+            if seen := [name for name in judged_on if name in teacher.trained_on]:
                 raise ValueError(
                     f"teachers[{i}] was trained on {len(seen)} of the {len(judged_on)} classes on which the "
-                    f"strategy would be judged (dataset classes {seen[:5]}), and a gate learned there "
-                    "trusts it too much; set data.strategy_split to classes it has not seen, or "
+                    f"strategy would be judged ({listed(seen, 5)}), and a gate learned there trusts it too "
+                    "much; set data.strategy_split to classes it has not seen, or "
                     "model.strategy_on_seen_classes to true."
                 )
 

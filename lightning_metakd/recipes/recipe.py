@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.adapters import make_adapters, of_each_teacher, tap_layers
 from lightning_metakd.allocator import keep_large_blocks
-from lightning_metakd.checkpoint import read_checkpoint, student_weights
+from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights
 from lightning_metakd.controls import (
     Control,
     checked_control,
@@ -45,7 +45,13 @@ from lightning_metakd.settings import (
     with_origins,
 )
 from lightning_metakd.sharing import Share, Sharing
-from lightning_metakd.strategy import describe, load_strategy, read_strategy, save_strategy
+from lightning_metakd.strategy import (
+    describe,
+    load_strategy,
+    per_class,
+    read_strategy,
+    save_strategy,
+)
 from lightning_metakd.teachers import Pool, Teacher, weights_hash
 from lightning_metakd.types import Batch, Context, Forward, Output
 
@@ -117,6 +123,8 @@ class Recipe(OuterLoop):
         self.record: dict[str, Any] = {}
         self.rows: dict[str, Tensor] = {}
         self.said: dict[str, float] = {}
+        self.began_with: tuple[str, ...] = ()
+        """Names of the classes on which the student of `init` was trained."""
         self.resumes = False
         """Told by the command: a checkpoint follows `setup`, and files of other runs need not be there."""
         self.configured: Settings = {}
@@ -177,14 +185,15 @@ class Recipe(OuterLoop):
         if self.init is not None and not self.resumes:
             found = read_checkpoint(Path(self.init))
             self.trained = trained_with(found, Path(self.init))
-            load_weights(self.student, student_weights(found), f"init {self.init}")
+            self.began_with = class_names(found)
+            self.start_student(student_weights(found), stage)
             self.start_from(found["state_dict"])
             self.take_adapters(found["state_dict"], stage)
             if stage == "test":  # what is judged is what that run trained
                 told = found.get("callbacks", {}).get("Results", {})
                 self.record.update(told, train_steps=found.get("global_step"))
                 self.record.update(found.get("spent", {}))
-                self.record["train_classes"] = len(found.get("classes", [])) or None
+                self.record["train_classes"] = len(self.began_with) or None
         if stage == "fit":
             self.take_shares()
         begins = self.init is not None or (stage == "fit" and self.sharing.pairs)
@@ -195,7 +204,7 @@ class Recipe(OuterLoop):
                 settle(self.loss, read_strategy(Path(self.strategy))[0]["said"])
             else:
                 own = taught_by(self.loss, self.control)
-                load_strategy(own, Path(self.strategy), self.teacher_heads)
+                load_strategy(own, Path(self.strategy), self.teacher_heads, self.class_numbers())
         self.settings = self.settings_of_run()
 
     def settings_of_run(self) -> Settings:
@@ -203,6 +212,10 @@ class Recipe(OuterLoop):
         trainer: Any = self.trainer
         content = {"data.source.content": self.data.source.content}
         return with_origins(self.configured | trainer_settings(trainer) | content)
+
+    def start_student(self, weights: Mapping[str, Tensor], stage: str) -> None:
+        """Load the student of `init`."""
+        load_weights(self.student, weights, f"init {self.init}")
 
     def take_shares(self) -> None:
         """Take what is named of the teachers' weights, over those of `init`."""
@@ -293,7 +306,7 @@ class Recipe(OuterLoop):
         if self.trainer.state.fn == "fit":
             self.settings = resumed_from(self.settings, checkpoint.get("settings", {}))
         self.trained = trained_with(checkpoint, Path(str(self.trainer.ckpt_path)))
-        self.record["train_classes"] = len(checkpoint.get("classes", [])) or None
+        self.record["train_classes"] = len(class_names(checkpoint)) or None
         self.before |= checkpoint.get("spent", {})
         self.said = checkpoint.get("said", {})
         self.record.update(checkpoint.get("spent", {}))
@@ -337,9 +350,20 @@ class Recipe(OuterLoop):
         settings = result_settings(trained, self.settings)
         return {"settings_sha256": digest(settings), "settings": settings}
 
-    def trained_classes(self) -> list[int]:
-        """Dataset classes on which the student was trained."""
-        return []
+    def classes(self) -> Tensor:
+        """Dataset classes on which the student is trained."""
+        return torch.empty(0, dtype=torch.long)
+
+    def trained_classes(self) -> list[str]:
+        """Their names, by which others know them."""
+        classes = self.classes()
+        return self.data.names(classes) if len(classes) else []
+
+    def class_numbers(self) -> dict[str, int] | None:
+        """Their numbers by name, where a coefficient tells classes apart."""
+        if not per_class(self.loss):
+            return None
+        return dict(zip(self.trained_classes(), self.classes().tolist(), strict=True))
 
     # --- what is trained -----------------------------------------------------------------------
 
@@ -429,4 +453,6 @@ class Recipe(OuterLoop):
         """Write the strategy with a readable head."""
         scales = [float(t.head.scale) for t in self.teachers]
         by = digest(training_settings(self.settings))
-        save_strategy(self.loss, path, self.teacher_heads, scales, self.said, by)
+        save_strategy(
+            self.loss, path, self.teacher_heads, scales, self.said, by, self.class_numbers()
+        )

@@ -6,19 +6,23 @@ virtual step, which is judged on a batch of the quiz rows, on which the student 
 """
 
 import copy
+import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
+from lightning_metakd.checkpoint import class_names
 from lightning_metakd.controls import Control, shuffled
 from lightning_metakd.functional import bind_loss, detach, lesson_mean, stop
 from lightning_metakd.hypergradient import PILOT_GRADIENTS, PILOTS, Way, checked_pilot
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
-from lightning_metakd.models.model import Model
+from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.norm import EpisodicNorm, make_episodic
+from lightning_metakd.models.weights import head_for, load_weights
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.preparation import store_answers
 from lightning_metakd.recipes.recipe import Recipe
@@ -36,7 +40,8 @@ class SingleTask(Recipe):
         loss: what it is taught; the parameters of its coefficients are the strategy. Targets by default.
         teachers: the networks that help it, with a SlicedHead.
         optimisation: how the training descends.
-        init: checkpoint whose weights the student starts from; a head of another width is dropped.
+        init: checkpoint whose weights the student starts from; a head of other classes is dropped, one of the
+            same classes in another order is put in theirs.
         strategy: file of a learned strategy to start from.
         strategy_lr: learning rate of the strategy; above 0 the data need a quiz_fraction.
         strategy_every: outer steps from one update of the strategy to the next.
@@ -118,11 +123,45 @@ class SingleTask(Recipe):
 
     def on_fit_start(self) -> None:
         """Refuse coefficients that do not know the classes of the data; have the teachers' answers stored."""
-        refuse_new_classes(self.loss, self.data.classes, self.data.classes)
+        classes, class_names = self.data.classes, self.data.source.everything().class_names
+        refuse_new_classes(self.loss, classes, classes, class_names)
+        self.check_shared_head()
         store_answers(self.teachers, self.data, self.trainer)
 
-    def trained_classes(self) -> list[int]:
-        return self.data.classes.tolist()
+    def classes(self) -> Tensor:
+        return self.data.classes
+
+    def start_student(self, weights: Mapping[str, Tensor], stage: str) -> None:
+        """Load the student of `init`; each row of its head goes to the class of its name."""
+        arranged, fault = head_for(weights, self.began_with, self.trained_classes())
+        left_out = load_weights(self.student, arranged, f"init {self.init}", fault)
+        if left_out and stage != "fit":
+            raise ValueError(
+                f"the student would be judged with a head that nobody has trained. {left_out[0]} Name data "
+                "of its classes, or train it on these."
+            )
+
+    def check_shared_head(self) -> None:
+        """A head that is a teacher's tells the classes of the data apart, in their order."""
+        own = tuple(self.trained_classes())
+        for pair, teacher in itertools.product(self.sharing.pairs, self.teachers):
+            of_head = pair.own is self.student.head and pair.source is teacher.model.head
+            if of_head and teacher.trained_on not in ((), own):
+                raise ValueError(
+                    f"share names {pair.name}, which tells {listed(teacher.trained_on, 3)} apart, and the "
+                    f"classes of the data are {listed(own, 3)}; leave the head out of share."
+                )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As always; the head must tell the classes of the data apart."""
+        super().on_load_checkpoint(checkpoint)
+        theirs, own = class_names(checkpoint), tuple(self.trained_classes())
+        if theirs and theirs != own:
+            raise ValueError(
+                f"the student of this checkpoint tells {listed(theirs, 3)} apart, and the classes of "
+                f"{self.data.source.name} are {listed(own, 3)}, in this order; name data of its classes, or "
+                "give the file as model.init, which goes by the names of classes."
+            )
 
     def asked(self, batch: Batch, teachers_learn: bool = False) -> Batch:
         """The batch with the teachers' answers.

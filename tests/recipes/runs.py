@@ -33,11 +33,13 @@ def helper(n_classes: int = 0, **settings) -> Teacher:
     sliced = n_classes > 0
     made = Teacher(
         SmoothConv4(n_classes, width=4),
-        head=SlicedHead() if sliced else PrototypeHead(scale=5.0),
-        **settings,
+        **{
+            "head": SlicedHead() if sliced else PrototypeHead(scale=5.0),
+            "classes": [f"blob {c}" for c in range(n_classes)],
+            **settings,
+        },
     )
-    if sliced:
-        made.head.knows(torch.arange(n_classes))
+    made.head.meet(made.trained_on, Blobs().everything().class_names)
     return made
 
 

@@ -38,6 +38,7 @@ from tests.recipes.test_meta_gradient import (
 from tests.recipes.test_single_task import PILOT_RATE, FixedRows, student_logits
 from tests.tiny import (
     N_WAY,
+    Blobs,
     Fixed,
     SmoothConv4,
     episode,
@@ -147,8 +148,10 @@ def test_in_episodes_teachers_descend_the_quiz_and_the_student_what_they_then_te
 
 def test_on_a_single_task_too():
     torch.manual_seed(3)
-    helper = Teacher(SmoothConv4(N_WAY, width=4).double(), head=SlicedHead(2.0).double())
-    helper.head.knows(torch.arange(N_WAY))
+    names = [f"blob {c}" for c in range(N_WAY)]
+    network, head = SmoothConv4(N_WAY, width=4).double(), SlicedHead(2.0).double()
+    helper = Teacher(network, head=head, classes=names)
+    helper.meet(Blobs())
     recipe = SingleTask(
         SmoothConv4().double(),
         gate_and_temperature(),

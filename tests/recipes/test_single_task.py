@@ -12,7 +12,7 @@ from lightning_metakd.teachers import Teacher
 from tests.recipes import definition
 from tests.recipes.runs import batches, helper, moved, sgd, single_task, state
 from tests.recipes.test_meta_gradient import TOLERANCE, relative_error
-from tests.tiny import N_WAY, Fixed, SmoothConv4, gate_and_temperature, separable, trainer
+from tests.tiny import N_WAY, Blobs, Fixed, SmoothConv4, gate_and_temperature, separable, trainer
 
 PILOT_RATE = 0.5
 
@@ -26,8 +26,10 @@ class FixedRows(Fixed):
 def updated(hypergradient):
     """(theta, phi, their gradients, the two batches, the teacher's logits) of one outer update."""
     torch.manual_seed(3)
-    teacher = Teacher(SmoothConv4(N_WAY, width=4).double(), head=SlicedHead(2.0).double())
-    teacher.head.knows(torch.arange(N_WAY))
+    names = [f"blob {c}" for c in range(N_WAY)]
+    network, head = SmoothConv4(N_WAY, width=4).double(), SlicedHead(2.0).double()
+    teacher = Teacher(network, head=head, classes=names)
+    teacher.meet(Blobs())
     recipe = SingleTask(
         SmoothConv4().double(),
         gate_and_temperature(),
