@@ -28,7 +28,8 @@ class Optimisation:
         momentum: of sgd; the first beta of adam.
         weight_decay: on weights of two or more dimensions; norms and biases have none.
         schedule: `constant`, `cosine` to zero, or `one_cycle` (linear up to the peak at 30 %, cosine down).
-        warmup: part of the training, in [0, 1), in which the rate rises linearly to its peak.
+        warmup: part of the training, in [0, 1), in which the rate rises linearly to its peak: in n steps
+            from 1/n of it.
         grad_clip: largest norm of the gradient; null does not clip.
         strategy_optimiser: by which the strategy descends, whatever the student's: its gradient may be a
             thousandth of a weight's, and no rate of a plain descent suits all coefficients.
@@ -58,9 +59,13 @@ class Optimisation:
                     f"optimisation.{name}={value} is outside of {ends}; choose a value inside."
                 )
 
-    def factor(self, progress: float) -> float:
-        """Part of the peak rate at `progress` in [0, 1] through the training."""
-        rising = min(1.0, progress / self.warmup) if self.warmup else 1.0
+    def factor(self, progress: float, step: float = 0.0) -> float:
+        """Part of the peak rate of a step at `progress` in [0, 1] through the training.
+
+        Args:
+            step: part of the training that a step is, so that a warm-up of n steps begins at 1/n, not at 0.
+        """
+        rising = min(1.0, (progress + step) / self.warmup) if self.warmup else 1.0
         return rising * SCHEDULES[self.schedule](progress)
 
     def build(self, groups: list[dict[str, Any]], optimiser: str = "") -> torch.optim.Optimizer:

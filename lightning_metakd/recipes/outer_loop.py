@@ -5,6 +5,7 @@ Lightning's optimiser, schedule, average. No gradient is ever assigned by hand: 
 silently.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast, get_args
@@ -68,17 +69,18 @@ class OuterLoop(LightningModule, ABC):
         groups = self.strategy_groups()
         return [student, told.build(groups, told.strategy_optimiser)] if groups else [student]
 
+    def total_steps(self) -> float:
+        """Outer steps that Lightning will make, whichever limit ends them; inf where only time does."""
+        total = self.trainer.estimated_stepping_batches
+        return float(total) if total > 0 else math.inf
+
     def progress(self) -> float:
         """Part of the training that is done, in [0, 1]: by steps or by time, whichever is further."""
         trainer = self.trainer
-        steps = trainer.max_steps
-        if steps < 0 and trainer.max_epochs is not None and trainer.max_epochs > 0:
-            steps = trainer.max_epochs * int(trainer.num_training_batches)
-        parts = [trainer.global_step / steps] if steps > 0 else []
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         timers: list[Any] = [c for c in callbacks if isinstance(c, Timer) and c._duration]
-        parts += [timer.time_elapsed() / timer._duration for timer in timers]
-        furthest = min(1.0, max(parts, default=0.0))
+        parts = [timer.time_elapsed() / timer._duration for timer in timers]
+        furthest = min(1.0, max(trainer.global_step / self.total_steps(), *parts, 0.0))
         # clocks differ between processes, and rates must not
         return float(trainer.strategy.broadcast(furthest)) if trainer.world_size > 1 else furthest
 
@@ -94,7 +96,7 @@ class OuterLoop(LightningModule, ABC):
         found: Any = self.optimizers()
         found = found if isinstance(found, list) else [found]
         optimisers: dict[Who, LightningOptimizer] = dict(zip(get_args(Who), found, strict=False))
-        factor = self.optimisation.factor(self.progress())
+        factor = self.optimisation.factor(self.progress(), 1 / self.total_steps())
         for optimiser in optimisers.values():
             set_rates(optimiser, factor)
             optimiser.zero_grad()

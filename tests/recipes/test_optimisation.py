@@ -32,6 +32,11 @@ def test_a_warmup_rises_linearly_to_the_schedule():
     assert [told.factor(p) for p in (0.0, 0.1, 0.2, 0.9)] == [0.0, 0.5, 1.0, 1.0]
 
 
+def test_a_warmup_of_n_steps_begins_at_an_nth_of_the_peak():
+    told = Optimisation(warmup=0.5)
+    assert [told.factor(k / 8, 1 / 8) for k in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
 @given(
     schedule=st.sampled_from(sorted(SCHEDULES)),
     warmup=st.sampled_from([0.0, 0.1, 0.3]),

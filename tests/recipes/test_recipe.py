@@ -1,10 +1,11 @@
 """The outer update, what surrounds it, and what is saved."""
 
 import itertools
+from datetime import timedelta
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from torch import nn
 
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
@@ -97,6 +98,49 @@ def test_rates_follow_the_schedule_step_by_step(make, data):
     factors = [recipe.optimisation.factor(k / 4) for k in range(4)]
     for rates, factor in zip(seen, factors, strict=True):
         assert rates == pytest.approx([0.05 * factor, 0.05 * factor, 0.02 * factor])
+
+
+@each_recipe
+@pytest.mark.parametrize(
+    ("limits", "total"),
+    [
+        ({"max_steps": 1000, "max_epochs": 2}, 4),
+        ({"max_steps": 3, "max_epochs": 50}, 3),
+        ({"max_steps": 3, "max_epochs": -1}, 3),
+        ({"max_steps": -1, "max_epochs": 2}, 4),
+        ({"max_steps": 1000, "max_epochs": 3, "limit_train_batches": 1}, 3),
+        ({"max_steps": 1000, "max_epochs": 2, "max_time": "01:00:00:00"}, 4),
+    ],
+)
+def test_progress_is_of_the_steps_that_lightning_makes(make, data, limits, total):
+    recipe, progress = make(optimisation=sgd(warmup=0.5)), []
+    update = recipe.outer_update
+
+    def watched(*args):
+        progress.append(recipe.progress())
+        rates.append(recipe.optimisation.factor(progress[-1], 1 / recipe.total_steps()))
+        update(*args)
+
+    recipe.outer_update, rates = watched, []
+    some = data(batch_size=48) if data is batches else data()  # two steps an epoch
+    run = fit(recipe, some, **limits)
+    assert run.global_step == total
+    assert progress == pytest.approx([k / total for k in range(total)], abs=1e-3)
+    assert rates[0] == pytest.approx(min(1, 2 / total))
+
+
+def test_progress_of_a_run_without_a_number_of_steps_is_that_of_its_time():
+    recipe, clock = meta_kd(), Timer(timedelta(hours=1))
+    seen, update = [], recipe.outer_update
+
+    def watched(*args):
+        clock._offset = 900 * len(seen)
+        seen.append(recipe.progress())
+        update(*args)
+
+    recipe.outer_update = watched
+    fit(recipe, episodes(), max_steps=-1, max_epochs=-1, callbacks=[clock])
+    assert seen == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0], abs=0.01)
 
 
 @each_recipe
