@@ -12,6 +12,7 @@ another number in each source, and classes of the same name are the same class w
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.top = None if top is None else as_model(top)
         self.model, self.checkpoint, self.keeps_bank = as_model(model), checkpoint, bank
-        self.head = PrototypeHead() if head is None else head
+        self.head = PrototypeHead() if head is None else deepcopy(head)
         self.bank: Bank | None = None
         self.sha256, self.forwards = "", 0
         self.model.register_forward_hook(self.count)

@@ -190,10 +190,10 @@ def test_layers_that_somebody_froze_in_the_student_do_not_move_either():
     network = student(N_WAY)
     network.convs[0].requires_grad_(False)
     recipe = meta_kd(MetaSGD(0.05, 2), network)
-    before = state(network)
+    before = state(recipe.student)
     fit(recipe, episodes())
-    assert "convs.1.weight" in moved(before, state(network))
-    assert not {n for n in moved(before, state(network)) if n.startswith("convs.0.")}
+    assert "convs.1.weight" in moved(before, state(recipe.student))
+    assert not {n for n in moved(before, state(recipe.student)) if n.startswith("convs.0.")}
 
 
 # --- in common -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ temperature above 0), so the config need not.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -246,6 +247,6 @@ def coefficient(
     *,
     closed: bool = False,
 ) -> Coefficient:
-    """The coefficient that a loss holds under `name`: a number becomes a constant."""
-    module = value if isinstance(value, Coefficient) else Constant(float(value))
+    """The coefficient that a loss holds under `name`: a copy of `value`, or a constant of that number."""
+    module = deepcopy(value) if isinstance(value, Coefficient) else Constant(float(value))
     return module.own(name, Interval(low, high), default, closed=closed)

@@ -25,7 +25,7 @@ class LayerWeights(nn.ModuleDict):
 
     Args:
         pairs: of layers.
-        weights: >= 0; a coefficient is copied for each pair, so that each learns its own.
+        weights: >= 0; each pair learns its own copy of a coefficient.
     """
 
     def __init__(self, pairs: Pairs, weights: Weights) -> None:

@@ -70,8 +70,8 @@ class Wrapped(Model):
 
 
 def as_model(module: nn.Module) -> Model:
-    """A Model as it is; any other network wrapped as one, with its classifier as head."""
-    return module if isinstance(module, Model) else Wrapped(module)
+    """A copy of a Model; any other network copied and wrapped as one, with its classifier as head."""
+    return deepcopy(module) if isinstance(module, Model) else Wrapped(module)
 
 
 def find_classifier(module: nn.Module) -> str:

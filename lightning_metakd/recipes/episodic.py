@@ -6,6 +6,7 @@ that one process and seven give the same number.
 """
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
@@ -58,8 +59,8 @@ class Episodic(Recipe):
         super().__init__(
             student, loss, teachers, optimisation, init, strategy, norm=norm, **learning
         )
-        self.learner, self.teacher_at_test = learner, teacher_at_test
-        learner.knows(self.student)
+        self.learner, self.teacher_at_test = deepcopy(learner), teacher_at_test
+        self.learner.knows(self.student)
         if teacher_at_test and not (learner.adapts_by_loss and self.loss.needs_teacher):
             raise ValueError(
                 f"teacher_at_test=true changes nothing with learner={type(learner).__name__} and "

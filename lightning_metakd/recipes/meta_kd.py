@@ -6,6 +6,7 @@ Where the data have a strategy split, the quiz is made of its episodes: classes 
 
 import logging
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +130,7 @@ class MetaKD(Episodic):
                 f"norm={norm} cannot: a solver, recomputed steps and norm=tracked take them one by one; "
                 "leave tasks_at_once out."
             )
-        if compile_step and not (self.runs_together or learner.compile_steps()):
+        if compile_step and not (self.runs_together or self.learner.compile_steps()):
             raise ValueError(
                 f"compile_step=true wants a task of fixed operations, and {type(learner).__name__} with "
                 f"norm={norm} is none: a solver takes as many steps as it needs, and norm=tracked looks at "
@@ -152,7 +153,7 @@ class MetaKD(Episodic):
             and teacher_lr == 0
         )
         default = Targets() if learner.adapts_by_loss else CalibratedTargets()
-        self.quiz, self.hypergradient = quiz or default, hypergradient
+        self.quiz, self.hypergradient = deepcopy(quiz or default), hypergradient
         self.pilot_lr, self.pilot_steps, self.quiz_classes = pilot_lr, pilot_steps, quiz_classes
         self.save_hyperparameters(
             ignore=["student", "learner", "loss", "teachers", "quiz", "optimisation", "share"]

@@ -5,6 +5,7 @@ A recipe fetches, calls and logs; the mathematics lies in the pure functions.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,9 @@ LISTEN_EVERY = 50
 class Recipe(OuterLoop):
     """One training procedure around a student, a loss and its teachers.
 
+    It trains copies of its own: what is handed in stays as it is, and serves as often as it is wanted. What
+    was trained is `recipe.student`, `recipe.loss` and `recipe.teachers`.
+
     Args:
         student: the network that is trained.
         loss: what it is taught; the parameters of its coefficients are the strategy.
@@ -102,8 +106,8 @@ class Recipe(OuterLoop):
         if norm is not None:
             make_episodic(network, norm)
         super().__init__(network, optimisation)
-        self.loss = Targets() if loss is None else loss
-        self.teachers = Pool(teachers or [])
+        self.loss = Targets() if loss is None else deepcopy(loss)
+        self.teachers = Pool(deepcopy(teachers or []))
         if self.loss.needs_teacher and not self.teachers:
             raise ValueError(
                 f"loss={type(self.loss).__name__} follows a teacher, but teachers is empty; name one in "

@@ -92,7 +92,7 @@ class SingleTask(Recipe):
             norm=None,
         )
         checked_pilot(hypergradient, pilot_lr, pilot_steps)
-        self.quiz, self.hypergradient = quiz or CalibratedTargets(), hypergradient
+        self.quiz, self.hypergradient = copy.deepcopy(quiz or CalibratedTargets()), hypergradient
         self.pilot_lr, self.pilot_steps = pilot_lr, pilot_steps
         for teacher in self.teachers:
             if teacher.head.needs_support:

@@ -74,8 +74,8 @@ def test_an_interrupted_one_goes_on(net, embedded, monkeypatch):
         embedded.everything()
     monkeypatch.setattr(Bank, "fill", fill)
     asked = []
-    forward = net.body
-    monkeypatch.setattr(net, "body", lambda x: (asked.append(len(x)), forward(x))[1])
+    forward = embedded.model.body
+    monkeypatch.setattr(embedded.model, "body", lambda x: (asked.append(len(x)), forward(x))[1])
     assert embedded.everything().x.shape == (240, 3, WIDTH)
     assert sum(asked) == 240
 
@@ -89,7 +89,8 @@ def test_its_weights_come_from_a_checkpoint_that_is_opened_late(net, tmp_path):
     torch.save({"state_dict": weights}, path)
     expected = live(trained, Blobs(), -1)
     assert (source.everything().x[ROWS, 0] - expected).norm() < 1e-5 * expected.norm()
-    assert not any(p.requires_grad for p in net.parameters())
+    assert not any(p.requires_grad for p in source.model.parameters())
+    assert all(p.requires_grad for p in net.parameters())
 
 
 def test_a_negative_number_of_views_is_refused(net):

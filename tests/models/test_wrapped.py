@@ -198,9 +198,11 @@ def test_a_network_that_cannot_be_tried_needs_a_head_by_name() -> None:
     assert Wrapped(Words(2), head="layers.1").classifier == "layers.1"
 
 
-def test_as_model_wraps_what_is_no_model() -> None:
+def test_as_model_copies_a_model_and_wraps_what_is_none() -> None:
     model = Conv4(8)
-    assert as_model(model) is model
+    copied = as_model(model)
+    assert type(copied) is Conv4
+    assert all(a is not b for a, b in zip(copied.parameters(), model.parameters(), strict=True))
     assert isinstance(as_model(own()), Wrapped)
 
 

@@ -364,8 +364,8 @@ def test_teachers_of_different_kinds_each_have_a_loss_of_their_own():
     fit(recipe, max_steps=0)
     before = state(recipe)
     assert len(recipe.adapters.projections) == 5
-    assert pool[0].model.taps == ("layer1", "layer2.0.conv1", "layer3")
-    assert pool[1].model.taps == ("blocks.0", "blocks.1")
+    assert recipe.teachers[0].model.taps == ("layer1", "layer2.0.conv1", "layer3")
+    assert recipe.teachers[1].model.taps == ("blocks.0", "blocks.1")
     fit(recipe)
     found = moved(before, state(recipe))
     assert {n for n in before if n.startswith("adapters.")} <= found

@@ -111,11 +111,11 @@ def step(case: Case, **settings) -> Step:
     )
     taught, judged = ([episode(i), episode(i + 1)] for i in (0, 2))
     batch = (together(taught), together(judged)) if case.separate else together(taught)
-    before = (*trained(recipe), values(helper.model))
+    before = (*trained(recipe), values(recipe.teachers[0].model))
     run = trainer(max_steps=1, precision="64-true")
     run.fit(recipe, datamodule=Fixed([batch]))
     assert run.global_step == 1
-    after = (*trained(recipe), values(helper.model))
+    after = (*trained(recipe), values(recipe.teachers[0].model))
     return Step(*before, after, taught, judged if case.separate else taught)
 
 
@@ -162,11 +162,12 @@ def test_on_a_single_task_too():
         pilot_lr=PILOT_RATE,
     )
     taught, judge = separable(9, (1, 8, 8)), separable(6, (1, 8, 8))
-    theta, start, phi = values(recipe.student), values(helper.model), values(recipe.loss)
+    own = recipe.teachers[0].model
+    theta, start, phi = values(recipe.student), values(own), values(recipe.loss)
     run = trainer(max_steps=1, precision="64-true")
     run.fit(recipe, datamodule=FixedRows([(taught, judge)]))
     assert run.global_step == 1
-    end = values(helper.model)
+    end = values(own)
 
     def says(teacher):
         return 2 * definition.linear(teacher, definition.embed(teacher, taught.x, FIXED)[0])
@@ -265,9 +266,10 @@ def test_over_a_bank_the_top_learns(tmp_path, monkeypatch):
     model = SmoothConv4(0, width=4)
     made = Teacher(model, head=PrototypeHead(scale=5.0), bank=True, top=top)
     recipe = learning(RUNS["ProtoNet"][0], teachers=[made], tasks_at_once=2)
-    before = state(made)
+    own = recipe.teachers[0]
+    before = state(own)
     run = fit(recipe, episodes(views=2))
-    assert {name.partition(".")[0] for name in moved(before, state(made))} == {"top"}
+    assert {name.partition(".")[0] for name in moved(before, state(own))} == {"top"}
     run.save_checkpoint(tmp_path / "run.ckpt")
     names = list(read_checkpoint(tmp_path / "run.ckpt")["state_dict"])
     assert any(name.startswith("teachers.0.top.") for name in names)

@@ -296,11 +296,11 @@ def test_teachers_are_calibrated_once_on_val_episodes():
     teacher = helper()
     teacher.head.scale.fill_(float("nan"))
     recipe = fit(meta_kd(teachers=[teacher]))
-    scale = teacher.head.scale.clone()
+    scale = recipe.teachers[0].head.scale.clone()
     assert scale > 0
     assert recipe.state_dict()["teachers.0.head.scale"] == scale
     trainer().test(recipe, datamodule=episodes(), verbose=False)
-    assert torch.equal(teacher.head.scale, scale)
+    assert torch.equal(recipe.teachers[0].head.scale, scale)
 
 
 def test_training_makes_the_student_better_at_learning_new_classes():
