@@ -39,6 +39,10 @@ class Model(nn.Module, ABC):
         """The module from which paths of taps start."""
         return self
 
+    def own_name(self, name: str) -> str:
+        """What a tensor is called here that has this name in the network which was handed over."""
+        return name
+
     def tap(self, paths: Sequence[str]) -> None:
         """From now on, answer with what these modules return as features.
 

@@ -1,22 +1,31 @@
-"""A network starts from a checkpoint: the body always, the head where it fits."""
+"""A network starts from a checkpoint: the body always, the head where it fits.
+
+Weights from elsewhere have the names of the network that was wrapped here, perhaps behind a prefix
+(`module.` of DataParallel, `_orig_mod.` of a compiled network), or another name for the classifier.
+"""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_metakd.models.model import listed
+from lightning_metakd.models.model import Model, listed
+
+PREFIXES = 3
+"""So many of them, one before another, may stand before the names of a file."""
 
 log = logging.getLogger(__name__)
 
 
 def load_weights(
-    module: nn.Module, state: Mapping[str, Tensor], who: str, head_fault: str = ""
+    module: Model, state: Mapping[str, Tensor], who: str, head_fault: str = ""
 ) -> list[str]:
     """Load a checkpoint's weights into a network, in place, or change nothing and raise.
 
     The head is loaded where both have the same. Where they differ (a 64-way head, a 5-way student)
-    or only one has a head, it is left out, and that is said.
+    or only one has a head, it is left out, and that is said. Names that differ by a prefix, or are those
+    of the network that was wrapped, are translated, and that is said too.
 
     Args:
         who: whose weights these are and where they came from, for the messages.
@@ -29,6 +38,7 @@ def load_weights(
         ValueError: if the bodies differ in a name or a shape.
     """
     own_body, own_head = body_and_head(module.state_dict())
+    state = with_own_names(module, state, who)
     body, head = body_and_head(state)
     refuse_mismatch(own_body, body, who)
     if shapes(own_head) == shapes(head) and not head_fault:
@@ -39,6 +49,50 @@ def load_weights(
     said = f"{who}: the head was not loaded: {head_fault or differing}."
     log.warning(said)
     return [said]
+
+
+def with_own_names(module: Model, state: Mapping[str, Tensor], who: str) -> dict[str, Tensor]:
+    """The weights under the names which they have in a network, as far as these can be found."""
+    own = body_and_head(module.state_dict())[0].keys()
+
+    def differing(names: Mapping[str, str]) -> int:
+        return len(own ^ {name for name in names.values() if not name.startswith("head.")})
+
+    chosen = min(translations(module, state, own), key=differing)
+    renamed = {given: name for given, name in chosen.items() if given != name}
+    if renamed and not differing(chosen):
+        of_head = {given: name for given, name in renamed.items() if name.startswith("head.")}
+        examples = dict([*list(renamed.items())[:1], *list(of_head.items())[:1]])
+        said = " and ".join(f"{given!r} as {name!r}" for given, name in examples.items())
+        log.warning(f"{who}: its names were translated, {said}.")
+    return {chosen[given]: tensor for given, tensor in state.items()}
+
+
+def translations(
+    module: Model, state: Mapping[str, Tensor], own: AbstractSet[str]
+) -> Iterator[dict[str, str]]:
+    """Name of each tensor in the file -> name in the network, in every way that it may be meant."""
+    names = {name: name for name in state}
+    for _ in range(1 + PREFIXES):
+        for named in (names, {given: module.own_name(name) for given, name in names.items()}):
+            yield named | head_elsewhere(named, state, own)
+        if len({name.partition(".")[:2] for name in names.values()}) != 1:
+            return
+        names = {given: name.partition(".")[2] for given, name in names.items()}
+
+
+def head_elsewhere(
+    names: Mapping[str, str], state: Mapping[str, Tensor], own: AbstractSet[str]
+) -> dict[str, str]:
+    """The names of a linear layer, the one thing that a network has not, as those of its head."""
+    left = {given: name for given, name in names.items() if name not in own}
+    path = {name.rpartition(".")[0] for name in left.values()}
+    leaves = {name.rpartition(".")[2]: given for given, name in left.items()}
+    if len(path) != 1 or not {"weight"} <= leaves.keys() <= {"weight", "bias"}:
+        return {}
+    if state[leaves["weight"]].dim() != 2:
+        return {}
+    return {given: f"head.{leaf}" for leaf, given in leaves.items()}
 
 
 def head_for(

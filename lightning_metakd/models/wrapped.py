@@ -56,6 +56,10 @@ class Wrapped(Model):
     def tapped(self) -> nn.Module:
         return self.module
 
+    def own_name(self, name: str) -> str:
+        of_head = name.startswith(f"{self.classifier}.")
+        return f"head.{name.removeprefix(f'{self.classifier}.')}" if of_head else f"module.{name}"
+
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """What the classifier is fed with."""
         with recording(self.module, [self.classifier]) as seen:

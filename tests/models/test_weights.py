@@ -3,10 +3,14 @@ import re
 
 import pytest
 import torch
+from torch import nn
+from torchvision.models import resnet18
 
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.models.weights import load_weights
+from lightning_metakd.models.wrapped import Wrapped
+from tests.commands import Net
 
 
 def test_body_and_equal_head_are_loaded_in_silence(caplog: pytest.LogCaptureFixture) -> None:
@@ -62,3 +66,58 @@ def test_another_body_is_an_error_that_changes_nothing() -> None:
     with pytest.raises(ValueError, match=r"norms\.0\.running_mean is missing in the checkpoint"):
         load_weights(student, Conv4(8, norm="group").state_dict(), "student")
     assert all(torch.equal(t, before[name]) for name, t in student.state_dict().items())
+
+
+# --- from elsewhere --------------------------------------------------------------------------------------
+
+FROM_ELSEWHERE = {
+    "plain": lambda net: net,
+    "behind module.": nn.DataParallel,
+    "behind _orig_mod.": lambda net: nn.ModuleDict({"_orig_mod": net}),
+    "behind both": lambda net: nn.DataParallel(nn.ModuleDict({"_orig_mod": net})),
+}
+
+
+@pytest.mark.parametrize("way", FROM_ELSEWHERE)
+@pytest.mark.parametrize("build", [Net, lambda: Conv4(8, 5)])
+def test_weights_of_the_network_itself_are_loaded_and_said(way, build, caplog) -> None:
+    given = build()
+    state = FROM_ELSEWHERE[way](given).state_dict()
+    own, wrapped = build(), not isinstance(given, Conv4)
+    network = Wrapped(own) if wrapped else own
+    caplog.clear()
+    assert load_weights(network, state, "teacher a.pt") == []
+    expected = Wrapped(given) if wrapped else given
+    assert all(torch.equal(t, expected.state_dict()[n]) for n, t in network.state_dict().items())
+    said = [m for m in caplog.messages if "its names were translated" in m]
+    assert len(said) == (wrapped or way != "plain")
+    if way == "plain" and wrapped:
+        assert said == [
+            "teacher a.pt: its names were translated, 'conv.weight' as 'module.conv.weight' and "
+            "'fc.weight' as 'head.weight'."
+        ]
+
+
+def test_the_head_of_torchvisions_network_may_be_another() -> None:
+    given, network = resnet18(num_classes=5), Wrapped(resnet18(), n_classes=7)
+    (sentence,) = load_weights(network, given.state_dict(), "student")
+    assert "the checkpoint has head.weight [5, 512]" in sentence
+    assert torch.equal(network.module.conv1.weight, given.conv1.weight)
+
+
+def test_a_classifier_may_have_another_name(caplog) -> None:
+    given = Net()
+    state = {n.replace("fc.", "classifier."): t for n, t in given.state_dict().items()}
+    network = Wrapped(Net())
+    assert load_weights(network, state, "student") == []
+    assert torch.equal(network.head.weight, given.fc.weight)
+    assert "'classifier.weight' as 'head.weight'" in caplog.text
+
+
+def test_what_is_left_over_is_no_head_unless_it_is_one_linear_layer() -> None:
+    state = Conv4(8, 0).state_dict() | {"more.weight": torch.zeros(3)}
+    with pytest.raises(ValueError, match=r"more\.weight is unknown to the network"):
+        load_weights(Conv4(8, 0), state, "student")
+    state |= {"more.weight": torch.zeros(3, 32), "other.weight": torch.zeros(3, 32)}
+    with pytest.raises(ValueError, match=r"more\.weight is unknown .* other\.weight is unknown"):
+        load_weights(Conv4(8, 0), state, "student")
