@@ -6,6 +6,7 @@ the student sees exactly what the teacher saw. About one row in a hundred is ask
 teacher, and a difference is an error.
 """
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,12 @@ class Table(NamedTuple):
     known: Bool[Tensor, " n"]
 
 
+def stored_under(model: Model, key: str, source: Source) -> str:
+    """The name of what is stored: of the rows and their views, the weights, and how they read images."""
+    reading = (source.reading(model.normalisation), model.input_size)
+    return f"{source.identity}-{key[:16]}-{hashlib.sha256(repr(reading).encode()).hexdigest()[:8]}"
+
+
 class Bank:
     """Stored answers of one frozen network for the rows of one source.
 
@@ -56,7 +63,7 @@ class Bank:
     def __init__(self, model: Model, key: str, source: Source, folder: Path | None = None) -> None:
         self.model, self.key, self.source = model, key, source
         self.examples = source.everything()
-        self.folder = None if folder is None else folder / f"{source.identity}-{key[:16]}"
+        self.folder = None if folder is None else folder / stored_under(model, key, source)
         self.tables: dict[int, Table] = {}
 
     def fill(self, rows: Int[Tensor, " n"], view: int) -> None:
@@ -127,7 +134,7 @@ class Bank:
         """What the network itself says, in full precision; no logits where it has no head of its own."""
         device = self.weight.device
         x = self.examples.x[rows.cpu()].to(device)
-        x = self.source.inputs(x, rows.to(device), views.to(device))
+        x = self.source.inputs(x, rows.to(device), views.to(device), self.model.normalisation)
         with torch.autocast(device.type, enabled=False):
             answer = self.model(x.to(self.weight.dtype))
         return answer if self.has_head else answer._replace(logits=answer.logits[:, :0])

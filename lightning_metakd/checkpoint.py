@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_metakd.models.model import Model
+from lightning_metakd.types import Normalisation
+
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of this project or a plain state dict.
@@ -51,3 +54,33 @@ def student_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         if chosen:
             return chosen
     return state
+
+
+def origin(model: Model) -> dict[str, Any]:
+    """What a checkpoint says of a network's training that the weights do not; see `Model`."""
+    found = model.normalisation
+    return {
+        "normalisation": None
+        if found is None
+        else {"mean": list(found.mean), "std": list(found.std)},
+        "external_data": list(model.external_data),
+    }
+
+
+def take_origin(model: Model, checkpoint: Mapping[str, Any], who: str) -> None:
+    """Have a network that took over the weights of a checkpoint read images as they were trained to.
+
+    Args:
+        who: whose weights these are, for messages.
+    """
+    if (found := checkpoint.get("normalisation")) is not None:
+        try:
+            normalisation = Normalisation.checked(found["mean"], found["std"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{who}: what the checkpoint says of its normalisation, {str(found)[:80]}, is none "
+                f"({error}); it is damaged. Take an earlier file of the run, or train again."
+            ) from error
+        model.read_as(normalisation, who)
+    external = {*model.external_data, *checkpoint.get("external_data", ())}
+    model.external_data = tuple(sorted(external))

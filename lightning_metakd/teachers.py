@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_metakd.bank import Bank
-from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights
+from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights, take_origin
 from lightning_metakd.data import cache
-from lightning_metakd.data.augment import augment
+from lightning_metakd.data.augment import augment, renormalise
 from lightning_metakd.data.source import Source
 from lightning_metakd.heads import Head, PrototypeHead
 from lightning_metakd.models.model import EMBEDDING, Model, listed
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
-from lightning_metakd.types import NOTHING, Batch, Output, Params
+from lightning_metakd.types import NOTHING, Batch, Normalisation, Output, Params
 
 
 class Teacher(nn.Module):
@@ -63,6 +63,7 @@ class Teacher(nn.Module):
         self.model, self.checkpoint, self.keeps_bank = as_model(model), checkpoint, bank
         self.head = PrototypeHead() if head is None else deepcopy(head)
         self.bank: Bank | None = None
+        self.conversion: tuple[Normalisation, Normalisation] | None = None
         self.sha256, self.forwards = "", 0
         self.model.register_forward_hook(self.count)
         self.trained_on = tuple(classes or ())
@@ -90,6 +91,7 @@ class Teacher(nn.Module):
                     f"head={type(self.head).__name__} answers with the network's own logits, and they are "
                     f"not there: {left_out[0]} Give the teacher's model the n_classes of its training."
                 )
+            take_origin(self.model, found, who)
             self.remember(class_names(found))
         self.requires_grad_(False)
         if not opened:  # later it may have learned, and is still the one of this file
@@ -109,8 +111,11 @@ class Teacher(nn.Module):
         """Whether it answers from its bank, which keeps no layers but the embedding."""
         return self.keeps_bank and all(layer == EMBEDDING for layer in self.model.taps)
 
-    def meet(self, source: Source) -> None:
+    def meet(self, source: Source, reader: Model | None = None) -> None:
         """Learn whose rows it will be asked about; its bank is of their pictures, whatever a student reads.
+
+        Args:
+            reader: the network for which batches are normalised, where it is not this one.
 
         Raises:
             ValueError: if it would be asked live about something else than pictures.
@@ -122,6 +127,10 @@ class Teacher(nn.Module):
                 f"and {source.name} has vectors for it; set the teacher's bank to true (it is then asked "
                 "about the pictures), and take a loss that reads no layers."
             )
+        theirs = source.reading(None if reader is None else reader.normalisation)
+        own = pictures.reading(self.model.normalisation)
+        converts = theirs is not None and own is not None and theirs != own
+        self.conversion = (theirs, own) if converts else None
         known = None if self.bank is None else (self.bank.key, self.bank.source)
         if self.asks_bank and known != (self.sha256, pictures):
             self.bank = Bank(self.model, self.sha256, pictures, cache.folder() / "bank")
@@ -173,7 +182,9 @@ class Teacher(nn.Module):
         return self.topped(self.bank.live(batch.index, batch.view + 1), params)
 
     def live(self, x: Tensor, params: Params) -> Output:
-        """What the network says of pictures."""
+        """What the network says of pictures that are normalised as the student reads them."""
+        if self.conversion is not None:
+            x = renormalise(x, *self.conversion)
         under = dict(params) if self.top is None else {}
         return self.topped(functional_call(self.model, under, (x,)), params)
 

@@ -8,7 +8,8 @@ Dimension letters, the same everywhere: `n` rows, `s` support rows = n_way * k_s
 image, `k` teachers.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -19,6 +20,33 @@ Params = Mapping[str, Tensor]
 
 
 NOTHING: Mapping[str, Tensor] = {}
+
+
+class Normalisation(NamedTuple):
+    """What a network's input is made with: (x - mean) / std of each channel, in units of [0, 1].
+
+    Attributes:
+        mean: of each channel, or one number for all of them.
+        std: likewise.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def checked(cls, mean: Sequence[float], std: Sequence[float]) -> "Normalisation":
+        """One of these numbers.
+
+        Raises:
+            ValueError: if they are not finite, a deviation is not positive, or their number differs.
+        """
+        if not mean or not all(math.isfinite(value) for value in mean):
+            raise ValueError(f"mean={list(mean)} must be finite numbers, one for each channel.")
+        if len(std) != len(mean) or not all(0 < value < math.inf for value in std):
+            raise ValueError(
+                f"std={list(std)} must be positive finite numbers, as many as mean={list(mean)} has."
+            )
+        return cls(tuple(map(float, mean)), tuple(map(float, std)))
 
 
 class Output(NamedTuple):

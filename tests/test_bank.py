@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from lightning_metakd.bank import Bank
 from lightning_metakd.teachers import Teacher, weights_hash
-from lightning_metakd.types import Batch
+from lightning_metakd.types import Batch, Normalisation
 from tests.processes import run_on
 from tests.tiny import Blobs, SmoothConv4
 
@@ -97,13 +97,34 @@ def test_another_network_or_other_images_have_another_folder(net, source, tmp_pa
     assert Bank(net, weights_hash(net), Blobs(), tmp_path).folder in folders
 
 
+def test_a_network_that_reads_images_otherwise_has_another_folder(net, source, tmp_path):
+    key = weights_hash(net)
+    folders = {Bank(net, key, source, tmp_path).folder}
+    for mean in (0.4, 0.5):
+        net.normalisation = Normalisation((mean,), (0.2,))
+        folders.add(Bank(net, key, source, tmp_path).folder)
+    net.input_size = 16
+    folders.add(Bank(net, key, source, tmp_path).folder)
+    assert len(folders) == 4
+
+
+def test_answers_are_stored_of_what_the_network_was_trained_to_read(net, source, tmp_path):
+    net.normalisation = Normalisation((0.4,), (0.1,))
+    images = source.everything()
+    x = source.augmented(images.x[:9], images.index[:9], torch.ones(9, dtype=torch.long))
+    expected = net((x / 255 - 0.4) / 0.1).embedding
+    found = bank(net, source, tmp_path)(rows(source, 1, torch.arange(9))).embedding
+    assert (found - expected).norm() < 1e-5 * expected.norm()
+    assert (net(rows(source, 1, torch.arange(9)).x).embedding - expected).norm() > 0.01
+
+
 class Brighter(Blobs):
-    """The same images, read otherwise."""
+    """The same images, brighter."""
 
     name = "Blobs"
 
-    def inputs(self, x, index, view):
-        return super().inputs(x, index, view) + 1
+    def augmented(self, x, index, view):
+        return super().augmented(x, index, view) // 2 + 100
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:200], lambda b: b"", lambda b: b[:-1]])

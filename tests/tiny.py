@@ -145,12 +145,12 @@ class Blobs(Source):
         "strategy": range(9, 12),
     }
 
-    def __init__(self, per_class: int = 12) -> None:
+    def __init__(self, per_class: int = 12, level: int = 0) -> None:
         draw = torch.Generator().manual_seed(5)
         y = torch.arange(20).repeat_interleave(per_class)
         patterns = torch.rand(20, 1, 8, 8, generator=draw)
         noise = torch.rand(len(y), 1, 8, 8, generator=draw)
-        x = (255 * (0.6 * patterns[y] + 0.4 * noise)).to(torch.uint8)
+        x = level + ((255 - level) * (0.6 * patterns[y] + 0.4 * noise)).to(torch.uint8)
         self.all = Labelled(x, y, torch.arange(len(y)), tuple(f"blob {c}" for c in range(20)))
 
     def everything(self) -> Labelled:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from lightning_metakd.types import Normalisation
+
 PADDING = 4
 
 
@@ -55,3 +57,14 @@ def normalise(
     shift = torch.tensor(mean, device=x.device)[:, None, None]
     scale = torch.tensor(std, device=x.device)[:, None, None]
     return x.to(torch.float32).mul_(1 / (255 * scale)).sub_(shift / scale)
+
+
+def renormalise(
+    x: Float[Tensor, "*n ch h w"], before: Normalisation, after: Normalisation
+) -> Float[Tensor, "*n ch h w"]:
+    """What was normalised in one way, as if it had been in another; equal up to rounding."""
+    (shift, scale), (to_shift, to_scale) = (
+        [torch.tensor(part, dtype=torch.float64)[:, None, None] for part in of]
+        for of in (before, after)
+    )
+    return x * (scale / to_scale).to(x) + ((shift - to_shift) / to_scale).to(x)

@@ -15,6 +15,7 @@ from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partiti
 from lightning_metakd.data.episodes import EpisodeSet, Together
 from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
 from lightning_metakd.data.source import Labelled, Source
+from lightning_metakd.models.model import Model
 from lightning_metakd.types import Batch
 
 AS_IT_IS = range(-1, 0)
@@ -27,6 +28,13 @@ class SourceData(LightningDataModule):
     def __init__(self, source: Source, num_workers: int) -> None:
         super().__init__()
         self.source, self.num_workers = source, num_workers
+
+    @property
+    def reader(self) -> Model | None:
+        """The network that reads the batches of the run at hand: the student, if a recipe runs."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        student = getattr(module, "student", None)
+        return student if isinstance(student, Model) else None
 
     def prepare_data(self) -> None:
         self.source.everything()
@@ -51,11 +59,14 @@ class SourceData(LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        normalisation = None if self.reader is None else self.reader.normalisation
+
         def finish(part: Any) -> Any:
             if not isinstance(part, Batch):
                 return part
             flat = part.x.flatten(0, part.index.dim() - 1)
-            x = self.source.inputs(flat, part.index.flatten(), part.view.flatten())
+            index, view = part.index.flatten(), part.view.flatten()
+            x = self.source.inputs(flat, index, view, normalisation)
             return part._replace(x=x.unflatten(0, part.index.shape))
 
         return tree_map(finish, batch, is_leaf=lambda part: isinstance(part, Batch))

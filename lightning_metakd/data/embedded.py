@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lightning_metakd.bank import Bank
-from lightning_metakd.checkpoint import read_checkpoint, student_weights
+from lightning_metakd.bank import Bank, stored_under
+from lightning_metakd.checkpoint import read_checkpoint, student_weights, take_origin
 from lightning_metakd.data import cache
 from lightning_metakd.data.source import Labelled, Source
 from lightning_metakd.files import make_once
@@ -21,6 +21,7 @@ from lightning_metakd.mapped import Shapes, filled, mapped
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.teachers import weights_hash
+from lightning_metakd.types import Normalisation
 
 
 class Embedded(Source):
@@ -51,6 +52,11 @@ class Embedded(Source):
         """The source of the images."""
         return self.source.pictures
 
+    @property
+    def external_data(self) -> tuple[str, ...]:
+        """Those of the embedding network."""
+        return self.model.external_data
+
     def everything(self) -> Labelled:
         """All rows; `x` is the vector of the image as it is, then those of its views, [n, views + 1, d]."""
         return self._everything
@@ -58,7 +64,10 @@ class Embedded(Source):
     def select(self, split: str) -> Int[Tensor, " n"]:
         return self.source.select(split)
 
-    def inputs(
+    def reading(self, normalisation: Normalisation | None) -> None:
+        """Vectors are read as they are; the embedding network read the images as it was trained."""
+
+    def augmented(
         self,
         x: Float[Tensor, "n views d"],
         index: Int[Tensor, " n"],
@@ -80,7 +89,7 @@ class Embedded(Source):
     def _everything(self) -> Labelled:
         examples, key = self.source.everything(), self.opened()
         place = cache.folder() / "embedded" / f"views{self.views}"
-        path = place / f"{self.source.identity}-{key[:16]}.safetensors"
+        path = place / f"{stored_under(self.model, key, self.source)}.safetensors"
         shape = (len(examples.y), self.views + 1, self.model.embedding_width)
         shapes = {"x": (torch.float32, shape)}
         make_once(
@@ -96,7 +105,9 @@ class Embedded(Source):
         """Load the checkpoint, freeze the network, and return the hash of its weights."""
         if self.checkpoint is not None:
             found = read_checkpoint(Path(self.checkpoint))
-            load_weights(self.model, student_weights(found), f"embedded by {self.checkpoint}")
+            who = f"embedded by {self.checkpoint}"
+            load_weights(self.model, student_weights(found), who)
+            take_origin(self.model, found, who)
         self.model.requires_grad_(False).eval()
         return weights_hash(self.model)
 

@@ -23,6 +23,7 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from lightning_metakd.data.augment import augment, normalise
+from lightning_metakd.types import Normalisation
 
 Groups = Sequence[str] | Sequence[list[str]]
 FEW_SHOT_SPLITS = ("train", "val", "test", "teacher", "strategy")
@@ -61,16 +62,18 @@ class Source(ABC):
         """The source of the images behind these rows: itself, where the rows are the images."""
         return self
 
+    @property
+    def external_data(self) -> tuple[str, ...]:
+        """Names of other data that what lies in the rows was trained on; none in pictures."""
+        return ()
+
     @cached_property
     def identity(self) -> str:
-        """Name, number of rows, and a hash of the labels and of what a network reads of a few rows.
-
-        With the few rows come how all are normalised and how views are drawn.
-        """
+        """Name, number of rows, and a hash of the labels and of a view of a few rows."""
         x, y, index, _ = self.everything()
         few = index[:: -(-len(index) // SAMPLED)]
-        read = self.inputs(x[few], few, torch.zeros_like(few))
-        digest = hashlib.sha256(y.numpy().tobytes() + read.contiguous().numpy().tobytes())
+        view = self.augmented(x[few], few, torch.zeros_like(few))
+        digest = hashlib.sha256(y.numpy().tobytes() + view.contiguous().numpy().tobytes())
         return f"{self.name}-{len(y)}-{digest.hexdigest()[:12]}"
 
     @cached_property
@@ -114,30 +117,70 @@ class Source(ABC):
         return everything._replace(x=everything.x[rows], y=everything.y[rows], index=rows)
 
     def inputs(
-        self, x: Shaped[Tensor, "n ..."], index: Int[Tensor, " n"], view: Int[Tensor, " n"]
+        self,
+        x: Shaped[Tensor, "n ..."],
+        index: Int[Tensor, " n"],
+        view: Int[Tensor, " n"],
+        normalisation: Normalisation | None = None,
     ) -> Float[Tensor, "n ..."]:
-        """What a network reads of these views of these rows; view -1 is a row as it is.
-
-        Images are augmented and then normalised, on the device they are on.
+        """What a network reads of these views of these rows, made on the device they are on.
 
         Args:
             x: the rows, as they lie in `everything`.
             index: their numbers.
+            view: -1 is a row as it is.
+            normalisation: by which the network was trained; None takes the source's own.
         """
-        return normalise(augment(x, index, view), *self.normalisation())
+        views, reading = self.augmented(x, index, view), self.reading(normalisation)
+        return views if reading is None else normalise(views, *reading)
 
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """(mean, standard deviation) of each channel over the rows of `train`, in units of [0, 1]."""
+    def augmented(
+        self, x: Shaped[Tensor, "n ..."], index: Int[Tensor, " n"], view: Int[Tensor, " n"]
+    ) -> Shaped[Tensor, "n ..."]:
+        """These views of these rows, the same for every network."""
+        return augment(x, index, view)
+
+    def reading(self, normalisation: Normalisation | None) -> Normalisation | None:
+        """What a network's inputs are normalised by; None where they are no pictures.
+
+        Args:
+            normalisation: by which the network was trained; None takes the source's own.
+
+        Raises:
+            ValueError: if it is of another number of channels, or the source has none of its own.
+        """
+        if normalisation is None:
+            return self.normalisation()
+        channels, n = self.everything().x.shape[1], len(normalisation.mean)
+        if n not in (1, channels):
+            raise ValueError(
+                f"mean={list(normalisation.mean)}, by which a network was trained, is of {n} channels, and "
+                f"images of {self.name} have {channels}; read them with {n}, or take another network."
+            )
+        return normalisation
+
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation of each channel over the rows of `train`, in units of [0, 1].
+
+        Raises:
+            ValueError: if there are no such rows.
+        """
         return self._moments
 
     @cached_property
-    def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return channel_moments(self.everything().x, self.rows("train"))
+    def _moments(self) -> Normalisation:
+        rows = self.rows("train")
+        if not len(rows):
+            raise ValueError(
+                f"split 'train' of {self.name} has no images to take mean and standard deviation from; name "
+                "a checkpoint, which knows those of its training, or give them by Preprocessed."
+            )
+        return channel_moments(self.everything().x, rows)
 
 
 def channel_moments(
     x: UInt8[Tensor, "n ch h w"], rows: Int[Tensor, " m"], chunk: int = 4096
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+) -> Normalisation:
     """(mean, standard deviation) of each channel over some rows, in units of [0, 1]; exact, in chunks."""
     total = squares = torch.zeros(x.shape[1], dtype=torch.int64)
     pixels = 0
@@ -148,7 +191,7 @@ def channel_moments(
         pixels += values[:, 0].numel()
     mean = total.double() / pixels
     std = (squares.double() / pixels - mean.square()).clamp(min=1e-6).sqrt()
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+    return Normalisation(tuple((mean / 255).tolist()), tuple((std / 255).tolist()))
 
 
 def rows_of(y: Int[Tensor, " n"], classes: Iterable[int]) -> Int[Tensor, " m"]:

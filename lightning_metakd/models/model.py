@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_metakd.types import Output
+from lightning_metakd.types import Normalisation, Output
 
 Maps = dict[str, Tensor]
 EMBEDDING = "embedding"
@@ -22,17 +22,33 @@ class Model(nn.Module, ABC):
     """A network as body and head; the parameters of the head are named `head.*`.
 
     `embedding_width` is the `d` of its embeddings `[n, d]`; `maps` are names of what `body` returns beside
-    them and no module does.
+    them and no module does. What else belongs to its weights is kept beside them, in checkpoints too:
+
+    Attributes:
+        normalisation: of the images that it was trained on; None before that.
+        external_data: names of data beside those of the experiment that it was trained on, or taught with.
+        input_size: side to which it scales its images; None takes them as they are.
     """
 
     head: nn.Module
     embedding_width: int
     maps: tuple[str, ...] = ()
     taps: tuple[str, ...] = ()
+    normalisation: Normalisation | None = None
+    external_data: tuple[str, ...] = ()
+    input_size: int | None = None
 
     @abstractmethod
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding [n, d], and what was seen on the way, by name."""
+
+    def read_as(self, normalisation: Normalisation, who: str) -> None:
+        """From now on, read images as the weights that it has taken over were trained to.
+
+        Args:
+            who: whose weights these are, for messages.
+        """
+        self.normalisation = normalisation
 
     @property
     def tapped(self) -> nn.Module:

@@ -137,6 +137,7 @@ class Episodic(Recipe):
         student = self.judged
         if self.learner.adapts_body or not answers_row_by_row(student):
             return
+        student.normalisation = self.student.normalisation  # an average does not know it
         bank = Bank(student, "", self.data.source)
         bank.fill(self.data.source.rows("test"), view=-1)
         self.recall = Recall(bank)

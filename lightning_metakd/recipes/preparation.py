@@ -34,16 +34,16 @@ def tap_teachers(teachers: Pool, reads: Iterable[Read]) -> None:
 
 
 def two_inputs(source: Source) -> Tensor:
-    """Two rows as a network reads them."""
+    """Two rows in the shape in which a network reads them; they are not normalised."""
     everything = source.everything()
     index = everything.index[:2]
-    return source.inputs(everything.x[:2], index, torch.full_like(index, -1))
+    return source.augmented(everything.x[:2], index, torch.full_like(index, -1)).float()
 
 
 def store_answers(teachers: Pool, data: Any, trainer: Trainer) -> None:
     """Fill the banks of those teachers that keep one."""
     for teacher in teachers:
-        teacher.meet(data.source)
+        teacher.meet(data.source, data.reader)
     needed = answers_needed(teachers, data, trainer.state.fn)
     with first_process_first(trainer):
         for teacher in teachers:

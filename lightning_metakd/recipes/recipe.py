@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from lightning_metakd.adapters import make_adapters, of_each_teacher, tap_layers
 from lightning_metakd.allocator import keep_large_blocks
-from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights
+from lightning_metakd.checkpoint import (
+    class_names,
+    origin,
+    read_checkpoint,
+    student_weights,
+    take_origin,
+)
 from lightning_metakd.controls import (
     Control,
     checked_control,
@@ -169,6 +175,13 @@ class Recipe(OuterLoop):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     @property
+    def external_data(self) -> tuple[str, ...]:
+        """Names of data beside the experiment's on which student, teachers or source were trained."""
+        networks = [self.student, *(teacher.model for teacher in self.teachers)]
+        names = {name for network in networks for name in network.external_data}
+        return tuple(sorted(names.union(self.data.source.external_data)))
+
+    @property
     def teacher_heads(self) -> list[str]:
         """Class names of the heads by which the teachers answer."""
         return [type(t.head).__name__ for t in self.teachers]
@@ -191,6 +204,7 @@ class Recipe(OuterLoop):
             self.trained = trained_with(found, Path(self.init))
             self.began_with = class_names(found)
             self.start_student(student_weights(found), stage)
+            take_origin(self.student, found, f"init {self.init}")
             self.start_from(found["state_dict"])
             self.take_adapters(found["state_dict"], stage)
             if stage == "test":  # what is judged is what that run trained
@@ -273,13 +287,15 @@ class Recipe(OuterLoop):
         state = checkpoint["state_dict"]
         for name in self.frozen_networks():
             del state[name]
-        checkpoint["classes"] = self.trained_classes()
+        checkpoint |= {"classes": self.trained_classes(), **origin(self.student)}
         checkpoint["spent"] = self.spent()
         checkpoint["said"] = self.said
         checkpoint["settings"] = self.settings
 
     def on_train_start(self) -> None:
         """Write down what the student is trained on."""
+        self.student.normalisation = self.data.source.reading(self.student.normalisation)
+        self.student.external_data = self.external_data
         self.record["train_classes"] = len(self.trained_classes()) or None
         self.trained = None
 
@@ -310,6 +326,7 @@ class Recipe(OuterLoop):
         if self.trainer.state.fn == "fit":
             self.settings = resumed_from(self.settings, checkpoint.get("settings", {}))
         self.trained = trained_with(checkpoint, Path(str(self.trainer.ckpt_path)))
+        take_origin(self.student, checkpoint, "the checkpoint")
         self.record["train_classes"] = len(class_names(checkpoint)) or None
         self.before |= checkpoint.get("spent", {})
         self.said = checkpoint.get("said", {})
@@ -338,6 +355,7 @@ class Recipe(OuterLoop):
             "init_sha256": file_sha256(init) if init and init.is_file() else None,
             "teacher_sha256": [t.sha256 for t in self.teachers] or None,
             "teacher_head": self.teacher_heads or None,
+            "external_data": ", ".join(self.external_data) or None,
             "strategy_sha256": weights_hash(self.loss) if len(self.loss.state_dict()) else None,
             "strategy": self.learned() or self.record.get("strategy"),
             **{name: getattr(data, name) for name in names if name in vars(data)},

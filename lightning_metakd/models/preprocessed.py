@@ -1,0 +1,92 @@
+"""A network that brings its own preprocessing: the size, mean and deviation that it was trained with."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_metakd.models.model import Maps, Model
+from lightning_metakd.models.wrapped import as_model
+from lightning_metakd.types import Normalisation
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Of most networks that were trained on ImageNet, torchvision's among them."""
+
+Moments = Literal["imagenet"] | float | list[float]
+
+
+class Preprocessed(Model):
+    """A network that reads images in its own way, as a teacher beside a student that reads them in another.
+
+    Teacher and student read the same augmented view, live and from stored answers.
+
+    Args:
+        model: the network; a copy is taken.
+        size: side of the square to which images are scaled (bicubic, with antialiasing); null takes them as
+            they come.
+        mean: of its training images in units of [0, 1], of each channel or one number for all; `imagenet`
+            for that data set's; null for what its checkpoint says or else those of the source.
+        std: their standard deviation, likewise.
+        pretrained_on: name of data beside the experiment's that its weights were trained on, for instance
+            ImageNet; results of whoever learns from it name them as external_data.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        size: int | None = None,
+        mean: Moments | None = None,
+        std: Moments | None = None,
+        pretrained_on: str | None = None,
+    ) -> None:
+        super().__init__()
+        if size is not None and size < 1:
+            raise ValueError(
+                f"size={size} must be at least 1 pixel; leave it out to keep that of the images."
+            )
+        if (mean is None) != (std is None):
+            raise ValueError(
+                f"mean={mean} and std={std} belong together; give both, or neither to take those of the "
+                "network's checkpoint or else of the source."
+            )
+        self.model, self.input_size = as_model(model), size
+        self.head, self.model.head = self.model.head, nn.Identity()
+        self.embedding_width, self.maps = self.model.embedding_width, self.model.maps
+        self.external_data = self.model.external_data
+        if pretrained_on is not None:
+            self.external_data = tuple(sorted({*self.external_data, pretrained_on}))
+        self.fixed = None
+        if mean is not None and std is not None:
+            self.fixed = Normalisation.checked(numbers(mean, "mean"), numbers(std, "std"))
+        self.normalisation = self.fixed or self.model.normalisation
+
+    def read_as(self, normalisation: Normalisation, who: str) -> None:
+        """Refuse what differs from what was given.
+
+        Raises:
+            ValueError: if it does.
+        """
+        if self.fixed not in (None, normalisation):
+            raise ValueError(
+                f"{who}: its weights were trained with mean={list(normalisation.mean)} and "
+                f"std={list(normalisation.std)}, and mean={list(self.fixed.mean)} and "
+                f"std={list(self.fixed.std)} are given; leave mean and std of Preprocessed out."
+            )
+        super().read_as(normalisation, who)
+
+    @property
+    def tapped(self) -> nn.Module:
+        return self.model.tapped
+
+    def body(self, x: Tensor) -> tuple[Tensor, Maps]:
+        size = self.input_size
+        if size is not None and x.shape[-2:] != (size, size):
+            x = F.interpolate(x, (size, size), mode="bicubic", antialias=True)
+        return self.model.body(x)
+
+
+def numbers(moments: Moments, name: Literal["mean", "std"]) -> list[float]:
+    """What is meant, channel by channel."""
+    if moments == "imagenet":
+        return list(getattr(IMAGENET, name))
+    return moments if isinstance(moments, list) else [float(moments)]
