@@ -34,8 +34,11 @@ from lightning_metakd.data.source import (
     packaged,
     rows_of,
 )
+from lightning_metakd.types import Normalisation
 
-MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # over the 50,000 training images
+TRAIN_STATISTICS = Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+"""Over the 50,000 training images."""
+
 PARTS = ("train", "test")
 ARCHIVE = datasets.CIFAR100.base_folder
 
@@ -60,8 +63,8 @@ class CIFAR100(Source):
     def select(self, split: str) -> Int[Tensor, " n"]:
         return arange(50_000) if split == "train" else arange(50_000, 60_000)
 
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return MEAN, STD
+    def normalisation(self) -> Normalisation:
+        return TRAIN_STATISTICS
 
 
 class ByClass(CIFAR100):
