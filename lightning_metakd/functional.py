@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from lightning_metakd.models.model import Model
@@ -42,8 +43,12 @@ class Bound:
         ]
 
     def __call__(self, params: Params, x: Tensor) -> Output:
-        """The network's answer for `x` with these parameters."""
-        return functional_call(self.module, {**self.fixed, **params}, (x,))
+        """The network's answer for `x` with these parameters.
+
+        Attention is computed by its mathematical form: fused kernels have no second derivative.
+        """
+        with sdpa_kernel(SDPBackend.MATH):
+            return functional_call(self.module, {**self.fixed, **params}, (x,))
 
     def statistics(self, params: Params, x: Tensor) -> Params:
         """The statistics of `x` alone; nothing is computed where no norm wants them."""

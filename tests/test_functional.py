@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+from torchvision.models import VisionTransformer
 
 from lightning_metakd.functional import (
     bind,
@@ -20,6 +22,7 @@ from lightning_metakd.functional import (
 )
 from lightning_metakd.losses.loss import lesson
 from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.models.wrapped import Wrapped
 from lightning_metakd.types import Forward, Lesson, Output
 from tests.tiny import N_WAY, SmoothConv4, answered, batch, gate_and_temperature
 
@@ -199,3 +202,24 @@ def test_the_mean_of_a_lesson_is_asked_at_the_end_of_a_task_unless_told_otherwis
     asked = Lesson(lambda s, student, batch, context: context.progress.expand(2), {}, two, two.y)
     assert lesson_mean(asked, output) == 1
     assert lesson_mean(asked, output, torch.tensor(0.25)) == 0.25
+
+
+def test_fused_attention_has_a_second_derivative():
+    network = VisionTransformer(16, 8, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16)
+    model = make_episodic(Wrapped(network, n_classes=3), "support").double()
+    forward, x, y = bind(model), torch.randn(4, 3, 16, 16).double(), torch.tensor([0, 1, 2, 0])
+    params = detach(dict(model.named_parameters()))
+    name = "module.encoder.layers.encoder_layer_0.self_attention.in_proj_weight"
+
+    def loss(at):
+        return cross_entropy(forward(at, x).logits, y)
+
+    def after_a_step(weight):
+        at = {**params, name: weight}
+        slopes = torch.func.grad(loss)(at)
+        return loss({n: p - 0.1 * slopes[n] for n, p in at.items()})
+
+    weight, direction = params[name], torch.randn_like(params[name])
+    slope = (torch.func.grad(after_a_step)(weight) * direction).sum()
+    ahead, behind = (after_a_step(weight + e * direction) for e in (1e-5, -1e-5))
+    torch.testing.assert_close(slope, (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-9)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.models.model import Maps, Model, linear_head, recording, the_tensor
 
-SIDES = (32, 64, 224, 28, 84, 105)
+SIDES = (32, 64, 224, 28, 84, 96, 105, 128, 16, 256, 299, 384)
 """Sides of the square images on which a network is tried, in pixels."""
 
 log = logging.getLogger(__name__)
