@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lightning_metakd.configured import Configured
 from lightning_metakd.functional import class_means, is_class
 from lightning_metakd.models.model import listed
 from lightning_metakd.types import Output
@@ -58,7 +59,7 @@ def leave_one_out_means(
     return without / (count - leaves).clamp(min=1)[..., None]
 
 
-class Head(nn.Module, ABC):
+class Head(nn.Module, ABC, Configured):
     """Answers for an episode's classes with logits times a scale, which `calibrate` sets.
 
     Args:

@@ -23,6 +23,7 @@ from torch.func import functional_call
 
 from lightning_metakd.bank import Bank
 from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights, take_origin
+from lightning_metakd.configured import Configured
 from lightning_metakd.data import cache
 from lightning_metakd.data.augment import augment, renormalise
 from lightning_metakd.data.source import Source
@@ -33,7 +34,7 @@ from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.types import NOTHING, Batch, Normalisation, Output, Params
 
 
-class Teacher(nn.Module):
+class Teacher(nn.Module, Configured):
     """A network with a head; frozen, unless the recipe lets it learn to teach.
 
     Args:

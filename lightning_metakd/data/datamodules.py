@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from lightning_metakd.configured import Configured
 from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partition
 from lightning_metakd.data.episodes import EpisodeSet, Together
 from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
@@ -22,7 +23,7 @@ AS_IT_IS = range(-1, 0)
 """The one view that is the image itself."""
 
 
-class SourceData(LightningDataModule):
+class SourceData(LightningDataModule, Configured):
     """What every data module over a source has: its images, its classes, and how rows reach a network."""
 
     def __init__(self, source: Source, num_workers: int) -> None:

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from lightning_metakd.configured import Configured
 from lightning_metakd.data.augment import augment, normalise
 from lightning_metakd.types import Normalisation
 
@@ -47,7 +48,7 @@ class Labelled(NamedTuple):
     class_names: tuple[str, ...]
 
 
-class Source(ABC):
+class Source(ABC, Configured):
     """Labelled examples in splits. A member says what all rows are, and which of them a split has."""
 
     splits: tuple[str, ...] = FEW_SHOT_SPLITS

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from lightning_metakd.configured import Configured
 from lightning_metakd.models.model import Model
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
@@ -38,7 +39,7 @@ class Adapted(NamedTuple):
         return self.answer(self.params, x)
 
 
-class Learner(nn.Module, ABC):
+class Learner(nn.Module, ABC, Configured):
     """A way of adapting."""
 
     adapts_by_loss: bool

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_metakd.configured import Configured
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -45,7 +46,7 @@ class Interval(NamedTuple):
         return math.log((value - self.low) / (self.high - value))
 
 
-class Coefficient(nn.Module, ABC):
+class Coefficient(nn.Module, ABC, Configured):
     """A weight, gate or temperature."""
 
     interval: Interval = Interval()

@@ -19,12 +19,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_metakd.configured import Configured
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.layers import Layers, Read
 from lightning_metakd.types import Batch, Context, Lesson, Output, Params
 
 
-class Loss(nn.Module, ABC):
+class Loss(nn.Module, ABC, Configured):
     """A per-row teaching objective.
 
     `layers` are those that it compares, and `adapts` tells whether it wants the student's at the teacher's

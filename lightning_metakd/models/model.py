@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_metakd.configured import Configured
 from lightning_metakd.types import Normalisation, Output
 
 Maps = dict[str, Tensor]
@@ -18,7 +19,7 @@ EMBEDDING = "embedding"
 """What the embedding is called where a tap may be named."""
 
 
-class Model(nn.Module, ABC):
+class Model(nn.Module, ABC, Configured):
     """A network as body and head; the parameters of the head are named `head.*`.
 
     `embedding_width` is the `d` of its embeddings `[n, d]`; `maps` are names of what `body` returns beside

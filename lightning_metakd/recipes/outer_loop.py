@@ -17,6 +17,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from lightning_metakd.adapters import Adapters
+from lightning_metakd.configured import Configured
 from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.optimisation import (
     Optimisation,
@@ -30,7 +31,7 @@ Who = Literal["student", "strategy"]
 Moves = tuple[Who, ...]
 
 
-class OuterLoop(LightningModule, ABC):
+class OuterLoop(LightningModule, ABC, Configured):
     """A student that is trained, with its adapters, and a strategy beside it.
 
     Args:

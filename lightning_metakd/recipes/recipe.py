@@ -21,6 +21,7 @@ from lightning_metakd.checkpoint import (
     student_weights,
     take_origin,
 )
+from lightning_metakd.configured import as_config
 from lightning_metakd.controls import (
     Control,
     checked_control,
@@ -32,6 +33,7 @@ from lightning_metakd.controls import (
 )
 from lightning_metakd.files import file_sha256
 from lightning_metakd.functional import bind, part
+from lightning_metakd.loggers import scrubbed
 from lightning_metakd.losses.loss import Loss, Targets
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import NormForm, make_episodic
@@ -44,6 +46,7 @@ from lightning_metakd.recipes.preparation import tap_teachers, two_inputs
 from lightning_metakd.settings import (
     Settings,
     digest,
+    flat_settings,
     result_settings,
     resumed_from,
     trained_with,
@@ -138,7 +141,7 @@ class Recipe(OuterLoop):
         self.resumes = False
         """Told by the command: a checkpoint follows `setup`, and files of other runs need not be there."""
         self.configured: Settings = {}
-        """Told by the command: the parsed configuration."""
+        """Told by the command: the parsed configuration; without it there is what all was built with."""
         self.settings: Settings = {}
         """Those of the present run, from `setup` on."""
         self.trained: Settings | None = None
@@ -228,8 +231,10 @@ class Recipe(OuterLoop):
     def settings_of_run(self) -> Settings:
         """The settings under dotted names; files and images by what they are."""
         trainer: Any = self.trainer
+        built = {"model": as_config(self), "data": as_config(self.data)}
+        settings = self.configured or flat_settings(scrubbed(built))
         content = {"data.source.content": self.data.source.content}
-        return with_origins(self.configured | trainer_settings(trainer) | content)
+        return with_origins(settings | trainer_settings(trainer) | content)
 
     def start_student(self, weights: Mapping[str, Tensor], stage: str) -> None:
         """Load the student of `init`."""

@@ -1,0 +1,70 @@
+"""What an object was built with, so that a run from Python knows its settings as one of the command does."""
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from torch import nn
+
+Object = TypeVar("Object", bound="Configured")
+PLAIN = (str, int, float, bool, type(None))
+
+
+class Configured:
+    """Remembers the arguments of its constructor.
+
+    `constructor_arguments` are plain values by name, with the defaults, nested as in a configuration.
+    """
+
+    constructor_arguments: dict[str, Any]
+
+    def __new__(cls: type[Object], *args: Any, **kwargs: Any) -> Object:
+        self = super().__new__(cls)
+        self.__dict__["constructor_arguments"] = bound(cls, args, kwargs)
+        return self
+
+
+def bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a constructor by name; copying and unpickling give none, and bring them along."""
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    try:
+        arguments = signature.bind_partial(None, *args, **kwargs)
+    except TypeError:  # the constructor itself says it better
+        return {}
+    arguments.apply_defaults()
+    _, *names = arguments.arguments  # the object itself
+    return {name: as_config(arguments.arguments[name]) for name in names}
+
+
+def as_config(value: Any) -> Any:
+    """A value as a configuration has it: classes by their path, with what they were built with.
+
+    Of an object that does not remember it there is what it keeps under the names of its arguments, and of a
+    network its modules too.
+    """
+    if isinstance(value, Configured):
+        return class_config(value, value.constructor_arguments)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_config(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_config(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | nn.ModuleList):
+        return [as_config(part) for part in value]
+    if isinstance(value, PLAIN):
+        return value
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    names = [name for name in inspect.signature(type(value)).parameters if name in vars(value)]
+    kept = {name: as_config(vars(value)[name]) for name in names}
+    if isinstance(value, nn.Module):
+        kept["modules"] = hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+    return class_config(value, kept)
+
+
+def class_config(value: object, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """An object as a class and its arguments."""
+    cls = type(value)
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    return {"class_path": path, "init_args": dict(arguments)}

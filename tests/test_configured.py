@@ -1,0 +1,141 @@
+"""A run from Python knows its settings as one of the command does."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_metakd.configured import Configured, as_config
+from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.learners.maml import MAML
+from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.losses.coefficient import Learned
+from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.match_gate import MatchGate
+from lightning_metakd.models.conv4 import Conv4
+from lightning_metakd.recipes.meta_kd import MetaKD
+from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.settings import digest, flat_settings, training_settings
+from lightning_metakd.sharing import Share
+from lightning_metakd.teachers import Teacher
+from tests.commands import STUDENT, TEACHER, Net, written
+
+SHORT = (
+    "--trainer.limit_train_batches=1",
+    "--trainer.max_epochs=1",
+    "--trainer.limit_val_batches=0",
+)
+
+
+def network(dropout):
+    return nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(9, 9), nn.Linear(9, 5))
+
+
+def run(
+    student=None, learner=None, teachers=(), n_way=5, per_class=8, temperature=4.0, gate=0.5, **more
+):
+    """What trains in a run from Python."""
+    loss = MatchGate(gate, Hinton(temperature)) if teachers else None
+    model = MetaKD(student or Conv4(width=4), learner or ProtoNet(), loss, list(teachers), **more)
+    data = EpisodicData(Synthetic(per_class), n_way)
+    return training_settings(flat_settings({"model": as_config(model), "data": as_config(data)}))
+
+
+def teacher(**settings):
+    return Teacher(Conv4(width=4), **settings)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "name"),
+    [
+        (
+            {"optimisation": Optimisation(lr=0.1)},
+            {"optimisation": Optimisation(lr=0.2)},
+            "model.optimisation.lr",
+        ),
+        ({"n_way": 5}, {"n_way": 3}, "data.n_way"),
+        ({"per_class": 8}, {"per_class": 9}, "data.source.per_class"),
+        (
+            {"teachers": [teacher()], "temperature": 4.0},
+            {"teachers": [teacher()], "temperature": 2.0},
+            "model.loss.match.temperature",
+        ),
+        (
+            {"teachers": [teacher()]},
+            {"teachers": [teacher()], "gate": Learned(0.5)},
+            "model.loss.gate",
+        ),
+        ({"student": Conv4(width=4)}, {"student": Conv4(width=8)}, "model.student.width"),
+        (
+            {"student": network(0.1), "learner": MAML(0.1)},
+            {"student": network(0.2), "learner": MAML(0.1)},
+            "model.student.modules",
+        ),
+        (
+            {"student": Conv4(n_classes=5), "learner": MAML(inner_lr=0.1)},
+            {"student": Conv4(n_classes=5), "learner": MAML(inner_lr=0.2)},
+            "model.learner.inner_lr",
+        ),
+        (
+            {"teachers": [teacher()], "share": [Share({"convs.0": "convs.0"})]},
+            {"teachers": [teacher()], "share": [Share({"convs.0": "convs.0"}, how="freeze")]},
+            "model.share.0.how",
+        ),
+    ],
+)
+def test_runs_from_python_differ_where_anything_was_built_otherwise(one, other, name):
+    settings = run(**one), run(**other)
+    assert digest(settings[0]) == digest(run(**one))
+    assert settings[0][name] != settings[1][name]
+
+
+@pytest.mark.parametrize("config", [STUDENT, TEACHER], ids=["MetaKD", "SingleTask"])
+def test_python_and_command_say_the_same_settings(config, metakd, tmp_path):
+    config = copy.deepcopy(config)
+    for settings in config["model"]["init_args"].get("teachers", ()):
+        head = {"class_path": "PrototypeHead", "init_args": {"scale": 5.0}}
+        settings["init_args"] = {**settings["init_args"], "head": head, "bank": False}
+        del settings["init_args"]["checkpoint"]
+    written(tmp_path, config=config)
+    run = metakd("fit", "--config=config.yaml", *SHORT, "--data.seed=3")
+    built = flat_settings({"model": as_config(run.model), "data": as_config(run.datamodule)})
+    assert built["data.seed"] == 3
+    of_both = ("model", "data")
+    assert built == {
+        k: v for k, v in run.model.configured.items() if k.partition(".")[0] in of_both
+    }
+
+
+def test_arguments_are_by_name_with_defaults_and_survive_copies():
+    model = Conv4(8, pooling="average")
+    arguments = model.constructor_arguments
+    assert arguments["width"] == 8
+    assert arguments["pooling"] == "average"
+    assert arguments["n_classes"] == 0
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert again.constructor_arguments == arguments
+    assert "constructor_arguments" not in model.state_dict()
+
+
+def test_what_was_built_is_not_held_on_to():
+    taught = Teacher(Net())
+    assert set(taught.constructor_arguments["model"]) == {"class_path", "init_args"}
+
+
+def test_a_wrong_argument_is_told_by_the_constructor():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'widht'"):
+        Conv4(widht=3)
+
+
+def test_objects_of_others_are_said_by_what_they_keep():
+    class Own(Configured):
+        def __init__(self, *parts, scale=1.0, **more):
+            self.parts = parts
+
+    assert as_config(torch.nn.Linear(2, 3))["init_args"]["in_features"] == 2
+    assert as_config(torch.relu).endswith(".relu")
+    config = as_config(Own(1, scale=2.0, depth=3))
+    assert flat_settings(config["init_args"]) == {"parts": [1], "scale": 2.0, "more.depth": 3}
