@@ -10,13 +10,16 @@ import inspect
 import os
 import pkgutil
 import sys
+import traceback
 from functools import reduce
 from operator import or_
-from typing import Any, NoReturn, get_args
+from pathlib import Path
+from typing import Any, get_args
 
 from jsonargparse import auto_cli
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from jsonargparse._instantiation import default_class_instantiator
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_metakd
@@ -31,9 +34,11 @@ from lightning_metakd.callbacks.saving import SaveConfig
 from lightning_metakd.callbacks.strategy_report import StrategyReport
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.datamodules import SourceData
+from lightning_metakd.loggers import directory_made
+from lightning_metakd.parser import Parser
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
-from lightning_metakd.terminal import plainly, tidy_terminal, told
+from lightning_metakd.terminal import last_line, note_fault, tidy_terminal
 from lightning_metakd.wandb_logger import with_run_logger
 from lightning_metakd.words import (
     experiment_name,
@@ -47,15 +52,10 @@ COMMANDS: dict[str, Any] = {"report": report}
 """Commands that need no Trainer."""
 
 
-class Parser(LightningArgumentParser):
-    """Says what is wrong, and not all that it was given."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        super().error(plainly(message), ex)
-
-
 class MetaKDCLI(LightningCLI):
     """LightningCLI over our recipes and data."""
+
+    parser: Parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -75,17 +75,27 @@ class MetaKDCLI(LightningCLI):
             parser.set_defaults({unless_asked[subcommand]: False})
         return parser
 
+    def _add_instantiators(self) -> None:
+        """Have every class built by the parser's own way, which names what a constructor refuses."""
+        super()._add_instantiators()
+        self.parser.add_instantiator(default_class_instantiator, object)
+
     def instantiate_classes(self) -> None:
         """What a class says of its arguments, without what the parser says around it."""
         refuse_untrained(self.subcommand, self.config)
         try:
             super().instantiate_classes()
-        except ValueError as error:
-            said = plainly(str(error))
-            if said == str(error):
-                raise
-            raise ValueError(said.strip().removeprefix("- ")) from error
+        except Exception as error:
+            raise self.parser.refusal_in(error) from error
         self.model.resumes = self._get(self.config, "ckpt_path") is not None
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; a fault of the program is written down in the run's directory."""
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            note_fault(error, directory_made(self.trainer))
+            raise
 
     def _parse_ckpt_path(self) -> None:
         """The configuration decides, not what a checkpoint says of itself."""
@@ -97,6 +107,11 @@ class MetaKDCLI(LightningCLI):
         name = self._get(self.config, "experiment") or experiment_name(
             self._get(self.config, "config"), self.subcommand or "fit"
         )
+        callbacks = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
+        bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+        if bars or config.enable_progress_bar is False:  # ours is for those who say nothing
+            usual = self.trainer_defaults["callbacks"]
+            usual[:] = [callback for callback in usual if not isinstance(callback, ProgressBar)]
         kwargs["logger"] = with_run_logger(config.logger, name, self._get(self.config, "runs"))
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
         kwargs["plugins"] = [AtomicCheckpointIO(), *(p for p in plugins if p is not None)]
@@ -110,23 +125,23 @@ def import_everything() -> None:
             importlib.import_module(module.name)
 
 
-MENDABLE = (ValueError, TypeError, OSError, FloatingPointError, MisconfigurationException)
-
-
 def console() -> None:
-    """The console script: what a user can mend is said in one line, without a trace."""
+    """The console script: whatever goes wrong is said in one line."""
     tidy_terminal()
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # a user's own modules, which never hide an installed one
     try:
         # rewritten in place: further processes are started with the very same words
         sys.argv[1:] = with_found_config(resumed(sys.argv[1:]))
         main()
     except KeyboardInterrupt:
         sys.exit(130)
-    except MENDABLE as error:
-        if os.environ.get("METAKD_DEBUG"):
-            raise
-        print(f"metakd: {told(error)}\n(METAKD_DEBUG=1 shows where it arose)", file=sys.stderr)
-        sys.exit(1)
+    except Exception as error:  # told apart there, and none is lost: a fault is written down
+        line, code = last_line(error)
+        if os.environ.get("METAKD_TRACEBACK"):
+            traceback.print_exception(error)
+        print(line, file=sys.stderr)
+        sys.exit(code)
 
 
 def main(args: list[str] | None = None) -> LightningCLI | None:
@@ -136,6 +151,8 @@ def main(args: list[str] | None = None) -> LightningCLI | None:
         args: the words of the command, by default those of the process.
     """
     words = sys.argv[1:] if args is None else with_found_config(resumed(args))
+    if not words:
+        words = args = ["--help"]
     if words[:1] == ["--version"]:
         print(lightning_metakd.__version__)
         return None
@@ -145,7 +162,7 @@ def main(args: list[str] | None = None) -> LightningCLI | None:
         bank(None if args is None else words[1:])
         return None
     if words and words[0] in COMMANDS:
-        auto_cli(COMMANDS, args=words, as_positional=False)
+        auto_cli(COMMANDS, args=words, as_positional=False, parser_class=Parser)
         return None
     if words and not words[0].startswith("-") and words[0] not in MetaKDCLI.subcommands():
         known = ", ".join([*MetaKDCLI.subcommands(), "bank", *COMMANDS])
@@ -161,7 +178,7 @@ def bank(args: list[str] | None) -> None:
 
 
 def usage(command: str) -> dict[str, str]:
-    """A short first line of the help, which is printed above every mistake."""
+    """A short first line of the help."""
     return {
         "usage": f"metakd {command} --config FILE [--config FILE ...] [--model.NAME VALUE] "
         "[--data.NAME VALUE] [--trainer.NAME VALUE] ..."

@@ -151,3 +151,11 @@ def run_directory(trainer: Trainer) -> Path | None:
         return None
     folder = trainer.log_dir  # a collective: asked under is_global_zero it hangs the others
     return None if folder is None else Path(folder)
+
+
+def directory_made(trainer: Trainer) -> Path | None:
+    """The run's directory where there is one already; asks no other process, which may have ended."""
+    for logger in trainer.loggers:
+        if isinstance(logger, RunLogger) and logger._version is not None:
+            return Path(logger.log_dir)
+    return None

@@ -1,21 +1,24 @@
 """What a user reads: our own lines, mistakes without their surroundings, and no noise of libraries."""
 
+import dis
 import logging
+import os
+import platform
 import re
+import sys
+import sysconfig
+import tempfile
+import traceback
 import warnings
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-AROUND = re.compile(
-    r"\s*(- )?(Does not validate against any|Subtypes:|Errors:$|Given value|Expected a <class '\w+'>$|$)"
-)
-"""Lines in which the parser tells what else it has tried."""
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import OutOfMemoryError
 
-
-def plainly(message: str) -> str:
-    """A message of the parser without what surrounds the mistake itself."""
-    kept = [line for line in message.splitlines() if not AROUND.match(line)]
-    return "\n".join(kept) or message
-
+from lightning_metakd.loggers import scrubbed
 
 NOISE = (
     *("Tip: For seamless", "`weights_only` was not set", "GPU available", "TPU available"),
@@ -52,8 +55,108 @@ def tidy_terminal() -> None:
     warnings.formatwarning = one_line  # type: ignore[assignment]
 
 
-def told(error: Exception) -> str:
-    """What an error says, without the number that the operating system gives it."""
+# --- how a command ends -----------------------------------------------------------------------------------
+
+
+MISTAKE, FAULT = 1, 70
+"""Exit codes: a user can mend it, or the program is wrong (EX_SOFTWARE of sysexits.h)."""
+
+CHECKED_BY = ("lightning_metakd", "lightning", "jsonargparse")
+"""Installed packages whose refusals are written for a user."""
+
+INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+
+MEMORY = "can't allocate memory"
+"""What torch says, as a RuntimeError, where the memory of the machine is not enough."""
+
+
+def is_mistake(error: Exception) -> bool:
+    """Whether a user can mend it: the system's refusal, or one by a `raise` in what checks for users.
+
+    That is this package, those it builds on, and a user's own code. A TypeError that Python itself raises,
+    or one of torch's, tells a user nothing.
+    """
+    if isinstance(error, OSError | ImportError | MemoryError | MisconfigurationException):
+        return True
+    if isinstance(error, OutOfMemoryError) or MEMORY in str(error):
+        return True
+    checked = isinstance(error, ValueError | TypeError | FloatingPointError)
+    return checked and refuses(error)
+
+
+def origin(error: BaseException) -> TracebackType | None:
+    """The innermost level of an error's traceback; None for one that was never raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace
+
+
+def package_of(error: BaseException) -> str:
+    """The package in which an error arose."""
+    trace = origin(error)
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0]
+
+
+def refuses(error: Exception) -> bool:
+    """Whether an error comes of a `raise`, where that is written for a user."""
+    trace = origin(error)
+    if trace is None:
+        return True
+    code = trace.tb_frame.f_code
+    by_raise = code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return by_raise and (
+        package_of(error) in CHECKED_BY or not code.co_filename.startswith(INSTALLED)
+    )
+
+
+def message_of(error: Exception) -> str:
+    """What an error says in one line, without the number that the operating system gives it."""
+    text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror + (f": {error.filename}" if error.filename else "")
-    return str(error)
+        text = error.strerror + (f": {error.filename}" if error.filename else "")
+    if isinstance(error, MemoryError | OutOfMemoryError) or MEMORY in text:
+        text = (
+            f"the memory is not enough ({text[:200]}); lower data.meta_batch_size, data.batch_size or the "
+            "width of the networks."
+        )
+    return " ".join(scrubbed(text).split()) or type(error).__name__
+
+
+def note_fault(error: Exception, folder: Path | None) -> None:
+    """Write an error down that no user can mend, and note on it where.
+
+    Args:
+        folder: where `error.log` goes, the run's directory; None takes a new file among temporary ones.
+    """
+    if not is_mistake(error) and not getattr(error, "__notes__", None):
+        error.add_note(f"the full traceback is in {write_fault(error, folder)}")
+
+
+def last_line(error: Exception) -> tuple[str, int]:
+    """The one line with which a command ends, and its exit code."""
+    if is_mistake(error):
+        return f"metakd: {message_of(error)}", MISTAKE
+    note_fault(error, None)
+    return (
+        f"metakd: a fault of the program, {type(error).__name__}: {message_of(error)[:300]} "
+        f"({'; '.join(error.__notes__)}; METAKD_TRACEBACK=1 shows it here)"
+    ), FAULT
+
+
+def write_fault(error: Exception, folder: Path | None) -> str:
+    """Write the traceback with the versions that it was made with, and return the file's path."""
+    versions = [f"{name} {version(name)}" for name in VERSIONS]
+    text = "".join(traceback.format_exception(error))
+    report = f"{' '.join(sys.argv)}\n{', '.join(versions)}, {platform.platform()}\n\n{text}\n"
+    if folder is None:
+        handle, path = tempfile.mkstemp(prefix="metakd-error-", suffix=".log")
+    else:
+        path = str(folder / "error.log")
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    with os.fdopen(handle, "a", encoding="utf-8") as file:
+        file.write(scrubbed(report))
+    return path
+
+
+VERSIONS = ("lightning_metakd", "torch", "torchvision", "lightning", "jsonargparse")

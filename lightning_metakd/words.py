@@ -18,6 +18,15 @@ def refuse_settings(config: Any) -> None:
             f"trainer.precision={config.precision} loses hyper-gradients to underflow; use bf16-mixed or "
             "32-true."
         )
+    if config.precision == "bf16-true":
+        raise ValueError(
+            "trainer.precision=bf16-true keeps weights and inner steps in 8 bits; use bf16-mixed or 32-true."
+        )
+    if config.check_val_every_n_epoch is not None and config.check_val_every_n_epoch < 1:
+        raise ValueError(
+            f"trainer.check_val_every_n_epoch={config.check_val_every_n_epoch} must be 1 or more; "
+            "trainer.limit_val_batches=0 leaves validation out."
+        )
     refuse_sharding(config.strategy)
     if config.gradient_clip_val:
         raise ValueError(
@@ -101,7 +110,7 @@ def last_checkpoint(experiment: Path) -> Path | None:
 
 def option(args: list[str], name: str) -> str | None:
     """The first value given for an option, as `--name value` or `--name=value`."""
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in zip(args, [*args, ""][1:], strict=True):
         if arg == name:
             return following
         if arg.startswith(f"{name}="):

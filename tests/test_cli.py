@@ -192,30 +192,59 @@ def test_a_second_configuration_overrides_the_first_and_words_override_both(meta
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("words", "line"),
     [
-        (["fit", "--config", "student.yaml", "--data.n_wayy=3"], "n_wayy"),
-        (["fit", "--config", "student.yaml", "--model.strategy_lrr=3"], "strategy_lrr"),
-        (["fit", "--config", "student.yaml", "--model.learner.inner_lrr=3"], "inner_lrr"),
-        (["fit", "--config", "student.yaml", "--trainer.max_epohcs=3"], "trainer.max_epohcs"),
-        (["fit", "--config", "student.yaml", "--data.n_way=five"], "five"),
-        (["fit", "--config", "student.yaml", "--model.learner=MAMBL"], "MAMBL"),
-        (["fit", "--config", "typo.yaml"], "strategy_ratee"),
-        (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["fit"], "fit.model"),
-        (["fti", "--config", "student.yaml"], "'fti' is no command; choose one of fit, validate"),
+        (
+            ["fit", "--config", "student.yaml", "--data.n_wayy=3"],
+            "data.n_wayy is no setting of EpisodicData; the nearest is n_way.",
+        ),
+        (
+            ["fit", "--config", "student.yaml", "--model.strategy_lrr=3"],
+            "model.strategy_lrr is no setting of MetaKD; the nearest is strategy_lr.",
+        ),
+        (
+            ["fit", "--config", "student.yaml", "--model.learner.inner_lrr=3"],
+            "model.learner.inner_lrr is no setting of ProtoNet; --help lists them.",
+        ),
+        (
+            ["fit", "--config", "student.yaml", "--trainer.max_epohcs=3"],
+            "trainer.max_epohcs is no setting; the nearest is trainer.max_epochs.",
+        ),
+        (  # an abbreviation is a mistake too
+            ["fit", "--config", "student.yaml", "--trainer.max_epoch=3"],
+            "trainer.max_epoch is no setting; the nearest is trainer.max_epochs.",
+        ),
+        (["fit", "--config", "student.yaml", "--data.n_way=five"], "data.n_way=five is not int."),
+        (
+            ["fit", "--config", "student.yaml", "--model.learner=MAMBL"],
+            "model.learner=MAMBL is no class that can be used here; give one of IMAML, Logistic, MAML, "
+            "MAMLPlusPlus, MetaSGD, ProtoMAML, ProtoNet, Reptile, Ridge, or the full path of your own; the "
+            "nearest is MAML.",
+        ),
+        (
+            ["fit", "--config", "typo.yaml"],
+            "model.strategy_ratee is no setting of MetaKD; the nearest is strategy_lr.",
+        ),
+        (
+            ["fit", "--config", "nowhere.yaml"],
+            "config: File does not exist: 'FOLDER/nowhere.yaml'.",
+        ),
+        (["fit"], "data, model must be given, as an option or in a file named by --config."),
+        (
+            ["fti", "--config", "student.yaml"],
+            "'fti' is no command; choose one of fit, validate, test, predict, bank, report.",
+        ),
+        (["report", "--foldr=runs"], "foldr is no setting; the nearest is folder."),
     ],
 )
-def test_a_typo_is_named_and_nothing_runs(words, named, metakd, tmp_path, capsys):
+def test_a_typo_is_one_line_and_nothing_runs(words, line, metakd, tmp_path, capsys):
     typo = {**STUDENT["model"]["init_args"], "strategy_ratee": 1}
     typo = {**STUDENT, "model": {"class_path": "MetaKD", "init_args": typo}}
     written(tmp_path, student=STUDENT, typo=typo)
     with pytest.raises(SystemExit) as done:
         metakd(*words)
     assert done.value.code == 2
-    said = capsys.readouterr().err
-    assert named in said
-    assert len(said.splitlines()) < 25  # the mistake, and not all that could have been written
+    assert capsys.readouterr().err == f"metakd: {line.replace('FOLDER', str(tmp_path))}\n"
     assert not Path("runs").exists()
 
 

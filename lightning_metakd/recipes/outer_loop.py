@@ -53,6 +53,10 @@ class OuterLoop(LightningModule, ABC, Configured):
         return self.student if self.ema is None else cast(Model, self.ema.module)
 
     @abstractmethod
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One outer update on a batch or meta-batch."""
+
+    @abstractmethod
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What is trained beside adapters and strategy, by name."""
 
