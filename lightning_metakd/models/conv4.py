@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
-from lightning_metakd.models.model import Maps, Model, linear_head
+from lightning_metakd.models.model import Maps, Model, check_side, linear_head
 from lightning_metakd.models.norm import norm_and_pool
 
 Norm = Literal["batch", "group", "instance", "none"]
@@ -78,7 +78,7 @@ class Conv4(Model):
             raise ValueError(
                 f"image_size={image_size} is too small for four pools; use 16 or more."
             )
-        self.width, self.pooling = width, pooling
+        self.width, self.pooling, self.image_size = width, pooling, image_size
         self.convs = nn.ModuleList(
             nn.Conv2d(width if block else in_channels, width, 3, padding=1) for block in range(4)
         )
@@ -89,6 +89,14 @@ class Conv4(Model):
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each block."""
+        check_side(self, x, 16 if self.pooling == "flatten" else 8)
+        if self.pooling == "flatten" and any(
+            n // 16 != self.image_size // 16 for n in x.shape[-2:]
+        ):
+            raise ValueError(
+                f"images of {x.shape[-2]}x{x.shape[-1]} do not fit image_size={self.image_size}, on which "
+                "the embedding of pooling='flatten' depends; build the model with their size, or average."
+            )
         maps: Maps = {}
         for conv, norm in zip(self.convs, self.norms, strict=True):
             pooled = self.pooling == "flatten" or len(maps) < 3

@@ -83,6 +83,15 @@ class Model(nn.Module, ABC, Configured):
         return Output(self.head(embedding), embedding, features)
 
 
+def check_side(network: nn.Module, x: Tensor, least: int) -> None:
+    """Raise where images are so small that a network pools them away."""
+    if min(x.shape[-2:]) < least:
+        raise ValueError(
+            f"images of {x.shape[-2]}x{x.shape[-1]} are too small for {type(network).__name__}, which needs "
+            f"{least}x{least}; raise data.source.size or choose a network with less pooling."
+        )
+
+
 @contextmanager
 def recording(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
     """What the modules at these paths return while this lasts; names of no module stay without."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, max_pool2d, pad
 
-from lightning_metakd.models.model import Maps, Model, linear_head
+from lightning_metakd.models.model import Maps, Model, check_side, linear_head
 from lightning_metakd.models.resnet import start_convolutions
 
 SLOPE = 0.1
@@ -95,6 +95,7 @@ class ResNet12(Model):
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each block."""
+        check_side(self, x, 16)
         first = self.layer1(x)
         second = self.layer2(first)
         third = self.layer3(second)

@@ -85,3 +85,18 @@ def test_unknown_options_name_the_choices() -> None:
         Conv4(pooling="max")
     with pytest.raises(ValueError, match="image_size=8 is too small"):
         Conv4(image_size=8)
+
+
+@pytest.mark.parametrize("pooling", ["flatten", "average"])
+def test_images_that_the_pools_would_use_up_are_refused(pooling):
+    least = 16 if pooling == "flatten" else 8
+    model = Conv4(4, pooling=pooling, image_size=16)
+    assert model(torch.rand(2, 3, least, least)).embedding.shape == (2, model.embedding_width)
+    told = rf"images of 32x{least - 1} are too small for Conv4, which needs {least}x{least}; raise data.sou"
+    with pytest.raises(ValueError, match=told):
+        model(torch.rand(2, 3, 32, least - 1))
+
+
+def test_images_of_another_size_than_the_embedding_is_for_are_refused():
+    with pytest.raises(ValueError, match=r"images of 48x48 do not fit image_size=32, on which"):
+        Conv4(4)(torch.rand(2, 3, 48, 48))

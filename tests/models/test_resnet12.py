@@ -65,3 +65,10 @@ def test_features_are_the_maps_after_each_block() -> None:
     sizes = [(4, 16, 16), (6, 8, 8), (8, 4, 4), (10, 2, 2)]
     assert [f.shape[1:] for f in maps] == sizes
     torch.testing.assert_close(output.embedding, maps[-1].mean((2, 3)))
+
+
+def test_images_that_the_pools_would_use_up_are_refused():
+    with pytest.raises(
+        ValueError, match="images of 8x8 are too small for ResNet12, which needs 16x16"
+    ):
+        ResNet12()(torch.rand(2, 3, 8, 8))
