@@ -1,33 +1,58 @@
 """Images in class folders: a directory, or zip archives read in place, several together.
 
-A class is the folder that holds the images directly; folders of the same name are one class
-(`train/cat` and `test/cat`, or `cat` in two archives). Images are decoded once and kept (see `cache`).
+A class is the folder that holds the images directly. Folders of the same name are one class where no other
+folder tells them apart (`train/cat` and `test/cat`, or `cat` in two archives); see `class_paths`. Images are
+decoded once and kept (see `cache`).
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 import torch
 from jaxtyping import Int
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_metakd.data import cache
 from lightning_metakd.data.episodes import generator
-from lightning_metakd.data.images import FORMATS, decode, fingerprint, scan
+from lightning_metakd.data.images import (
+    FORMATS,
+    LARGEST,
+    Found,
+    decode,
+    fingerprint,
+    is_image,
+    left_out,
+    readable,
+    visible,
+)
 from lightning_metakd.data.source import Labelled, Source, class_ids, few_shot_splits, rows_of
+from lightning_metakd.ranges import check_integer, check_seed
 
 Fractions = tuple[float, float, float]
+FRACTIONS: Fractions = (0.64, 0.16, 0.2)
+"""Shares of CIFAR-FS and mini-ImageNet."""
+WAYS = 5
+"""Classes that every split has at least where there are enough: those of the usual episode."""
+SPLIT_FOLDERS = frozenset(
+    ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
+)
 
 
 class Folder(Source):
     """One folder per class, in directories or zip archives, with its classes divided for few-shot learning.
 
+    A class is called as its folder; where folders of one name have different folders above them
+    (`greek/alpha` and `latin/alpha`), as its path. `train`, `val`, `test` and the like do not count there.
+
     Args:
         path: a directory or a zip archive, or a list of them that belong together.
         splits: names of the classes of train, val and test; without it they are drawn by the fractions.
-        fractions: shares of the classes for train, val and test.
+        fractions: shares of the classes for train, val and test; null for 0.64, 0.16 and 0.2, but for val and
+            test 5 classes at least, or a third of all where they are fewer than 15.
         split_seed: of that draw.
         size: side in pixels; images are scaled to cover the square and cropped to its middle.
     """
@@ -36,17 +61,20 @@ class Folder(Source):
         self,
         path: str | list[str],
         splits: dict[str, list[str]] | None = None,
-        fractions: Fractions = (0.64, 0.16, 0.2),
+        fractions: Fractions | None = None,
         split_seed: int = 0,
         size: int = 32,
     ) -> None:
         self.paths = [Path(p).expanduser() for p in ([path] if isinstance(path, str) else path)]
         self.given, self.fractions, self.split_seed = splits, fractions, split_seed
         self.size = size
+        check_paths(self.paths)
+        check_integer("data.source.size", size, 1, LARGEST)
+        check_seed("data.source.split_seed", split_seed)
         if splits is not None:
             check_splits(splits)
-        elif min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-            raise ValueError(f"fractions={fractions} must not be negative and must add up to 1.")
+        if fractions is not None:
+            check_fractions(fractions)
 
     @property
     def name(self) -> str:
@@ -57,18 +85,49 @@ class Folder(Source):
 
     @cached_property
     def _everything(self) -> Labelled:
-        return cache.cached(fingerprint(self.paths, self.size), lambda: plan(self.paths, self.size))
+        key = fingerprint(self.paths, self.size, *readable())
+        return cache.cached(key, lambda: plan(self.paths, self.size))
 
     @cached_property
     def split_names(self) -> dict[str, list[str]]:
-        """Class names of each split."""
+        """Class names of each split; of fewer than 20 base classes up to every second is the strategy's."""
         given = self.given or divide(self.everything().class_names, self.fractions, self.split_seed)
         parts = {split: given.get(split, []) for split in ("train", "val", "test")}
-        return few_shot_splits(**parts)
+        return few_shot_splits(**parts, every=min(4, max(2, len(parts["train"]) // WAYS)))
+
+    @property
+    def more_classes(self) -> str:
+        sizes = [f"{len(names)} {split}" for split, names in self.split_names.items()]
+        return (
+            f"lower data.n_way, or divide the {len(self.everything().class_names)} classes otherwise by "
+            f"source.fractions or source.splits (now {', '.join(sizes)}; the last two are parts of train)"
+        )
 
     def select(self, split: str) -> Int[Tensor, " n"]:
         everything = self.everything()
         return rows_of(everything.y, class_ids(split, self.split_names, everything.class_names))
+
+
+def check_paths(paths: Sequence[Path]) -> None:
+    """Raise where there are no paths, or an image would be read twice."""
+    if not paths:
+        raise ValueError("path=[] names no images; give a directory or a zip archive.")
+    places = [path.resolve() for path in paths]
+    for i, place in enumerate(places):
+        if any(place.is_relative_to(other) for other in places[:i] + places[i + 1 :]):
+            raise ValueError(
+                f"path={paths[i]} is listed twice or lies in another path; name every image once."
+            )
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Raise where fractions are no division of a whole into train, val and test."""
+    whole = len(fractions) == 3 and abs(sum(fractions) - 1) <= 1e-6
+    if not whole or not all(0 <= share <= 1 for share in fractions):
+        raise ValueError(
+            f"fractions={fractions} must be three numbers for train, val and test that are not negative and "
+            "add up to 1."
+        )
 
 
 def check_splits(splits: dict[str, list[str]]) -> None:
@@ -82,11 +141,14 @@ def check_splits(splits: dict[str, list[str]]) -> None:
         )
 
 
-def divide(class_names: Sequence[str], fractions: Fractions, seed: int) -> dict[str, list[str]]:
+def divide(
+    class_names: Sequence[str], fractions: Fractions | None, seed: int
+) -> dict[str, list[str]]:
     """Classes drawn for train, val and test; what rounding leaves over is trained on."""
     n = len(class_names)
     order = torch.randperm(n, generator=generator("folder", seed)).tolist()
-    n_val, n_test = round(fractions[1] * n), round(fractions[2] * n)
+    least = 0 if fractions else min(WAYS, n // 3)
+    n_val, n_test = (max(least, round(share * n)) for share in (fractions or FRACTIONS)[1:])
     bounds = {
         "val": order[:n_val],
         "test": order[n_val : n_val + n_test],
@@ -101,14 +163,27 @@ def plan(paths: Sequence[Path], size: int) -> cache.Plan:
     Raises:
         ValueError: if there are no classes, or a class has a single image.
     """
-    found = sorted(scan(paths), key=lambda image: (image.class_name, image.member))
-    counts = Counter(image.class_name for image in found)
-    where = ", ".join(map(str, paths))
-    if not counts:
+    files = list(visible(paths))
+    images = [file for file in files if is_image(file)]
+    where, others = ", ".join(map(str, paths)), left_out(files)
+    if not images:
         raise ValueError(
             f"no class folders with images in path={where}; expected <class>/<image> "
-            f"with one of {', '.join(FORMATS)}."
+            f"with one of {', '.join(FORMATS)}{f', but there are {others}' if others else ''}."
         )
+    if others:
+        rank_zero_warn(f"path={where} holds files that are left out: {others}.")
+    classes = class_paths(images)
+    if by_path := sorted({name for name in classes if "/" in name}):
+        rank_zero_warn(
+            f"path={where} has {len(by_path)} class folders whose name occurs below several folders; they "
+            f"are classes of their own, called by their path: {', '.join(by_path[:3])}, ..."
+        )
+    named = sorted(
+        zip(classes, images, strict=True),
+        key=lambda pair: (pair[0], pair[1].member, pair[1].container.name),
+    )
+    counts = Counter(classes)
     if single := [name for name, count in counts.items() if count < 2]:
         raise ValueError(
             f"class folder {single[0]!r} in path={where} holds 1 image, and a class needs 2 at least, one "
@@ -116,5 +191,28 @@ def plan(paths: Sequence[Path], size: int) -> cache.Plan:
         )
     names = tuple(sorted(counts))
     ids = {name: i for i, name in enumerate(names)}
-    y = [ids[image.class_name] for image in found]
-    return cache.Plan(y, names, (3, size, size), decode(found, size))
+    y = [ids[name] for name, _ in named]
+    return cache.Plan(y, names, (3, size, size), decode([image for _, image in named], size))
+
+
+def class_paths(images: Sequence[Found]) -> list[str]:
+    """The class of each image: its folder's name, or its path where folders of that name differ above.
+
+    What does not count above a class: folders that split a data set (`train`, `val`, `test` and the like),
+    the folder of an archive that is called as the archive, and the folders that all images have in common.
+    """
+    folders = []
+    for image in images:
+        *above, name = image.member.parts[:-1]
+        if above and above[0] == image.container.stem:
+            above = above[1:]
+        folders.append((*(part for part in above if part.lower() not in SPLIT_FOLDERS), name))
+    above_all = zip(
+        *(folder[:-1] for folder in folders), strict=False
+    )  # as deep as the least deep class
+    shared = sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, above_all))
+    paths = {folder[shared:] for folder in folders}
+    counts = Counter(path[-1] for path in paths)
+    return [
+        folder[-1] if counts[folder[-1]] == 1 else "/".join(folder[shared:]) for folder in folders
+    ]

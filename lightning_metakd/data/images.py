@@ -1,27 +1,47 @@
-"""Image files in directories and zip archives: which there are, and their pixels."""
+"""Image files in directories and zip archives: which there are, and their pixels.
+
+An image is read as a viewer shows it: turned as its EXIF data say, transparent parts on white, 16 bits of
+grey scaled to 8.
+"""
 
 import hashlib
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
+DECODER = 2
+"""Raised when the same files give other pixels: what was decoded before is then decoded anew."""
 FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
     ".bmp": "BMP",
     ".gif": "GIF",
     ".ppm": "PPM",
     ".pgm": "PPM",
+    ".pbm": "PPM",
+    ".pnm": "PPM",
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+"""Pillow's name of the format behind each ending."""
+LARGEST = 4096
+"""The largest side in pixels that images may be scaled to."""
+PIECE = 2**26
+"""Bytes of decoded images that lie in memory at once."""
 
 
 class Found(NamedTuple):
@@ -34,20 +54,58 @@ class Found(NamedTuple):
     def class_name(self) -> str:
         return self.member.parent.name
 
+    @property
+    def ending(self) -> str:
+        """The ending of its name in lower case, with the point."""
+        return self.member.suffix.lower()
+
+
+@cache
+def readable() -> dict[str, str]:
+    """The formats that can be read here: `.heic` and `.heif` only with the package pillow-heif."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return {ending: name for ending, name in FORMATS.items() if name != "HEIF"}
+    register_heif_opener()
+    return FORMATS
+
 
 def scan(paths: Sequence[Path]) -> Iterator[Found]:
-    """Every image in some directories and archives.
+    """Every image in the folders of some directories and archives.
 
     Raises:
         FileNotFoundError: if a path does not exist.
         ValueError: if it is neither a directory nor a readable archive.
     """
+    return (image for image in visible(paths) if is_image(image))
+
+
+def is_image(file: Found) -> bool:
+    """Whether a file is an image that can be read, and lies in a folder of its container."""
+    return file.ending in readable() and len(file.member.parts) > 1
+
+
+def visible(paths: Sequence[Path]) -> Iterator[Found]:
+    """Every file of some directories and archives but hidden ones."""
     for path in paths:
         for member in members(path):
             parts = member.parts
-            hidden = parts[0] == "__MACOSX" or any(part.startswith(".") for part in parts)
-            if member.suffix.lower() in FORMATS and len(parts) > 1 and not hidden:
+            if parts[0] != "__MACOSX" and not any(part.startswith(".") for part in parts):
                 yield Found(path, member)
+
+
+def left_out(files: Sequence[Found]) -> str:
+    """How many of these files are no images, by ending, and what can be done; empty where there are none."""
+    others = Counter(
+        file.ending or "without ending" for file in files if file.ending not in readable()
+    )
+    loose = sum(file.ending in readable() and len(file.member.parts) == 1 for file in files)
+    parts = [f"{count} {ending}" for ending, count in sorted(others.items())]
+    parts += [f"{loose} images outside of a class folder"] if loose else []
+    missing = sorted(set(others) & set(FORMATS))
+    way_out = "; for {} install pillow-heif (the extra 'pictures')".format(" and ".join(missing))
+    return ", ".join(parts) + (way_out if missing else "")
 
 
 def members(path: Path) -> list[PurePosixPath]:
@@ -55,7 +113,7 @@ def members(path: Path) -> list[PurePosixPath]:
     if path.is_dir():
         return [PurePosixPath(file.relative_to(path)) for file in path.rglob("*") if file.is_file()]
     with open_archive(path) as archive:
-        return [PurePosixPath(name) for name in archive.namelist()]
+        return [PurePosixPath(info.filename) for info in archive.infolist() if not info.is_dir()]
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
@@ -71,9 +129,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         ) from error
 
 
-def decode(
-    found: Sequence[Found], size: int, mode: str = "RGB", piece: int = 1000
-) -> Iterator[np.ndarray]:
+def decode(found: Sequence[Found], size: int, mode: str = "RGB") -> Iterator[np.ndarray]:
     """The images as uint8 arrays `[n, ch, size, size]`, in pieces.
 
     Args:
@@ -85,6 +141,7 @@ def decode(
     archives = {
         path: open_archive(path) for path in {image.container for image in found} if path.is_file()
     }
+    piece = max(1, PIECE // (len(mode) * size * size))
     for start in range(0, len(found), piece):
         part = found[start : start + piece]
         yield np.stack([picture(image, archives, size, mode) for image in part])
@@ -99,11 +156,10 @@ def picture(
             content = archives[image.container].read(str(image.member))
         else:
             content = (image.container / image.member).read_bytes()
-        suffix = (
-            image.member.suffix.lower()
-        )  # naming the format spares a search through all of them
-        with Image.open(io.BytesIO(content), formats=(FORMATS[suffix],)) as opened:
-            colours = opened.convert(mode)
+        # the format that the ending names comes first; many a file has the ending of another
+        formats = dict.fromkeys((FORMATS[image.ending], *readable().values()))
+        with Image.open(io.BytesIO(content), formats=list(formats)) as opened:
+            colours = as_shown(opened).convert(mode)
         if colours.size != (size, size):
             colours = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
         return np.asarray(colours).reshape(size, size, -1).transpose(2, 0, 1)
@@ -114,10 +170,29 @@ def picture(
         ) from error
 
 
+def as_shown(image: Image.Image) -> Image.Image:
+    """The image as a viewer shows it.
+
+    Raises:
+        ValueError: if its pixels are numbers of no known range.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I;16"):  # Pillow's own conversion makes all above 255 white
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            "its pixels are 32-bit numbers of no known range; save it with 8 or 16 bits"
+        )
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA"))
+    return image
+
+
 def fingerprint(paths: Sequence[Path], *settings: object) -> str:
-    """Key of the decoded images: names, sizes and times of the files they come from."""
+    """Key of the decoded images: how they are decoded, and names, sizes and times of their files."""
     files = [file for path in paths for file in (path, *(path.rglob("*") if path.is_dir() else ()))]
-    digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr((DECODER, *settings)).encode(), digest_size=16)
     for file in sorted(files):
         if not file.exists():
             raise FileNotFoundError(

@@ -68,6 +68,11 @@ class Source(ABC, Configured):
         """Names of other data that what lies in the rows was trained on; none in pictures."""
         return ()
 
+    @property
+    def more_classes(self) -> str:
+        """What to do where a split has fewer classes than an episode."""
+        return "lower data.n_way or choose another split"
+
     @cached_property
     def identity(self) -> str:
         """Name, number of rows, and a hash of the labels and of a view of a few rows."""
@@ -100,14 +105,16 @@ class Source(ABC, Configured):
         Raises:
             ValueError: if the source has no such split.
         """
-        if split == "all":
-            return self.everything().index
-        if split not in self.splits:
+        self.check_split(split)
+        return self.everything().index if split == "all" else self.select(split)
+
+    def check_split(self, split: str, argument: str = "split") -> None:
+        """Raise where a split does not exist, naming the argument that asks for it."""
+        if split not in (*self.splits, "all"):
             raise ValueError(
-                f"split={split!r} is not a split of {self.name}; "
+                f"{argument}={split!r} is not a split of {self.name}; "
                 f"choose one of {', '.join(self.splits)} or all."
             )
-        return self.select(split)
 
     def load(self, split: str) -> Labelled:
         """The examples of a split. A copy, except for `all`; `rows` selects without copying."""
@@ -200,18 +207,21 @@ def rows_of(y: Int[Tensor, " n"], classes: Iterable[int]) -> Int[Tensor, " m"]:
     return torch.isin(y, torch.tensor(sorted(classes), dtype=y.dtype)).nonzero()[:, 0]
 
 
-def few_shot_splits(train: Groups, val: Groups, test: Groups) -> dict[str, list[str]]:
+def few_shot_splits(
+    train: Groups, val: Groups, test: Groups, every: int = 4
+) -> dict[str, list[str]]:
     """Class names of all five few-shot splits.
 
     Args:
         train: base classes in their official order, as names or, where superclasses must stay whole, as
-            lists of names; every fourth goes to `strategy`, the others to `teacher`.
+            lists of names.
+        every: every so manieth of them goes to `strategy`, the others to `teacher`.
     """
 
     def names(groups: Groups) -> list[str]:
         return [n for group in groups for n in ([group] if isinstance(group, str) else group)]
 
-    strategy = names(train[3::4])
+    strategy = names(train[every - 1 :: every])
     teacher = [name for name in names(train) if name not in set(strategy)]
     return {
         "train": names(train),

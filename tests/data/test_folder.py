@@ -1,4 +1,6 @@
+import re
 import zipfile
+from collections import Counter
 from itertools import chain
 
 import numpy as np
@@ -6,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.folder import Folder, divide
+from lightning_metakd.data.source import Labelled
 
 
 def pack(folder, archive, chosen=lambda name: True):
@@ -60,6 +64,52 @@ def test_folders_of_one_name_are_one_class(draw_class, tmp_path):
     assert Folder(str(tmp_path / "images")).everything().class_names == ("cat",)
 
 
+def names_of(*paths):
+    counts = Counter(Folder([str(path) for path in paths]).everything().y.tolist())
+    names = Folder([str(path) for path in paths]).everything().class_names
+    return {name: counts[i] for i, name in enumerate(names)}
+
+
+def test_folders_of_one_name_below_different_folders_are_classes_called_by_their_path(
+    draw_class, tmp_path
+):
+    for split in ("train", "Test"):
+        for alphabet, n in (("greek", 2), ("latin", 3)):
+            draw_class("alpha", n, below=f"images/{split}/{alphabet}")
+        draw_class("omega", 2, below=f"images/{split}/greek")
+    expected = {"greek/alpha": 4, "latin/alpha": 6, "omega": 4}
+    told = r"has 2 class folders whose name occurs .* by their path: greek/alpha, latin/alpha"
+    with pytest.warns(UserWarning, match=told):
+        assert names_of(tmp_path / "images") == expected
+    pack(tmp_path / "images", tmp_path / "images.zip")
+    with pytest.warns(UserWarning, match=told):
+        assert names_of(tmp_path / "images.zip") == expected
+
+
+def test_the_folder_of_an_archive_does_not_part_its_classes(draw_class, tmp_path):
+    draw_class("cat", 2, below="images")
+    pack(draw_class("cat", 3, below="more"), tmp_path / "more.zip")
+    assert names_of(tmp_path / "images", tmp_path / "more.zip") == {"cat": 5}
+
+
+def test_classes_in_the_folders_of_two_archives_are_apart(draw_class, tmp_path):
+    for part, alphabet in (("a", "greek"), ("b", "latin")):
+        pack(draw_class("alpha", 2, below=alphabet), tmp_path / f"{part}.zip")
+    with pytest.warns(UserWarning, match="called by their path"):
+        counts = names_of(tmp_path / "a.zip", tmp_path / "b.zip")
+    assert counts == {"greek/alpha": 2, "latin/alpha": 2}
+
+
+def test_an_image_that_would_be_read_twice_is_refused(images):
+    for paths in ([images, images], [images / "ant", images]):
+        with pytest.raises(
+            ValueError, match=r"is listed twice or lies in another path; name every"
+        ):
+            Folder([str(path) for path in paths])
+    with pytest.raises(ValueError, match=r"path=\[\] names no images"):
+        Folder([])
+
+
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp"])
 def test_lossless_formats_agree(draw_class, suffix, tmp_path):
     draw_class("cat", 3, suffix=suffix)
@@ -84,8 +134,7 @@ def test_grey_images_get_three_equal_channels(draw_class):
     assert (Folder(str(folder)).everything().x[0] == 77).all()
 
 
-def test_hidden_files_and_other_files_are_not_images(images):
-    (images / "ant" / "notes.txt").write_text("no image")
+def test_hidden_files_are_not_images(images):
     (images / "__MACOSX" / "ant").mkdir(parents=True)
     (images / "__MACOSX" / "ant" / "a.png").write_bytes(b"")
     (images / "ant" / "._a.png").write_bytes(b"")
@@ -99,8 +148,8 @@ def test_given_splits_are_kept(images):
         "train": [0, 1, 3, 4],
         "val": [],
         "test": [2],
-        "teacher": [0, 1, 3],
-        "strategy": [4],
+        "teacher": [0, 3],
+        "strategy": [1, 4],
     }
 
 
@@ -118,6 +167,45 @@ def test_drawn_splits_cover_all_classes_once():
         == divide(names, (0.64, 0.16, 0.2), seed=0)
         != divide(names, (0.64, 0.16, 0.2), seed=1)
     )
+
+
+@pytest.mark.parametrize("n", [12, 15, 20, 33, 100])
+def test_every_split_can_be_drawn_from_where_there_are_enough_classes(n):
+    source = Folder("anywhere")
+    nothing = torch.arange(0)
+    names = tuple(f"class{i:03d}" for i in range(n))
+    source.__dict__["_everything"] = Labelled(nothing, nothing, nothing, names)
+    sizes = {split: len(names) for split, names in source.split_names.items()}
+    assert sizes["train"] + sizes["val"] + sizes["test"] == n
+    assert sizes["teacher"] + sizes["strategy"] == sizes["train"]
+    least = min(sizes[split] for split in ("train", "val", "test"))
+    assert least == 4 if n == 12 else least >= 5
+    if n >= 20:
+        assert min(sizes.values()) >= 5
+    if n > 32:
+        assert (sizes["val"], sizes["test"]) == (round(0.16 * n), round(0.2 * n))
+        assert sizes["strategy"] == sizes["train"] // 4
+
+
+def test_too_few_classes_are_told_with_numbers_that_would_do(draw_class, as_users_run_it):
+    for i in range(12):
+        images = draw_class(f"class{i:02d}", 3)
+    source = Folder(str(images), size=16)
+    episode = {"k_shot": 1, "n_query": 1, "n_episodes": 2}
+    told = (
+        "n_way=5 exceeds the 4 classes of split 'val' in Folder(images); lower data.n_way, or divide the 12 "
+        "classes otherwise by source.fractions or source.splits (now 4 train, 4 val, 4 test, 2 teacher, "
+        "2 strategy; the last two are parts of train)."
+    )
+    with pytest.raises(ValueError, match=re.escape(told)):
+        EpisodicData(source, **episode).val_dataloader()
+    data = EpisodicData(source, n_way=4, **episode)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        assert next(iter(loader)).classes.shape[-1] == 4
+    data = EpisodicData(
+        source, n_way=2, train_split="teacher", strategy_split="strategy", **episode
+    )
+    assert len(next(iter(data.train_dataloader()))) == 2
 
 
 def test_a_missing_path_is_named(tmp_path):
@@ -179,8 +267,17 @@ def test_a_folder_without_classes_says_what_was_expected(tmp_path):
         ({"splits": {"train": ["a"], "test": ["a"]}}, "splits lists the class 'a' twice"),
         (
             {"fractions": (0.5, 0.5, 0.5)},
-            r"fractions=\(0.5, 0.5, 0.5\) must not be negative and must add up to 1",
+            r"fractions=\(0.5, 0.5, 0.5\) must be three numbers for train, val and test",
         ),
+        (
+            {"fractions": (0.5, float("nan"), 0.5)},
+            r"fractions=\(0.5, nan, 0.5\) must be three numb",
+        ),
+        ({"fractions": (1.5, -0.5, 0.0)}, r"fractions=\(1.5, -0.5, 0.0\) must be three numbers"),
+        ({"size": 0}, "size=0 must be 1 or more"),
+        ({"size": -3}, "size=-3 must be 1 or more"),
+        ({"size": 10**6}, "size=1000000 must be 4,096 or less"),
+        ({"split_seed": -1}, "split_seed=-1 must be 0 or more"),
     ],
 )
 def test_wrong_splits_are_refused_at_once(settings, message):
