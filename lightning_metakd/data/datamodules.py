@@ -13,14 +13,16 @@ from torch.utils._pytree import tree_map
 
 from lightning_metakd.configured import Configured
 from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partition
-from lightning_metakd.data.episodes import EpisodeSet, Together
+from lightning_metakd.data.episodes import FRESH, EpisodeSet, Together, check_episode
 from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
 from lightning_metakd.data.source import Labelled, Source
 from lightning_metakd.models.model import Model
+from lightning_metakd.ranges import check_integer, check_seed, check_share
 from lightning_metakd.types import Batch
 
 AS_IT_IS = range(-1, 0)
 """The one view that is the image itself."""
+MOST_WORKERS, LARGEST_META_BATCH = 1_000, 10_000
 
 
 class SourceData(LightningDataModule, Configured):
@@ -28,6 +30,7 @@ class SourceData(LightningDataModule, Configured):
 
     def __init__(self, source: Source, num_workers: int) -> None:
         super().__init__()
+        check_integer("data.num_workers", num_workers, 0, MOST_WORKERS)
         self.source, self.num_workers = source, num_workers
 
     @property
@@ -90,7 +93,7 @@ class EpisodicData(SourceData):
         train_n_query: query images per class of a training episode, if other than n_query.
         seed: of training episodes.
         eval_seed: of evaluation episodes; keep it, so that runs can be compared episode by episode.
-        views: fixed augmented views per image, as stored by a bank; null draws a new view each time.
+        views: fixed augmented views per image, as stored by a bank; null draws a new view each time, 0 none.
         augment: shift and mirror training images.
         num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
     """
@@ -116,7 +119,19 @@ class EpisodicData(SourceData):
     ) -> None:
         super().__init__(source, num_workers)
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
-        self.train_n_way, self.train_n_query = train_n_way or n_way, train_n_query or n_query
+        self.train_n_way = n_way if train_n_way is None else train_n_way
+        self.train_n_query = n_query if train_n_query is None else train_n_query
+        check_episode(n_way, k_shot, n_query)
+        check_episode(self.train_n_way, k_shot, self.train_n_query, "train_")
+        check_integer("data.meta_batch_size", meta_batch_size, 1, LARGEST_META_BATCH)
+        check_integer("data.steps_per_epoch", steps_per_epoch, 1)
+        check_integer("data.n_episodes", n_episodes, 1)
+        check_seed("data.seed", seed)
+        check_seed("data.eval_seed", eval_seed)
+        check_views(views)
+        source.check_split(train_split, "train_split")
+        if strategy_split is not None:
+            source.check_split(strategy_split, "strategy_split")
         self.meta_batch_size, self.steps_per_epoch = meta_batch_size, steps_per_epoch
         self.n_episodes, self.seed, self.eval_seed = n_episodes, seed, eval_seed
         self.train_split, self.strategy_split = train_split, strategy_split
@@ -211,7 +226,7 @@ class SupervisedData(SourceData):
         seed: of the order and the views.
         split_seed: of the division into train, quiz and val; keep it, so that runs train on the same images.
         augment: shift and mirror training images.
-        views: fixed augmented views per image, as stored by a bank; null draws a new view each time.
+        views: fixed augmented views per image, as stored by a bank; null draws a new view each time, 0 none.
         num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
     """
 
@@ -229,9 +244,18 @@ class SupervisedData(SourceData):
         num_workers: int = 0,
     ) -> None:
         super().__init__(source, num_workers)
-        for name, share in (("quiz_fraction", quiz_fraction), ("val_fraction", val_fraction)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name}={share} must be at least 0 and less than 1.")
+        check_integer("data.batch_size", batch_size, 1)
+        check_share("data.quiz_fraction", quiz_fraction)
+        check_share("data.val_fraction", val_fraction)
+        if quiz_fraction + val_fraction >= 1:
+            raise ValueError(
+                f"quiz_fraction={quiz_fraction} and val_fraction={val_fraction} leave nothing to train on; "
+                "their sum must be less than 1."
+            )
+        check_seed("data.seed", seed)
+        check_seed("data.split_seed", split_seed)
+        check_views(views)
+        source.check_split(split)
         self.split, self.batch_size, self.seed, self.split_seed = (
             split,
             batch_size,
@@ -330,6 +354,12 @@ class SupervisedData(SourceData):
             collate_fn=unchanged,
             num_workers=self.num_workers,
         )
+
+
+def check_views(views: int | None) -> None:
+    """Raise where a number of views is no whole number; None stands for as many as are drawn."""
+    if views is not None:
+        check_integer("data.views", views, 0, FRESH)
 
 
 def write_manifest(manifest: dict[str, Any], folder: str) -> None:

@@ -20,8 +20,12 @@ from lightning_metakd.files import make_once
 from lightning_metakd.mapped import Shapes, filled, mapped
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
+from lightning_metakd.ranges import check_integer
 from lightning_metakd.teachers import weights_hash
 from lightning_metakd.types import Normalisation
+
+MOST_VIEWS = 10_000
+"""Each is stored for every row."""
 
 
 class Embedded(Source):
@@ -37,8 +41,7 @@ class Embedded(Source):
     def __init__(
         self, source: Source, model: nn.Module, checkpoint: str | None = None, views: int = 4
     ) -> None:
-        if views < 0:
-            raise ValueError(f"views={views} must be 0 (images as they are alone) or more.")
+        check_integer("data.source.views", views, 0, MOST_VIEWS)
         self.source, self.model, self.checkpoint = source, as_model(model), checkpoint
         self.views, self.splits = views, source.splits
 
@@ -56,6 +59,10 @@ class Embedded(Source):
     def external_data(self) -> tuple[str, ...]:
         """Those of the embedding network."""
         return self.model.external_data
+
+    @property
+    def more_classes(self) -> str:
+        return self.source.more_classes
 
     def everything(self) -> Labelled:
         """All rows; `x` is the vector of the image as it is, then those of its views, [n, views + 1, d]."""

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
 from lightning_metakd.data.source import Source
+from lightning_metakd.ranges import check_integer
 from lightning_metakd.types import Batch, Episode
 
 FRESH = 2**62
@@ -78,6 +79,24 @@ def draw_episode(
     return classes, rows, torch.randint(views or FRESH, rows.shape, generator=draw)
 
 
+def check_episode(n_way: int, k_shot: Shots, n_query: int, prefix: str = "") -> None:
+    """Raise where no data could yield such an episode.
+
+    Args:
+        prefix: stands before the names of n_way and n_query.
+    """
+    check_integer(f"data.{prefix}n_way", n_way, 1)
+    if n_way == 1:
+        raise ValueError(f"{prefix}n_way=1 leaves nothing to tell apart; choose 2 or more.")
+    shots = k_shot if isinstance(k_shot, tuple | list) else (k_shot, k_shot)
+    whole = len(shots) == 2 and all(type(k) is int for k in shots)
+    if not whole or not 1 <= shots[0] <= shots[1]:
+        raise ValueError(
+            f"k_shot={k_shot} must be 1 or more, or a range such as [1, 5]; correct data.k_shot."
+        )
+    check_integer(f"data.{prefix}n_query", n_query, 1)
+
+
 class EpisodeSet(Dataset[Episode]):
     """Episode i of a split, for every i.
 
@@ -107,6 +126,7 @@ class EpisodeSet(Dataset[Episode]):
         views: int | None = 0,
         episodes_per_step: int = 1,
     ) -> None:
+        check_episode(n_way, k_shot, n_query)
         self.split, self.seed, self.views = split, seed, views
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
         self.episodes_per_step = episodes_per_step
@@ -115,26 +135,17 @@ class EpisodeSet(Dataset[Episode]):
         self.classes, positions = members(everything.y[rows])
         self.positions = [rows[at] for at in positions]
         names = [everything.class_names[c] for c in self.classes.tolist()]
-        self._check(source.name, dict(zip(names, map(len, self.positions), strict=True)))
+        self._check_rows(source, dict(zip(names, map(len, self.positions), strict=True)))
 
-    def _check(self, source: str, counts: dict[str, int]) -> None:
-        shots = (self.k_shot,) * 2 if isinstance(self.k_shot, int) else tuple(self.k_shot)
-        where = f"of split {self.split!r} in {source}"
-        if self.n_way < 2:
-            raise ValueError(f"n_way={self.n_way} leaves nothing to tell apart; choose 2 or more.")
+    def _check_rows(self, source: Source, counts: dict[str, int]) -> None:
+        where = f"of split {self.split!r} in {source.name}"
         if self.n_way > len(counts):
             raise ValueError(
-                f"n_way={self.n_way} exceeds the {len(counts)} classes {where}; "
-                "lower data.n_way or choose another split."
+                f"n_way={self.n_way} exceeds the {len(counts)} classes {where}; {source.more_classes}."
             )
-        if not 1 <= shots[0] <= shots[1]:
-            raise ValueError(
-                f"k_shot={self.k_shot} must be 1 or more, or a range such as [1, 5]; correct data.k_shot."
-            )
-        if self.n_query < 1:
-            raise ValueError(f"n_query={self.n_query} must be 1 or more; correct data.n_query.")
+        shots = self.k_shot if isinstance(self.k_shot, int) else self.k_shot[1]
         smallest = min(counts, key=lambda name: counts[name])
-        if (needed := shots[1] + self.n_query) > counts[smallest]:
+        if (needed := shots + self.n_query) > counts[smallest]:
             raise ValueError(
                 f"k_shot + n_query = {needed} exceeds the {counts[smallest]} images of class {smallest!r} "
                 f"{where}; lower data.k_shot or data.n_query, or add images."

@@ -1,6 +1,6 @@
 """How training and evaluation walk over their items, whatever the number of processes and workers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -22,12 +22,17 @@ class Standing(Protocol):
     def global_step(self) -> int:
         """Steps taken so far."""
 
+    @property
+    def overfit_batches(self) -> int | float:
+        """How many batches training is confined to, or what share of an epoch; 0 for all."""
+
 
 class Slots(Sampler[int]):
     """Training items of one rank: step t, rank r, slot k takes item t*W*K + r*K + k of W ranks with K slots.
 
     It starts at the step where the trainer stands, so that a run resumes exactly, inside an epoch too,
-    without any state of the loader.
+    without any state of the loader. With the Trainer's `overfit_batches` the steps of the first epoch come
+    again and again.
     """
 
     def __init__(self, trainer: Standing | None, slots: int, steps: int) -> None:
@@ -39,12 +44,11 @@ class Slots(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         rank, world = place(self.trainer)
         first = self.trainer.global_step if self.trainer else 0
-        start = (first * world + rank) * self.slots
-        return (
-            start + step * world * self.slots + k
-            for step in range(self.steps)
-            for k in range(self.slots)
-        )
+        steps: Iterable[int] = range(first, first + self.steps)
+        if self.trainer and (limit := self.trainer.overfit_batches):
+            epoch = int(self.steps * limit) if isinstance(limit, float) else min(self.steps, limit)
+            steps = (step % epoch for step in steps)
+        return ((step * world + rank) * self.slots + k for step in steps for k in range(self.slots))
 
 
 def place(trainer: Standing | None) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from lightning_metakd.data.source import (
     packaged,
     rows_of,
 )
+from lightning_metakd.ranges import check_integer
 
 PARTS = ("images_background", "images_evaluation")
 TURNS = ("", "/rot090", "/rot180", "/rot270")  # anticlockwise, as published
@@ -64,6 +65,7 @@ class Omniglot(Source):
             raise ValueError(
                 f"channels={channels} must be 1, or 3 for networks that take colour images."
             )
+        check_integer("data.source.size", size, 1, images.LARGEST)
         self.root, self.download, self.size = root, download, size
         self.rotations, self.channels = rotations, channels
 

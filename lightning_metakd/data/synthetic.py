@@ -17,7 +17,10 @@ from torch import Tensor
 
 from lightning_metakd.data.episodes import generator
 from lightning_metakd.data.source import Labelled, Source, class_ids, few_shot_splits, rows_of
+from lightning_metakd.ranges import check_integer, check_seed
 
+MOST_PER_CLASS = 10_000
+"""So many take 3 GB of memory."""
 LOBES = (2, 3, 4, 5, 6)
 SHAPES = tuple(
     f"{'hollow' if hollow else 'full'}_{'sharp' if sharp else 'round'}_{lobes}"
@@ -60,13 +63,15 @@ class Synthetic(Source):
     """Procedural colour images of 32 x 32: 100 classes in 20 superclasses, 64 base, 16 and 20 novel ones.
 
     Args:
-        per_class: images of each class.
+        per_class: images of each class, 2 to 10,000.
         seed: of the images; the classes and their split stay the same.
     """
 
     def __init__(self, per_class: int = 200, seed: int = 0) -> None:
-        if per_class < 2:
-            raise ValueError(f"per_class={per_class} leaves no image to query; choose 2 or more.")
+        check_integer("data.source.per_class", per_class, 1, MOST_PER_CLASS)
+        if per_class == 1:
+            raise ValueError("per_class=1 leaves no image to query; choose 2 or more.")
+        check_seed("data.source.seed", seed)
         self.per_class, self.seed = per_class, seed
 
     def everything(self) -> Labelled:

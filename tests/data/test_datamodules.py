@@ -1,5 +1,7 @@
 import hashlib
 import json
+import re
+from inspect import signature
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +16,7 @@ from lightning_metakd.data.batches import partition
 from lightning_metakd.data.cifar import CIFAR100
 from lightning_metakd.data.datamodules import EpisodicData, SourceData, SupervisedData
 from lightning_metakd.data.loading import Slots, mine
+from lightning_metakd.data.synthetic import Synthetic
 from lightning_metakd.types import Batch, Episode
 
 EXPECTED = (  # of Lightning: what these tests do on purpose
@@ -22,6 +25,7 @@ EXPECTED = (  # of Lightning: what these tests do on purpose
     "Total length of `list` across ranks is zero",
 )
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in EXPECTED]
+NAN, INF, HUGE = float("nan"), float("inf"), 10**30
 EPISODIC = {"n_way": 3, "k_shot": 1, "n_query": 2, "meta_batch_size": 2, "n_episodes": 7}
 
 
@@ -79,10 +83,9 @@ def saving(folder, **settings):
     return {"callbacks": [ModelCheckpoint(folder, **settings)], "enable_checkpointing": True}
 
 
-def ranks(world, step=0):
-    return [
-        SimpleNamespace(global_rank=r, world_size=world, global_step=step) for r in range(world)
-    ]
+def ranks(world, step=0, overfit_batches=0):
+    common = {"world_size": world, "global_step": step, "overfit_batches": overfit_batches}
+    return [SimpleNamespace(global_rank=r, **common) for r in range(world)]
 
 
 @pytest.fixture
@@ -93,6 +96,32 @@ def episodic(source):
 @pytest.fixture
 def supervised(source):
     return lambda **other: SupervisedData(source, **{"batch_size": 128, **other})
+
+
+def test_overfitting_gives_every_rank_the_same_items_each_epoch():
+    whole = [list(Slots(place, 3, 5)) for place in ranks(2, overfit_batches=2)]
+    for rank in (0, 1):
+        first = [3 * rank + k for k in range(3)] + [6 + 3 * rank + k for k in range(3)]
+        assert whole[rank] == (first * 3)[:15]
+    resumed = [list(Slots(place, 3, 4)) for place in ranks(2, step=3, overfit_batches=0.5)]
+    assert [drawn[:6] for drawn in resumed] == [drawn[9:15] for drawn in whole]
+
+
+@pytest.mark.parametrize("kind", ["episodic", "supervised"])
+@pytest.mark.parametrize("share", [2, 0.5])
+def test_overfitting_trains_on_the_same_batches_each_epoch(kind, share, request, tmp_path):
+    data, whole, resumed = request.getfixturevalue(kind), Diary(), Diary()  # epochs of 4 steps
+    settings = {"overfit_batches": share}
+    other = {"k_shot": (1, 3)} if kind == "episodic" else {"quiz_fraction": 0.25, "batch_size": 96}
+    run = trainer(tmp_path, 7, **saving(tmp_path / "run"), **settings)
+    run.fit(whole, data(**other))
+    seen = [what for _, what in whole.seen]
+    assert seen == (seen[:2] * 4)[:7]
+    assert seen[0] != seen[1]
+    checkpoint = tmp_path / "run" / "step=3.ckpt"
+    again = trainer(tmp_path, 7, **saving(tmp_path / "again"), **settings)
+    again.fit(resumed, data(**other), ckpt_path=str(checkpoint))
+    assert resumed.seen == whole.seen[3:]
 
 
 def test_ranks_share_the_slots_of_each_step_without_overlap():
@@ -320,8 +349,8 @@ def test_the_manifest_tells_what_was_trained_on(supervised, tmp_path):
             r"batch_size=1000 on 1 rank\(s\) exceeds the 512 rows to train on of split 'train'",
         ),
         (
-            {"quiz_fraction": 0.5, "val_fraction": 0.5},
-            r"quiz_fraction=0.5, val_fraction=0.5 of the 8 images of class",
+            {"quiz_fraction": 0.5, "val_fraction": 0.49},
+            r"quiz_fraction=0.5, val_fraction=0.49 of the 8 images of class",
         ),
     ],
 )
@@ -330,9 +359,49 @@ def test_nothing_to_train_on_is_an_error(supervised, settings, message):
         supervised(**settings).train_dataloader()
 
 
-def test_a_share_outside_its_range_is_refused_at_once(supervised):
-    with pytest.raises(ValueError, match=r"val_fraction=1.5 must be at least 0 and less than 1"):
-        supervised(val_fraction=1.5)
+WRONG = {
+    "n_way": (0, 1, -1, None, 2.5, True, NAN, INF, HUGE),
+    "k_shot": (0, -1, None, 1.5, NAN, INF, (1,), (1, 2, 3), (0, 3), (3, 2), (1, NAN), ()),
+    "n_query": (0, -1, None, 2.5, NAN, INF, HUGE),
+    "train_n_way": (0, 1, -1, 2.5, NAN, HUGE),
+    "train_n_query": (0, -1, 2.5, NAN, HUGE),
+    "meta_batch_size": (0, -1, None, 2.5, NAN, HUGE),
+    "steps_per_epoch": (0, -2, None, 2.5, NAN, HUGE),
+    "n_episodes": (0, -1, None, 2.5, NAN, HUGE),
+    "batch_size": (0, -3, None, 2.5, NAN, HUGE),
+    "quiz_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
+    "val_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
+    "split_seed": (-1, None, 0.5, NAN, HUGE),
+    "seed": (-1, None, 0.5, NAN, HUGE),
+    "eval_seed": (-1, None, 0.5, NAN, HUGE),
+    "views": (-1, 1.5, NAN, HUGE),
+    "num_workers": (-1, None, 1.5, NAN, HUGE),
+    "split": ("tain",),
+    "train_split": ("tain",),
+    "strategy_split": ("tain",),
+}
+
+
+@pytest.mark.parametrize("kind", [EpisodicData, SupervisedData])
+def test_a_wrong_argument_is_refused_at_once_by_its_name(kind, monkeypatch, as_users_run_it):
+    source = Synthetic()
+    monkeypatch.setattr(source, "everything", lambda: pytest.fail("the data were read"))
+    taken = set(signature(kind).parameters) - {"source", "augment"}
+    for name in taken:
+        for value in WRONG[name]:
+            shown = f"{name}={value!r}" if isinstance(value, str) else f"{name}={value}"
+            with pytest.raises(ValueError, match=re.escape(shown) + " .*(must|leaves|is not)"):
+                kind(source, **{name: value})
+
+
+def test_arguments_at_their_bounds_mean_something(source):
+    SupervisedData(source, batch_size=1, quiz_fraction=0.0, views=1, seed=2**32 - 1)
+    data = EpisodicData(source, 2, (1, 1), 1, 1, 1, 1, train_n_way=2, train_n_query=1, views=0)
+    assert (next(iter(data.train_dataloader())).query.view == -1).all()
+    with pytest.raises(
+        ValueError, match=r"quiz_fraction=0.5 and val_fraction=0.7 leave nothing to train on"
+    ):
+        SupervisedData(source, quiz_fraction=0.5, val_fraction=0.7)
 
 
 def test_nothing_to_test_on_is_an_error(supervised):
