@@ -144,7 +144,7 @@ class Bank:
 
         Raises:
             KeyError: if a view was not stored.
-            RuntimeError: if the live network answers otherwise.
+            ValueError: if the live network answers otherwise.
         """
         index, view = batch.index.cpu(), batch.view.cpu()
         answer = self.look_up(index, view)
@@ -183,8 +183,8 @@ class Bank:
         with torch.no_grad():
             live = self.live(index, view).embedding.to(embedding)
         distance = (live - embedding).norm() / live.norm().clamp(min=1e-12)
-        if distance > TOLERANCE:
-            raise RuntimeError(
+        if not distance <= TOLERANCE:  # nor is it where an answer is no number
+            raise ValueError(
                 f"the stored answers in {self.folder} are not those of this teacher (relative distance "
                 f"{distance:.1e} over {len(index)} images); delete that folder to have them made again."
             )

@@ -3,9 +3,9 @@
 import hashlib
 import logging
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -14,31 +14,81 @@ try:
 except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
+UNFINISHED = ".metakd-part"
+"""How the names of temporary files end; they begin with a dot and the name of the file to be."""
+
 log = logging.getLogger(__name__)
+
+
+class DamagedFileError(ValueError):
+    """Why a file cannot be read, in a few words."""
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place, safe on disk, once the block has ended well.
+
+    It is written in place, with the permissions that the umask leaves. While it is written it is locked;
+    a temporary file without a lock was left by a killed process, and the next writer removes it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path.parent)
+    part, claim = new_part(path)
+    with claim:
+        try:
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its place once the block has ended well.
+    """As `replaced`, and where it fails the error says what to do.
 
     Raises:
         OSError: if it could not be written, a full disk for instance; nothing half-written stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    part = Path(name)
     try:
-        yield part
-        part.replace(path)
+        with replaced(path) as part:
+            yield part
     except OSError as error:
         raise OSError(
             error.errno,
             f"{path} could not be written ({error.strerror or error}); free some space or choose another "
             "directory. What was there before is unchanged.",
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def new_part(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new temporary file, and the open file that holds its lock."""
+    while True:
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
+        claim = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "rb+")
+        if fcntl is None:
+            claim.close()  # where nothing is locked, an open file could not be renamed either
+            return part, claim
+        with suppress(OSError):  # a network file system without locks
+            fcntl.flock(claim, fcntl.LOCK_EX)
+        if os.fstat(claim.fileno()).st_nlink:  # nobody took it for a dead one before it was locked
+            return part, claim
+        claim.close()
+
+
+def remove_unfinished(folder: Path, below: bool = False) -> None:
+    """Remove temporary files that killed processes left, never those of a living one.
+
+    Args:
+        below: in all folders below, too.
+    """
+    if fcntl is None:
+        return
+    for part in folder.glob(("**/" if below else "") + f".*{UNFINISHED}"):
+        with suppress(OSError), part.open("rb+") as file:  # its writer lives, or has just ended
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 def make_once(path: Path, there: Callable[[], bool], make: Callable[[], None]) -> None:

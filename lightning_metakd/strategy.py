@@ -11,15 +11,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lightning_metakd.files import written_whole
 from lightning_metakd.losses.coefficient import Coefficient, LearnedPerClass
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.multi_teacher import Weights
+from lightning_metakd.mapped import UNSEALED, read_sealed, seal
 from lightning_metakd.models.model import listed
 from lightning_metakd.types import Batch, Context, Output
 
@@ -122,8 +122,10 @@ def save_strategy(
     if per_class(loss):
         head["classes"] = dict(classes or {})
     tensors = {name: p.detach().cpu().contiguous() for name, p in loss.state_dict().items()}
+    content = safetensors.torch.save(tensors, UNSEALED | {"strategy": json.dumps(head)})
     with written_whole(path) as part:
-        save_file(tensors, part, metadata={"strategy": json.dumps(head)})
+        part.write_bytes(content)
+        seal(part)
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
@@ -136,20 +138,43 @@ def read_strategy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged.
+        ValueError: if it is damaged, or a number in it is none.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"strategy={str(path)!r} does not exist; name a strategy.safetensors that a MetaKD run wrote."
         )
     try:
-        with safe_open(path, framework="pt") as file:
-            head = json.loads(file.metadata()["strategy"])
-            return head, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        metadata, tensors = read_sealed(path)
+        head = json.loads(metadata["strategy"])
+        check_head(head)
+    except KeyError as error:
+        raise ValueError(not_readable(path, f"its head has no {error}")) from error
+    except RecursionError as error:
+        raise ValueError(not_readable(path, "its head is nested too deeply")) from error
+    except ValueError as error:
+        raise ValueError(not_readable(path, str(error))) from error
+    if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise ValueError(
-            f"strategy={str(path)!r} is truncated or no strategy ({error}); take another copy of it."
-        ) from error
+            f"strategy={str(path)!r} holds numbers that are none (NaN or infinite) in {', '.join(bad)}; the "
+            "run that learned it has diverged. Take the strategy of another run, or lower strategy_lr there."
+        )
+    return head, tensors
+
+
+def not_readable(path: Path, reason: str) -> str:
+    """The message about a file that is no strategy."""
+    return f"strategy={str(path)!r} is damaged or no strategy ({reason}); take another copy of it."
+
+
+def check_head(head: object) -> None:
+    """Refuse the head of a file that says less, or something else, than `save_strategy` writes."""
+    kinds = {"loss": str, "coefficients": dict, "teacher_heads": list, "teacher_scales": list}
+    if not isinstance(head, dict):
+        raise ValueError(f"its head is a {type(head).__name__}")
+    for name, kind in (kinds | {"said": dict}).items():
+        if not isinstance(head[name], kind):
+            raise ValueError(f"{name} in its head is a {type(head[name]).__name__}")
 
 
 def same_heads(own: list[str], theirs: list[str]) -> bool:

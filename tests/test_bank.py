@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lightning_metakd.bank import Bank
+from lightning_metakd.mapped import UNSEALED, seal
 from lightning_metakd.teachers import Teacher, weights_hash
 from lightning_metakd.types import Batch, Normalisation
 from tests.processes import run_on
@@ -127,7 +128,15 @@ class Brighter(Blobs):
         return super().augmented(x, index, view) // 2 + 100
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:200], lambda b: b"", lambda b: b[:-1]])
+def garbled(content):
+    """Every seventh byte of the tensors is another."""
+    changed = bytearray(content)
+    for at in range(len(content) // 2, len(content), 7):
+        changed[at] ^= 255
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:200], lambda b: b"", lambda b: b[:-1], garbled])
 def test_a_damaged_file_is_told_and_made_again(net, source, tmp_path, damage, caplog):
     path = bank(net, source, tmp_path).folder / "view0.safetensors"
     whole = path.read_bytes()
@@ -179,12 +188,14 @@ def test_of_two_processes_at_once_one_asks_the_network(tmp_path):
     assert found == same
 
 
-def test_a_tampered_file_is_noticed(net, source, tmp_path):
+@pytest.mark.parametrize("change", [lambda x: x + 0.1, lambda x: x * torch.nan])
+def test_a_tampered_file_is_noticed(net, source, tmp_path, change):
     path = bank(net, source, tmp_path).folder / "view0.safetensors"
     kept = load_file(path)
-    save_file({**kept, "embedding": kept["embedding"] + 0.1}, path)
+    save_file({**kept, "embedding": change(kept["embedding"])}, path, UNSEALED)
+    seal(path)
     told = r"the stored answers in .* are not those of this teacher .*; delete that folder"
-    with pytest.raises(RuntimeError, match=told):
+    with pytest.raises(ValueError, match=told):
         bank(net, source, tmp_path)(rows(source, 0))
 
 

@@ -1,12 +1,20 @@
 import errno
 import hashlib
+import multiprocessing
+import os
 import threading
 import time
 
 import pytest
 
 from lightning_metakd import files
-from lightning_metakd.files import file_sha256, make_once, written_whole
+from lightning_metakd.files import (
+    UNFINISHED,
+    file_sha256,
+    make_once,
+    remove_unfinished,
+    written_whole,
+)
 
 
 def test_a_file_appears_whole_once_the_block_has_ended(tmp_path):
@@ -40,6 +48,73 @@ def test_a_full_disk_is_told_with_the_way_out(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.errno == errno.ENOSPC
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_file_has_the_permissions_that_the_umask_leaves(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with written_whole(tmp_path / "file") as part:
+            part.write_text("whole")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+
+
+def die_while_writing(path):
+    """In a process of its own: a kill in the middle of a file."""
+    with written_whole(path) as part:
+        part.write_text("half")
+        os._exit(9)
+
+
+def killed(path):
+    process = multiprocessing.get_context("fork").Process(target=die_while_writing, args=(path,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 9
+    return [left.name for left in path.parent.iterdir() if left.name.endswith(UNFINISHED)]
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded")
+def test_what_a_killed_process_left_is_removed_by_the_next_writer(tmp_path):
+    assert len(killed(tmp_path / "file")) == 1
+    with written_whole(tmp_path / "other") as part:
+        part.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded")
+def test_what_a_living_process_writes_stays_and_folders_below_are_tidied(tmp_path):
+    below = tmp_path / "run" / "0"
+    below.mkdir(parents=True)
+    (left,) = killed(below / "file")
+    with written_whole(tmp_path / "mine") as part:
+        part.write_text("whole")
+        remove_unfinished(tmp_path)
+        assert (below / left).exists()
+        remove_unfinished(tmp_path, below=True)
+        assert part.exists()
+        assert not (below / left).exists()
+    assert (tmp_path / "mine").read_text() == "whole"
+
+
+def test_a_file_that_is_taken_for_a_dead_one_before_it_is_locked_is_made_again(
+    tmp_path, monkeypatch
+):
+    lock, taken = files.fcntl.flock, []
+
+    def late(file, operation):
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+        lock(file, operation)
+
+    monkeypatch.setattr(files.fcntl, "flock", late)
+    with written_whole(tmp_path / "file") as part:
+        part.write_text("whole")
+        assert part not in taken
+    assert (tmp_path / "file").read_text() == "whole"
 
 
 def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from lightning_metakd.mapped import filled, mapped
+from lightning_metakd import mapped as files_of_tensors
+from lightning_metakd.mapped import check_seal, filled, mapped
 
 SHAPES = {
     "x": (torch.float32, (5, 3)),
@@ -33,6 +34,40 @@ def test_it_is_mapped_with_the_shapes_that_are_asked_for(path):
     assert all(found[name].equal(tensor) for name, tensor in load_file(path).items())
     assert mapped(path, {**SHAPES, "x": (torch.float32, (5, 4))}) is None
     assert mapped(path.with_name("none"), SHAPES) is None
+
+
+def test_a_changed_byte_anywhere_is_noticed(path, caplog):
+    whole = path.read_bytes()
+    for at in (*range(0, 8), *range(8, len(whole), 7)):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << at % 8
+        path.write_bytes(changed)
+        check_seal.cache_clear()
+        caplog.clear()
+        assert mapped(path, SHAPES) is None, at
+        assert "file.safetensors" in caplog.text or at < 8
+    path.write_bytes(whole)
+    assert mapped(path, SHAPES) is not None
+
+
+def test_a_file_without_a_checksum_is_made_again(path, caplog):
+    save_file(load_file(path), path)
+    assert mapped(path, SHAPES) is None
+    assert "it has no checksum" in caplog.text
+
+
+def test_a_file_is_compared_once_for_as_long_as_it_stays_the_same(path, monkeypatch):
+    compared = []
+    true = files_of_tensors.checksum_of
+    monkeypatch.setattr(
+        files_of_tensors, "checksum_of", lambda path: compared.append(path) or true(path)
+    )
+    for _ in range(3):
+        assert mapped(path, SHAPES) is not None
+    assert len(compared) == 1
+    path.touch()
+    assert mapped(path, SHAPES) is not None
+    assert len(compared) == 2
 
 
 def test_a_block_that_fails_leaves_nothing(tmp_path):

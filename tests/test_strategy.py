@@ -9,6 +9,7 @@ from lightning_metakd.losses.coefficient import Learned, LearnedPerSample
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import WeightedSum
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
+from lightning_metakd.mapped import UNSEALED, seal
 from lightning_metakd.strategy import describe, load_strategy, save_strategy
 from lightning_metakd.types import Output
 from tests.tiny import N_WAY, answered, batch, context, perturbed
@@ -86,7 +87,7 @@ def test_a_refused_strategy_changes_nothing(written):
 def test_a_truncated_file_is_told(written, size):
     learned, path = written
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(ValueError, match=r"is truncated or no strategy .*; take another copy"):
+    with pytest.raises(ValueError, match=r"is damaged or no strategy .*; take another copy"):
         load_strategy(learned, path)
 
 
@@ -94,8 +95,60 @@ def test_a_truncated_file_is_told(written, size):
 def test_tensors_that_are_no_strategy_are_told(written, head):
     learned, path = written
     save_file(learned.state_dict(), path, metadata=head)
-    with pytest.raises(ValueError, match="is truncated or no strategy"):
+    with pytest.raises(ValueError, match="is damaged or no strategy"):
         load_strategy(learned, path)
+
+
+WHOLE = {"loss": "MatchGate", "coefficients": {}, "teacher_heads": [], "teacher_scales": []}
+
+
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        ("[1, 2]", "its head is a list"),
+        ("[" * 100_000 + "]" * 100_000, "its head is nested too deeply"),
+        (json.dumps({"loss": "MatchGate", "coefficients": {}}), "its head has no 'teacher_heads'"),
+        (json.dumps(WHOLE | {"said": 3}), "said in its head is a int"),
+        (
+            json.dumps(WHOLE | {"said": {}, "teacher_heads": "PrototypeHead"}),
+            "teacher_heads in its",
+        ),
+        ("no json", "Expecting value"),
+        (None, "its head has no 'strategy'"),
+    ],
+)
+def test_a_head_that_makes_no_sense_is_told(written, head, reason):
+    learned, path = written
+    metadata = UNSEALED if head is None else UNSEALED | {"strategy": head}
+    save_file(learned.state_dict(), path, metadata=metadata)
+    seal(path)
+    with pytest.raises(ValueError, match=rf"is damaged or no strategy \(.*{reason}") as caught:
+        load_strategy(learned, path, ["PrototypeHead"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b'{"a": 1}', b"{}"])
+def test_a_file_whose_head_makes_no_sense_is_told(written, content):
+    written[1].write_bytes(len(content).to_bytes(8, "little") + content)
+    with pytest.raises(ValueError, match="is damaged or no strategy"):
+        load_strategy(*written)
+
+
+def test_a_strategy_with_changed_bytes_is_refused(written):
+    whole = written[1].read_bytes()
+    written[1].write_bytes(whole[:-40] + bytes(byte ^ 255 for byte in whole[-40:]))
+    with pytest.raises(ValueError, match="its checksum is wrong"):
+        load_strategy(*written)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_strategy_of_numbers_that_are_none_is_refused(tmp_path, value):
+    learned = loss()
+    learned.match.temperature.raw.data.fill_(value)
+    save_strategy(learned, tmp_path / "strategy", [], [])
+    told = r"holds numbers that are none \(NaN or infinite\) in match\.temperature\.raw; the run"
+    with pytest.raises(ValueError, match=told):
+        load_strategy(loss(), tmp_path / "strategy")
 
 
 def test_a_strategy_learned_with_other_heads_is_refused(written):

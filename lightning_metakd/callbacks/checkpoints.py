@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_metakd.checkpoint import read_checkpoint
-from lightning_metakd.files import written_whole
+from lightning_metakd.files import remove_unfinished, written_whole
 from lightning_metakd.loggers import rehearsed, run_directory
 
 
@@ -38,6 +38,8 @@ class Checkpoints(Checkpoint):
         folder = run_directory(trainer)  # every process
         quiet = folder is None or rehearsed(trainer) or stage != "fit"
         self.folder = None if quiet or folder is None else folder / "checkpoints"
+        if self.folder is not None and trainer.is_global_zero:
+            remove_unfinished(self.folder.parent.parent, below=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "is_best": self.is_best}

@@ -1,12 +1,13 @@
 """Decoded images on disk: one safetensors file, written whole or not at all, memory-mapped when read.
 
 The file appears under its name by one atomic rename, so that a full disk, a killed process or a
-second process at the same work never leaves something that looks whole and is not.
+second process at the same work never leaves something that looks whole and is not. What has changed
+on disk since does not agree with its checksum and is made again.
 """
 
 import json
+import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -15,10 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from lightning_metakd.data.source import Labelled
-from lightning_metakd.mapped import head
+from lightning_metakd.files import remove_unfinished, replaced
+from lightning_metakd.mapped import head, read_sealed, seal
+
+log = logging.getLogger(__name__)
 
 
 class Plan(NamedTuple):
@@ -32,7 +35,15 @@ class Plan(NamedTuple):
 
 def folder() -> Path:
     """Where decoded images are kept: METAKD_CACHE, or ~/.cache/lightning_metakd."""
-    return Path(os.environ.get("METAKD_CACHE") or "~/.cache/lightning_metakd").expanduser()
+    place = Path(os.environ.get("METAKD_CACHE") or "~/.cache/lightning_metakd").expanduser()
+    tidy(place)
+    return place
+
+
+@lru_cache
+def tidy(place: Path) -> None:
+    """Remove what killed processes left unfinished, once per process."""
+    remove_unfinished(place, below=True)
 
 
 def cached(key: str, plan: Callable[[], Plan]) -> Labelled:
@@ -41,8 +52,8 @@ def cached(key: str, plan: Callable[[], Plan]) -> Labelled:
     if path.exists():
         try:
             return read(path)
-        except SafetensorError:
-            path.unlink(missing_ok=True)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            log.warning("%s is damaged (%s) and is made again.", path, error)
     write(path, plan())
     return read(path)
 
@@ -50,10 +61,9 @@ def cached(key: str, plan: Callable[[], Plan]) -> Labelled:
 @lru_cache(maxsize=8)
 def read(path: Path) -> Labelled:
     """A stored collection, memory-mapped; one tensor per process however often it is read."""
-    with safe_open(path, "pt") as file:
-        names = json.loads(file.metadata()["class_names"])
-        x, y = file.get_tensor("x"), file.get_tensor("y")
-    return Labelled(x, y, torch.arange(len(y)), tuple(names))
+    metadata, tensors = read_sealed(path)
+    x, y = tensors["x"], tensors["y"]
+    return Labelled(x, y, torch.arange(len(y)), tuple(json.loads(metadata["class_names"])))
 
 
 def write(path: Path, plan: Plan) -> None:
@@ -62,20 +72,13 @@ def write(path: Path, plan: Plan) -> None:
     Raises:
         OSError: if the file cannot be written; nothing is left behind.
     """
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(".part", path.stem, path.parent)
-    try:
-        with explained(path), os.fdopen(descriptor, "wb") as file:
+    with explained(path), replaced(path) as part:
+        with part.open("wb") as file:
             file.write(header(plan))
             file.write(np.asarray(plan.y, dtype=np.int64).tobytes())
-        for piece in plan.pieces:
-            with explained(path), Path(name).open("ab") as file:
+            for piece in plan.pieces:
                 file.write(piece.tobytes())
-        with explained(path):
-            Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        seal(part)
 
 
 def header(plan: Plan) -> bytes:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from lightning_metakd.limits import check_size, open_zip
+
 DECODER = 2
 """Raised when the same files give other pixels: what was decoded before is then decoded anew."""
 FORMATS = {
@@ -42,6 +44,8 @@ LARGEST = 4096
 """The largest side in pixels that images may be scaled to."""
 PIECE = 2**26
 """Bytes of decoded images that lie in memory at once."""
+PER_PIXEL = 12
+"""Bytes of memory that a pixel takes while an image is decoded and converted."""
 
 
 class Found(NamedTuple):
@@ -121,7 +125,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     if not path.exists():
         raise FileNotFoundError(f"path={path} does not exist; give a directory or a zip archive.")
     try:
-        return zipfile.ZipFile(path)
+        return open_zip(path)
     except zipfile.BadZipFile as error:
         raise ValueError(
             f"path={path} is neither a directory nor a whole zip archive ({error}); "
@@ -153,12 +157,16 @@ def picture(
     """One image `[ch, size, size]`."""
     try:
         if image.container in archives:
-            content = archives[image.container].read(str(image.member))
+            member = archives[image.container].getinfo(str(image.member))
+            check_size(member.file_size, "it")
+            content = archives[image.container].read(member)
         else:
+            check_size((image.container / image.member).stat().st_size, "it")
             content = (image.container / image.member).read_bytes()
         # the format that the ending names comes first; many a file has the ending of another
         formats = dict.fromkeys((FORMATS[image.ending], *readable().values()))
         with Image.open(io.BytesIO(content), formats=list(formats)) as opened:
+            check_size(PER_PIXEL * opened.width * opened.height, "it")
             colours = as_shown(opened).convert(mode)
         if colours.size != (size, size):
             colours = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)

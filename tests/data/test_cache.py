@@ -1,11 +1,15 @@
+import json
 import multiprocessing
 import os
 import resource
+import zlib
 
 import numpy as np
 import pytest
 
 from lightning_metakd.data import cache as store
+from lightning_metakd.files import UNFINISHED
+from lightning_metakd.mapped import UNSEALED
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded")
 
@@ -74,13 +78,49 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
         store.cached("key", plan)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:200], lambda b: b"", lambda b: b[:-1]])
-def test_a_damaged_file_is_made_anew(cache, damage):
+def flipped(content):
+    """Some bytes of the images are others."""
+    return content[:-40] + bytes(byte ^ 255 for byte in content[-40:])
+
+
+def nested(content):
+    return head_only({"class_names": "[" * 100_000})
+
+
+def listed(content):
+    return b"\2" + bytes(7) + b"[]"
+
+
+def nameless(content):
+    return head_only({})
+
+
+def head_only(metadata):
+    """A sealed file without tensors."""
+    text = json.dumps({"__metadata__": UNSEALED | metadata}).encode()
+    empty = len(text).to_bytes(8, "little") + text
+    return empty.replace(UNSEALED["metakd_crc32"].encode(), b"%08x" % zlib.crc32(empty))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[:200], lambda b: b"", lambda b: b[:-1], flipped, nested, listed, nameless],
+)
+def test_a_damaged_file_is_made_anew(cache, damage, caplog):
     store.write(cache / "key.safetensors", plan())
     whole = (cache / "key.safetensors").read_bytes()
     (cache / "key.safetensors").write_bytes(damage(whole))
     assert store.cached("key", plan).x.shape == (4, 3, 8, 8)
     assert (cache / "key.safetensors").read_bytes() == whole
+    assert "key.safetensors is damaged" in caplog.text
+
+
+def test_what_a_killed_process_left_in_any_folder_is_removed_at_the_start(cache):
+    left = cache / "bank" / "of a teacher" / f".view0.safetensors.1234{UNFINISHED}"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(bytes(100))
+    store.folder()
+    assert not left.exists()
 
 
 def make(folder):
