@@ -1,5 +1,13 @@
-"""Reading other runs' checkpoints: only tensors and plain values, never code."""
+"""Reading checkpoints: only tensors and plain values, never code.
 
+Whoever names a file of weights (`ckpt_path`, `model.init`, a teacher, an embedded source), it is opened by
+`open_checkpoint`. Sizes are compared with a limit before anything is read, and contents with their checksums
+before anything is used. What a file says is data: nothing is imported, called or built by its names.
+"""
+
+import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,34 +15,125 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_metakd.files import DamagedFileError
+from lightning_metakd.limits import check_size, open_zip
+from lightning_metakd.loggers import scrubbed
+from lightning_metakd.mapped import PER_BYTE, PIECE, read_sealed
 from lightning_metakd.models.model import Model
 from lightning_metakd.types import Normalisation
 
+ADDRESS = re.compile(r"[\w+.:-]{2,}:/")
+"""How an address begins, as text or as what `Path` makes of it."""
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of this project or a plain state dict.
+
+def open_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What `torch.save` or safetensors wrote, on the CPU.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated or holds something else than tensors and plain values.
+        ValueError: if it is an address, too large, damaged, or holds something else than tensors and plain
+            values.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"checkpoint={str(path)!r} does not exist; train it first, or name the file that a run wrote "
-            "(runs/<experiment>/latest/checkpoints/last.ckpt)."
-        )
+    file = local_file(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        if file.suffix == ".safetensors":
+            return {"state_dict": read_sealed(file, must=False)[1]}
+        check_archive(file)
+        found = load(file)
+    except DamagedFileError as error:
         raise ValueError(
-            f"checkpoint={str(path)!r} cannot be read ({type(error).__name__}: {str(error)[:120]}); it is "
-            "truncated, or not a checkpoint of tensors. Take an earlier file of the run, or train again."
+            f"checkpoint={str(path)!r} cannot be read: {error}. It is truncated, damaged, or not a "
+            "checkpoint of tensors alone; take an earlier file of the run, or train again."
         ) from error
     if not isinstance(found, dict):
         raise ValueError(
             f"checkpoint={str(path)!r} holds a {type(found).__name__}, not a state dict."
         )
-    return found if "state_dict" in found else {"state_dict": found}
+    return found
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of this project or a plain state dict, under `state_dict` in either case.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: as `open_checkpoint`, or if what it calls its state dict is none.
+    """
+    found = open_checkpoint(path)
+    checkpoint = found if "state_dict" in found else {"state_dict": found}
+    state = checkpoint["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise ValueError(
+            f"checkpoint={str(path)!r} holds no tensors by name; give a file of a network's state dict."
+        )
+    return checkpoint
+
+
+def check_address(path: str | Path) -> None:
+    """Refuse an address: what comes from one may be another file each time.
+
+    Raises:
+        ValueError: says what to do.
+    """
+    if ADDRESS.match(str(path)):
+        raise ValueError(
+            f"checkpoint={scrubbed(str(path))!r} is an address, and none is opened; download the file, "
+            "compare its checksum with the one that its author gives, and name the file."
+        )
+
+
+def local_file(path: str | Path) -> Path:
+    """The path of a file that is there."""
+    check_address(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"checkpoint={str(path)!r} does not exist; train it first, or name the file that a run wrote "
+            "(runs/<experiment>/latest/checkpoints/last.ckpt)."
+        )
+    return Path(path)
+
+
+def check_archive(path: Path) -> None:
+    """Compare the sizes of the members with the limit, then the members with their checksums.
+
+    Raises:
+        DamagedFileError: if it is no archive as `torch.save` writes it, or is damaged.
+        ValueError: if it is too large.
+    """
+    try:
+        with open_zip(path) as archive:
+            members = archive.infolist()
+            pickles = sum(m.file_size for m in members if m.filename.endswith(".pkl"))
+            size = sum(m.file_size for m in members) + PER_BYTE * pickles
+            for member in members:
+                if member.compress_type != zipfile.ZIP_STORED:
+                    raise DamagedFileError(f"its member {member.filename!r} is compressed")
+                if member.filename.endswith("/constants.pkl"):
+                    raise DamagedFileError("it is a TorchScript program")
+            check_size(size, f"checkpoint={str(path)!r}")
+            for member in members:
+                with archive.open(member) as content:
+                    while content.read(PIECE):  # compares the checksum at the end
+                        pass
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DamagedFileError(f"{error or 'it ends too early'}"[:120]) from error
+
+
+def load(path: Path) -> Any:
+    """The contents of a checked archive.
+
+    Raises:
+        DamagedFileError: if it holds code, or nonsense.
+    """
+    try:
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+    except pickle.UnpicklingError as error:  # its text advises to run the code all the same
+        code = re.search(r"GLOBAL (\S{1,80})", str(error))
+        reason = f"it names {code[1]!r}, which is code" if code else "its pickle is refused"
+        raise DamagedFileError(reason) from None
+    except Exception as error:  # a pickle can go wrong in every way
+        raise DamagedFileError(f"its pickle makes no sense ({type(error).__name__})") from error
 
 
 def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,14 +1,17 @@
 """Checkpoints that are whole or not there, and say so when they are not."""
 
-import os
-import pickle
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.plugins import AsyncCheckpointIO
+from lightning.pytorch.strategies import Strategy
+from torch.utils.serialization import config
+
+from lightning_metakd.checkpoint import open_checkpoint
+from lightning_metakd.files import replaced
 
 GIB = 2**30
 
@@ -17,7 +20,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames: a full disk or a kill leaves the old checkpoint.
 
     Lightning's own writer goes through the directory for temporary files, from which a rename is not
-    one step. Addresses with a scheme (`s3://...`) are left to it.
+    one step. To addresses with a scheme (`s3://...`) it writes; nothing is read from them.
     """
 
     def save_checkpoint(
@@ -32,14 +35,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         target = Path(path)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        checksums = config.patch("save.compute_crc32", True)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with replaced(target) as part, part.open("wb") as file, checksums:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
             cause = os_error(error)
             if cause is None:
@@ -50,27 +49,47 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 "space, lower save_top_k of ModelCheckpoint, or choose another save_dir of RunLogger. "
                 "Earlier checkpoints are unchanged; resume with --ckpt_path.",
             ) from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read it.
+        """The state of a run, on the CPU.
+
+        Args:
+            weights_only: true whether it is given or not.
 
         Raises:
-            ValueError: if the file is truncated; names it and the way out.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is an address, damaged, no state of a run, or `weights_only` is false.
         """
-        try:
-            return super().load_checkpoint(path, map_location, weights_only)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            damaged = Path(path).is_file() and not zipfile.is_zipfile(path)
-            if not damaged:
-                raise
+        if weights_only is False:
             raise ValueError(
-                f"checkpoint {path} is truncated or damaged ({Path(path).stat().st_size} bytes: "
-                f"{str(error)[:80]}); take another file of {Path(path).parent}, or train again."
-            ) from error
+                "weights_only=false would run the code that a checkpoint may hold, and is never done; leave "
+                "the setting out."
+            )
+        found = open_checkpoint(path)
+        if not isinstance(found.get("pytorch-lightning_version"), str):
+            raise ValueError(
+                f"checkpoint={str(path)!r} holds weights, and not the state of a run; name it as model.init "
+                "to start from its weights."
+            )
+        return found
+
+
+def read_safely(strategy: Strategy) -> None:
+    """Let a Trainer that somebody else built read checkpoints as `AtomicCheckpointIO` does.
+
+    Raises:
+        ValueError: if it has a plugin of Lightning's that reads in its own way.
+    """
+    plugin = strategy.checkpoint_io
+    if isinstance(plugin, AsyncCheckpointIO):
+        raise ValueError(
+            "plugins=[AsyncCheckpointIO] reads checkpoints without comparing sizes and checksums; leave it "
+            "out."
+        )
+    if type(plugin) is TorchCheckpointIO:
+        strategy.checkpoint_io = AtomicCheckpointIO()
 
 
 def os_error(error: BaseException | None) -> OSError | None:

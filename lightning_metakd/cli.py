@@ -32,6 +32,7 @@ from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsis
 from lightning_metakd.callbacks.results import Results
 from lightning_metakd.callbacks.saving import SaveConfig
 from lightning_metakd.callbacks.strategy_report import StrategyReport
+from lightning_metakd.checkpoint import check_address
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.loggers import directory_made
@@ -83,6 +84,7 @@ class MetaKDCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """What a class says of its arguments, without what the parser says around it."""
         refuse_untrained(self.subcommand, self.config)
+        check_address(self._get(self.config, "ckpt_path") or "")
         try:
             super().instantiate_classes()
         except Exception as error:

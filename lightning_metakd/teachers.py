@@ -13,7 +13,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,7 +83,7 @@ class Teacher(nn.Module, Configured):
         """
         opened = self.sha256 != ""
         if self.checkpoint is not None and not opened:
-            found = read_checkpoint(Path(self.checkpoint))
+            found = read_checkpoint(self.checkpoint)
             who = f"teacher {self.checkpoint}"
             left_out = load_weights(self.model, student_weights(found), who)
             if left_out and not self.head.needs_support:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lightning_metakd.checkpoint import check_address
 from lightning_metakd.recipes.outer_loop import refuse_sharding
 
 
@@ -73,6 +74,7 @@ def with_found_config(args: list[str]) -> list[str]:
     checkpoint = option(args, "--ckpt_path")
     if checkpoint is None or option(args, "--config") or option(args, "-c"):
         return args
+    check_address(checkpoint)
     run = Path(checkpoint).parent.parent
     if not Path(checkpoint).is_file():
         raise ValueError(

@@ -3,7 +3,7 @@
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Int
@@ -39,6 +39,13 @@ class SourceData(LightningDataModule, Configured):
         module = None if self.trainer is None else self.trainer.lightning_module
         student = getattr(module, "student", None)
         return student if isinstance(student, Model) else None
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: checkpoints hold nothing of the data, and Lightning would build what the file says."""
+        raise TypeError(
+            f"checkpoints hold nothing of the data; build {cls.__name__} by its arguments."
+        )
 
     def prepare_data(self) -> None:
         self.source.everything()

@@ -111,7 +111,7 @@ class Embedded(Source):
     def opened(self) -> str:
         """Load the checkpoint, freeze the network, and return the hash of its weights."""
         if self.checkpoint is not None:
-            found = read_checkpoint(Path(self.checkpoint))
+            found = read_checkpoint(self.checkpoint)
             who = f"embedded by {self.checkpoint}"
             load_weights(self.model, student_weights(found), who)
             take_origin(self.model, found, who)

@@ -8,7 +8,7 @@ silently.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NoReturn, cast, get_args
 
 import torch
 from lightning import LightningModule
@@ -46,6 +46,15 @@ class OuterLoop(LightningModule, ABC, Configured):
         self.optimisation = optimisation or Optimisation()
         decay = self.optimisation.ema_decay
         self.ema = None if decay is None else averaged(student, decay)
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: Lightning would build what the file says."""
+        raise TypeError(
+            "load_from_checkpoint would build what a file says, and is not there; "
+            f"build {cls.__name__} by its arguments, and name the file as its init or as ckpt_path of the "
+            "Trainer."
+        )
 
     @property
     def judged(self) -> Model:

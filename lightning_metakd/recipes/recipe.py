@@ -21,6 +21,7 @@ from lightning_metakd.checkpoint import (
     student_weights,
     take_origin,
 )
+from lightning_metakd.checkpoint_io import read_safely
 from lightning_metakd.configured import as_config
 from lightning_metakd.controls import (
     Control,
@@ -194,6 +195,7 @@ class Recipe(OuterLoop):
     def setup(self, stage: str) -> None:
         """Open the files that the configuration names."""
         refuse_sharding(self.trainer.strategy)
+        read_safely(self.trainer.strategy)
         if self.device.type == "cpu":
             keep_large_blocks()
         self.sharing.part()
@@ -203,7 +205,7 @@ class Recipe(OuterLoop):
                 teacher.learns()
         self.watch_layers(stage)
         if self.init is not None and not self.resumes:
-            found = read_checkpoint(Path(self.init))
+            found = read_checkpoint(self.init)
             self.trained = trained_with(found, Path(self.init))
             self.began_with = class_names(found)
             self.start_student(student_weights(found), stage)
