@@ -89,6 +89,8 @@ class MetaKDCLI(LightningCLI):
             super().instantiate_classes()
         except Exception as error:
             raise self.parser.refusal_in(error) from error
+        if self.subcommand in (None, "fit"):
+            self.model.check_teachers("fit")  # before the data are read
         self.model.resumes = self._get(self.config, "ckpt_path") is not None
 
     def _run_subcommand(self, subcommand: str) -> None:

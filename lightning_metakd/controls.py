@@ -71,7 +71,7 @@ def controlled(loss: Loss, control: Control, n_teachers: int) -> Loss:
     for weights in found:
         if control == "uniform":
             weights.replace([1.0])
-        if control == "final_constant" and any(True for _ in weights.parameters()):
+        if control == "final_constant" and n_teachers and any(True for _ in weights.parameters()):
             weights.replace([Learned() for _ in range(n_teachers)])
     return loss
 

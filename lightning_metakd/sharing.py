@@ -51,9 +51,10 @@ class Pair(NamedTuple):
 
 
 class Sharing:
-    """All that a student takes of its teachers.
+    """All that a student takes of its teachers; of none, it takes nothing and keeps what it has.
 
     Attributes:
+        shares: as they were given.
         kept: paths from the student itself of the modules that it does not train.
 
     Raises:
@@ -62,9 +63,15 @@ class Sharing:
     """
 
     def __init__(self, shares: Sequence[Share], student: Model, teachers: Pool) -> None:
-        self.pairs = [p for share in shares for p in pairs_of(share, student, teachers)]
+        self.shares = shares
+        self.pairs = [p for share in shares if teachers for p in pairs_of(share, student, teachers)]
         refuse_twice(self.pairs)
-        kept = [pair.own for pair in self.pairs if pair.how != "start"]
+        kept = [
+            module_at(student, own, "the student")
+            for share in shares
+            for own in share.modules
+            if share.how != "start"
+        ]
         self.kept = [path for path, m in student.named_modules() if any(m is k for k in kept)]
         for module in kept:
             module.requires_grad_(False).eval()

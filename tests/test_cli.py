@@ -90,6 +90,15 @@ def test_a_fresh_process_finds_the_very_number_of_the_one_that_trained(once, fol
     assert not re.search("warn|deprecat|site-packages|Tip|GPU|Seed set", told.stderr, re.IGNORECASE)
 
 
+def test_a_student_is_tested_without_its_teachers(once, metakd, folder):
+    path = "runs/student/latest/checkpoints/final.ckpt"
+    shutil.rmtree("runs/teacher")
+    metakd("test", "--ckpt_path", path, "--model.teachers=null")
+    (row,) = results("student.test")
+    assert row["accuracy"] == once[1]["accuracy"]
+    assert row["teacher_accuracy"] is None
+
+
 def test_validation_of_a_checkpoint_repeats_the_number_of_its_training(metakd, folder):
     metakd("validate", "--ckpt_path", "runs/student/latest/checkpoints/last.ckpt")
     (row,) = results("student.validate")

@@ -36,7 +36,7 @@ from lightning_metakd.files import file_sha256
 from lightning_metakd.functional import bind, part
 from lightning_metakd.loggers import scrubbed
 from lightning_metakd.losses.loss import Loss, Targets
-from lightning_metakd.models.model import Model
+from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.norm import NormForm, make_episodic
 from lightning_metakd.models.weights import load_weights, shapes
 from lightning_metakd.models.wrapped import as_model
@@ -118,11 +118,6 @@ class Recipe(OuterLoop):
         super().__init__(network, optimisation)
         self.loss = Targets() if loss is None else deepcopy(loss)
         self.teachers = Pool(deepcopy(teachers or []))
-        if self.loss.needs_teacher and not self.teachers:
-            raise ValueError(
-                f"loss={type(self.loss).__name__} follows a teacher, but teachers is empty; name one in "
-                "model.teachers, or use Targets."
-            )
         self.sharing = Sharing(share or (), self.student, self.teachers)
         self.fixed = self.sharing.fixed(self.student)
         self.init, self.strategy, self.control = init, strategy, control
@@ -165,12 +160,31 @@ class Recipe(OuterLoop):
                 f"strategy_lr={lr} trains a strategy, but no coefficient of the loss is learned; "
                 "name a Learned class in model.loss, or set strategy_lr to 0."
             )
-        if teacher_lr > 0 and not self.teachers:
-            raise ValueError(f"teacher_lr={teacher_lr} trains teachers, and there are none.")
         if self.control == "final_constant" and self.strategy is None:
             raise ValueError(
                 "control=final_constant says from the start what another run said at its end; name its "
                 "strategy.safetensors in model.strategy."
+            )
+
+    def check_teachers(self, stage: str) -> None:
+        """Refuse a lesson without its teachers; a student that has learned is judged without them.
+
+        Raises:
+            ValueError: names what wants a teacher.
+        """
+        if self.teachers or not self.teaches_in(stage):
+            return
+        if self.loss.needs_teacher:
+            raise ValueError(
+                f"loss={type(self.loss).__name__} follows a teacher, but teachers is empty; name one in "
+                f"model.teachers, or {'use Targets' if stage == 'fit' else 'leave teacher_at_test out'}."
+            )
+        if self.teacher_lr > 0:
+            raise ValueError(f"teacher_lr={self.teacher_lr} trains teachers, and there are none.")
+        if self.sharing.shares:
+            raise ValueError(
+                "share takes weights of a teacher, but teachers is empty; name one in model.teachers, or "
+                "leave share out."
             )
 
     @property
@@ -194,6 +208,7 @@ class Recipe(OuterLoop):
 
     def setup(self, stage: str) -> None:
         """Open the files that the configuration names."""
+        self.check_teachers(stage)
         refuse_sharding(self.trainer.strategy)
         read_safely(self.trainer.strategy)
         if self.device.type == "cpu":
@@ -226,8 +241,11 @@ class Recipe(OuterLoop):
             if self.control == "final_constant":
                 settle(self.loss, read_strategy(Path(self.strategy))[0]["said"])
             else:
-                own = taught_by(self.loss, self.control)
-                load_strategy(own, Path(self.strategy), self.teacher_heads, self.class_numbers())
+                own, teaches = taught_by(self.loss, self.control), self.teaches_in(stage)
+                heads, numbers = (
+                    (self.teacher_heads, self.class_numbers()) if teaches else (None, None)
+                )
+                load_strategy(own, Path(self.strategy), heads, numbers)
         self.settings = self.settings_of_run()
 
     def settings_of_run(self) -> Settings:
@@ -340,9 +358,27 @@ class Recipe(OuterLoop):
         self.record.update(checkpoint.get("spent", {}))
         own = {name: self.state_dict()[name] for name in self.frozen_networks()}
         checkpoint["state_dict"] = state = own | checkpoint["state_dict"]
+        if not self.teaches_in(self.trainer.state.fn):
+            checkpoint["state_dict"] = state = self.without_lesson(state)
         if not self.adapters.reads:  # the student alone is judged
             for name in [name for name in state if name.startswith("adapters.")]:
                 del state[name]
+
+    def without_lesson(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a checkpoint has, but of strategy and teachers only what there is here: nobody asks them."""
+        of_lesson = ("loss.", TEACHERS)
+        own = {name: t for name, t in self.state_dict().items() if name.startswith(of_lesson)}
+        known = shapes(own)
+        unused = [
+            name
+            for name, shape in shapes(state).items()
+            if name.startswith(of_lesson) and known.get(name) != shape
+        ]
+        if unused:
+            log.warning(
+                f"The student is judged alone; of its checkpoint, {listed(unused, 3)} is not used."
+            )
+        return own | {name: t for name, t in state.items() if name not in unused}
 
     def frozen_networks(self) -> list[str]:
         """Names of all that belongs to networks of teachers which do not learn."""

@@ -29,10 +29,10 @@ def gate() -> MatchGate:
     return MatchGate(Learned(), Hinton(Learned(2.0)))
 
 
-def helper(n_classes: int = 0, **settings) -> Teacher:
+def helper(n_classes: int = 0, width: int = 4, **settings) -> Teacher:
     sliced = n_classes > 0
     made = Teacher(
-        SmoothConv4(n_classes, width=4),
+        SmoothConv4(n_classes, width=width),
         **{
             "head": SlicedHead() if sliced else PrototypeHead(scale=5.0),
             "classes": [f"blob {c}" for c in range(n_classes)],

@@ -351,10 +351,6 @@ def test_learners_through_which_nothing_is_differentiated_are_refused(learner):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (
-            {"teachers": [], "loss": Targets()},
-            r"teacher_lr=0\.05 trains teachers, and there are none",
-        ),
         ({"teacher_lr": -1.0}, r"teacher_lr=-1\.0 must be 0 \(frozen\) or positive"),
     ],
 )

@@ -184,10 +184,6 @@ def test_a_head_that_does_not_suit_the_learner_is_refused(learner, n_classes, to
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (
-            {"teachers": [], "loss": Hinton()},
-            "loss=Hinton follows a teacher, but teachers is empty",
-        ),
         ({"strategy_lr": -1.0}, r"strategy_lr=-1\.0 must be 0 .frozen. or positive"),
         ({"loss": Hinton(4.0)}, "trains a strategy, but no coefficient of the loss is learned"),
         ({"pilot_lr": 0.0}, r"pilot_lr=0\.0 must be positive"),

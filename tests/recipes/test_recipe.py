@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import torch
@@ -9,8 +10,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from torch import nn
 
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
+from lightning_metakd.learners.proto_maml import ProtoMAML
 from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets
+from lightning_metakd.sharing import Share
 from lightning_metakd.strategy import load_strategy
 from tests.recipes.runs import (
     batches,
@@ -300,6 +304,48 @@ def test_a_checkpoint_is_tested_as_it_was_trained(make, data, tmp_path):
     )
     assert not moved(state(recipe.student), state(other.student))
     assert not moved(state(recipe.loss), state(other.loss))
+
+
+@each_recipe
+def test_a_lesson_needs_its_teachers(make, data):
+    hinton = {"loss": Hinton(), "strategy_lr": 0.0}
+    share = {"loss": Targets(), "strategy_lr": 0.0, "share": [Share({"norms": "norms"})]}
+    for settings, told in (
+        (hinton, "loss=Hinton follows a teacher, but teachers is empty; .* or use Targets"),
+        ({**hinton, "loss": Targets(), "teacher_lr": 0.1}, r"teacher_lr=0\.1 trains teachers, and"),
+        (share, "share takes weights of a teacher, but teachers is empty"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            fit(make(teachers=[], **settings), data())
+
+
+@each_recipe
+def test_a_student_is_judged_without_its_teachers(make, data, tmp_path, caplog):
+    module = partial(data, val_fraction=0.25) if data is batches else data
+    share = [Share({"norms.0": "norms.0"}, how="freeze")]
+    mates = [helper(12 if data is batches else 0, width=3)]
+    recipe = make(teachers=mates, share=share)
+    path = saved(recipe, module(), tmp_path)
+    rows = []
+    for settings, said in (
+        ({"teachers": mates, "share": share}, None),
+        ({"teachers": [], "share": share}, "of its checkpoint, teachers.0.head.scale is not used"),
+        ({"teachers": [], "share": share, "loss": Targets(), "strategy_lr": 0.0}, "loss.gate.raw"),
+    ):
+        caplog.clear()
+        other = make(**settings)
+        trainer().test(other, datamodule=module(), ckpt_path=path, verbose=False)
+        rows.append((other.record["accuracy"], other.record["nll"]))
+        assert "is not used" not in caplog.text if said is None else said in caplog.text
+    assert rows[0] == rows[1] == rows[2]
+
+
+def test_a_student_that_adapts_by_its_teachers_is_not_judged_without_them(tmp_path):
+    learner = ProtoMAML(0.05, 1)
+    path = saved(meta_kd(learner), episodes(), tmp_path)
+    other = meta_kd(learner, teachers=[], teacher_at_test=True)
+    with pytest.raises(ValueError, match=r"teachers is empty; .* or leave teacher_at_test out"):
+        trainer().test(other, datamodule=episodes(), ckpt_path=path, verbose=False)
 
 
 def test_a_strategy_goes_from_one_run_to_another(tmp_path):

@@ -4,7 +4,6 @@ from torch.nn.functional import cross_entropy
 
 from lightning_metakd.heads import SlicedHead
 from lightning_metakd.losses.coefficient import Scheduled
-from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.recipes.single_task import SingleTask
@@ -191,8 +190,3 @@ def test_a_teacher_that_needs_a_support_set_is_refused():
 def test_a_teacher_without_a_scale_is_refused():
     with pytest.raises(ValueError, match=r"scale=None is calibrated on held-out episodes"):
         single_task(teachers=[Teacher(SmoothConv4(12), head=SlicedHead(None))])
-
-
-def test_a_loss_that_follows_a_teacher_needs_one():
-    with pytest.raises(ValueError, match="loss=Hinton follows a teacher, but teachers is empty"):
-        SingleTask(SmoothConv4(12), Hinton())
