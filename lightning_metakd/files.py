@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 try:
     import fcntl
@@ -51,9 +51,19 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if it could not be written, a full disk for instance; nothing half-written stays.
     """
+    with named(path), replaced(path) as part:
+        yield part
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Have a failure inside say which file could not be written, and what to do.
+
+    Raises:
+        OSError: what the system says is wrong, a full disk for instance.
+    """
     try:
-        with replaced(path) as part:
-            yield part
+        yield
     except OSError as error:
         raise OSError(
             error.errno,
@@ -105,7 +115,7 @@ def make_once(path: Path, there: Callable[[], bool], make: Callable[[], None]) -
             make()  # closing the file, or the end of the process, lets the next one in
 
 
-def lock(file: IO[str], path: Path) -> None:
+def lock(file: IO[Any], path: Path) -> None:
     """Wait until no other process holds the file, where the system has locks."""
     if fcntl is None:
         return
@@ -124,3 +134,32 @@ def file_sha256(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append a line, on disk when this returns; whole or not at all, also beside other processes.
+
+    Raises:
+        OSError: if it could not be written.
+    """
+    with named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+", buffering=0) as file:
+            lock(file, path)
+            size = file.seek(0, os.SEEK_END)
+            line = missing_end(file, size) + text.encode() + b"\n"
+            try:
+                while line:
+                    line = line[file.write(line) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
+
+
+def missing_end(file: IO[bytes], size: int) -> bytes:
+    """What ends the last line of a file that was cut in the middle of it."""
+    if size == 0:
+        return b""
+    file.seek(size - 1)
+    return b"" if file.read(1) == b"\n" else b"\n"

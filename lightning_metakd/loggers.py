@@ -16,6 +16,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from lightning_metakd.files import named
+
 SECRET = re.compile(r"(^|[_.-])(key|api_?key|token|secret|password)s?$", re.IGNORECASE)
 IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
@@ -91,7 +93,7 @@ class RunLogger(CSVLogger):
         super().__init__(save_dir, "", flush_logs_every_n_steps=flush_logs_every_n_steps)
         self.call_it(experiment or "default")
         self.is_named = experiment is not None
-        self._agreed = self._is_latest = False
+        self._agreed = self._is_latest = self._waits = False
 
     def call_it(self, experiment: str) -> None:
         """Set the name of what is run."""
@@ -133,6 +135,28 @@ class RunLogger(CSVLogger):
             point_latest(Path(self.root_dir), self.version)
             self._is_latest = True
         super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what was logged; what a full disk does not take is tried again, last at the end."""
+        try:
+            super().save()
+        except OSError as error:
+            if not self._waits:
+                rank_zero_warn(f"{self.log_dir}/metrics.csv waits: {error.strerror or error}.")
+            self._waits = True
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the rest.
+
+        Raises:
+            OSError: if numbers are lost.
+        """
+        if self._waits:
+            with named(Path(self.log_dir) / "metrics.csv"):
+                super().save()
+        super().finalize(status)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:

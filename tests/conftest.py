@@ -2,6 +2,8 @@
 
 import logging
 import os
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 import jaxtyping
@@ -58,6 +60,22 @@ def real_data():
 def data_folder() -> Path:
     named = os.environ.get("METAKD_DATA")
     return Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def little_room():
+    """No file may grow beyond a number of bytes inside of this, as if the disk were full."""
+
+    @contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
 
 
 @pytest.fixture

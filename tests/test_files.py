@@ -10,6 +10,7 @@ import pytest
 from lightning_metakd import files
 from lightning_metakd.files import (
     UNFINISHED,
+    append_line,
     file_sha256,
     make_once,
     remove_unfinished,
@@ -115,6 +116,25 @@ def test_a_file_that_is_taken_for_a_dead_one_before_it_is_locked_is_made_again(
         part.write_text("whole")
         assert part not in taken
     assert (tmp_path / "file").read_text() == "whole"
+
+
+def test_lines_are_appended_after_one_that_was_cut_too(tmp_path):
+    path = tmp_path / "new" / "lines"
+    append_line(path, "one")
+    append_line(path, "two")
+    assert path.read_text() == "one\ntwo\n"
+    path.write_text("one\nhal")
+    append_line(path, "two")
+    assert path.read_text() == "one\nhal\ntwo\n"
+
+
+@pytest.mark.parametrize("room", [0, 3])
+def test_a_line_that_does_not_fit_leaves_no_part_of_it(room, tmp_path, little_room):
+    append_line(tmp_path / "lines", "one")
+    told = r"lines could not be written \(.*\); free some space .* is unchanged"
+    with little_room(4 + room), pytest.raises(OSError, match=told):
+        append_line(tmp_path / "lines", "a longer one")
+    assert (tmp_path / "lines").read_text() == "one\n"
 
 
 def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 import lightning_metakd
-from lightning_metakd.files import file_sha256, written_whole
+from lightning_metakd.files import append_line, file_sha256, written_whole
 from lightning_metakd.loggers import rehearsed, run_directory
 from lightning_metakd.wandb_logger import keep_file
 
@@ -58,18 +58,6 @@ def result_row(*sources: Mapping[str, Any]) -> dict[str, Any]:
         key: next((source[key] for source in known if source.get(key) is not None), None)
         for key in KEYS
     }
-
-
-def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a whole line at once, on disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = (json.dumps(row, allow_nan=False) + "\n").encode()
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, line)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_episodes(path: Path, rows: Mapping[str, Tensor]) -> None:
@@ -213,14 +201,18 @@ class Results(Callback):
             return
         recipe: Any = pl_module
         row = result_row(recipe.record, self.known(trainer, pl_module, stage))
+        print(sentence(row), end="", flush=True)  # before anything can fail
+        where = ""
+        try:
+            if folder is not None:
+                append_line(folder / "results.jsonl", json.dumps(row, allow_nan=False))
+                where = f"; written to {folder / 'results.jsonl'}"
+        finally:
+            print(where)
         if folder is not None:
             if recipe.rows:
                 write_episodes(folder / f"episodes.{row['split']}.csv", recipe.rows)
-            append_line(folder / "results.jsonl", row)
             keep_file(trainer, folder / "results.jsonl", "results")
-        print(
-            sentence(row) + ("" if folder is None else f"; written to {folder / 'results.jsonl'}")
-        )
 
     def known(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> dict[str, Any]:
         """What can be said without the recipe."""

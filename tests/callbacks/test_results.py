@@ -12,7 +12,6 @@ import lightning_metakd
 from lightning_metakd.callbacks.results import (
     KEYS,
     Results,
-    append_line,
     code_version,
     file_sha256,
     plain,
@@ -135,10 +134,20 @@ def test_values_become_plain_json():
     json.dumps(told, allow_nan=False)
 
 
-def test_lines_are_appended(tmp_path):
-    for n in range(3):
-        append_line(tmp_path / "new" / "results.jsonl", {"n": n})
-    assert [row["n"] for row in results(tmp_path / "new")] == [0, 1, 2]
+@pytest.mark.filterwarnings("ignore:.*metrics.csv waits")
+@pytest.mark.parametrize("room", [-1000, 0, 100])
+def test_a_result_that_cannot_be_written_is_said_all_the_same(room, tmp_path, capsys, little_room):
+    earlier = tmp_path / "tiny" / "0" / "results.jsonl"
+    runner = trainer(tmp_path, Results())
+    runner.test(Tiny(), batches(), verbose=False)
+    kept = earlier.read_bytes()
+    capsys.readouterr()
+    told = rf"{earlier} could not be written \(File too large\); free some space"
+    with little_room(len(kept) + room), pytest.raises(OSError, match=told):
+        runner.test(Tiny(), batches(), verbose=False)
+    assert capsys.readouterr().out.startswith("tiny: test accuracy 50.00 +- 1.00 %")
+    assert earlier.read_bytes() == kept  # and not half a line more
+    assert json.loads(kept)["accuracy"] == 0.5
 
 
 def test_episodes_keep_every_digit(tmp_path):
