@@ -29,11 +29,15 @@ def calibration_counts(
         bins: of equal width over (0, 1], each closed on the right.
 
     Raises:
-        ValueError: if bins < 1, or a confidence lies outside [0, 1].
+        ValueError: if bins < 1, or a confidence is not finite or lies outside [0, 1].
     """
     if bins < 1:
         raise ValueError(f"bins={bins} leaves nothing to count in; choose bins >= 1 (usually 15).")
     confidence, answer = exact(probs).max(-1)
+    if not confidence.isfinite().all():
+        raise ValueError(
+            "probs has values that are not finite; look at the weights and the inputs of the network."
+        )
     if len(probs) and not (confidence.min() >= 0 and confidence.max() <= 1 + 1e-6):
         raise ValueError(
             f"confidences lie in [{confidence.min():.3g}, {confidence.max():.3g}], not in [0, 1]; "

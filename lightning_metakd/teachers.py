@@ -162,7 +162,7 @@ class Teacher(nn.Module, Configured):
         return {n: p for n, p in self.learning.named_parameters() if p.requires_grad}
 
     def count(self, model: nn.Module, args: tuple[Tensor, ...], output: Output) -> None:
-        """Remember how many inputs the network was asked about."""
+        """Count the inputs on which the network ran, whether or not a loss reads the answer."""
         self.forwards += len(args[0])
 
     def embed(self, batch: Batch, params: Params = NOTHING) -> Output:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_metakd.checkpoint import check_address
-from lightning_metakd.recipes.outer_loop import refuse_sharding
+from lightning_metakd.recipes.outer_loop import refuse_half, refuse_sharding
 
 
 def refuse_settings(config: Any) -> None:
@@ -14,15 +14,7 @@ def refuse_settings(config: Any) -> None:
     Raises:
         ValueError: names the setting and the one to use.
     """
-    if str(config.precision).startswith("16"):
-        raise ValueError(
-            f"trainer.precision={config.precision} loses hyper-gradients to underflow; use bf16-mixed or "
-            "32-true."
-        )
-    if config.precision == "bf16-true":
-        raise ValueError(
-            "trainer.precision=bf16-true keeps weights and inner steps in 8 bits; use bf16-mixed or 32-true."
-        )
+    refuse_half(config.precision)
     if config.check_val_every_n_epoch is not None and config.check_val_every_n_epoch < 1:
         raise ValueError(
             f"trainer.check_val_every_n_epoch={config.check_val_every_n_epoch} must be 1 or more; "

@@ -85,7 +85,10 @@ def whole(folder):
         (["--model.learner.inner_lr=-1"], r"inner_lr=-1\.0 must be positive"),
         (["--model.optimisation.lr=0"], r"optimisation\.lr=0\.0 is outside of \(0, inf\)"),
         (["--experiment=a/b"], "experiment='a/b' names a directory; use letters, digits"),
-        (["--trainer.precision=16-mixed"], r"precision=16-mixed loses hyper-gradients.*bf16-mixed"),
+        (
+            ["--trainer.precision=16-mixed"],
+            r"trainer\.precision=16-mixed loses hyper-gradients.*; use 32-true, or bf16-mixed where",
+        ),
         (["--trainer.strategy=fsdp"], r"trainer\.strategy=fsdp divides parameters .* use ddp"),
         (["--trainer.strategy=deepspeed_stage_2"], r"strategy=deepspeed_stage_2 .* use ddp"),
         (["--trainer.gradient_clip_val=1"], r"gradient_clip_val=1.*model\.optimisation\.grad_clip"),

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -23,6 +25,10 @@ def test_calibration_error_of_a_sure_and_wrong_network_is_one():
 def test_calibration_error_refuses_logits_and_empty_input():
     with pytest.raises(ValueError, match="probs takes probabilities, apply softmax to logits"):
         expected_calibration_error(torch.tensor([[3.0, 1.0]]), torch.tensor([0]))
+    with pytest.raises(
+        ValueError, match="probs has values that are not finite; look at the weights"
+    ):
+        expected_calibration_error(torch.full((1, 2), math.nan), torch.tensor([0]))
     with pytest.raises(ValueError, match="bins=0 leaves nothing to count in; choose bins >= 1"):
         expected_calibration_error(torch.tensor([[0.5, 0.5]]), torch.tensor([0]), 0)
     with pytest.raises(ValueError, match="calibration of 0 rows does not exist"):

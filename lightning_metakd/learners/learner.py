@@ -50,6 +50,9 @@ class Learner(nn.Module, ABC, Configured):
     """Whether the student's own logits are used; otherwise the student is built with n_classes=0."""
     inner_steps: int = 0
     """Gradients of the lesson in one adaptation, as training makes it; those of a solver are not counted."""
+    first_order: bool = False
+    """Whether a step is constant in those before it, for the strategy too: what it did to later steps is then
+    left out of its gradient, which for a single step is exact."""
     asks_query: bool = True
     """Whether the outer loss is the lesson on the query rows, so that it can judge a strategy too."""
 

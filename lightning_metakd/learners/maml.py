@@ -71,7 +71,8 @@ class MAML(Learner):
         inner_lr: step size of the inner loop, > 0.
         inner_steps: inner steps in training, >= 1.
         test_steps: inner steps in evaluation; None takes as many as in training.
-        first_order: leave out second derivatives: less memory and time, nearly as good.
+        first_order: leave out second derivatives: less memory and time, nearly as good; a learned strategy's
+            gradient then leaves out what an inner step did to later ones, and is right for one step alone.
         adapts: what the inner loop moves: `all`, only the `head` (ANIL), only the `body` (BOIL).
         recompute: compute inner steps again in backward: memory of one step, a third more time.
     """

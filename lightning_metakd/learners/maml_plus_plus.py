@@ -35,7 +35,8 @@ class MAMLPlusPlus(Learner):
         inner_steps: inner steps in training, >= 1.
         test_steps: inner steps in evaluation, those beyond `inner_steps` at the last one's rates; None
             takes as many as in training.
-        first_order: leave out second derivatives.
+        first_order: leave out second derivatives; a learned strategy's gradient then
+            leaves out what an inner step did to later ones, and is right for one step alone.
         multi_step_until: part of the training, in [0, 1], in which the earlier steps are asked too.
     """
 

@@ -25,7 +25,8 @@ class MetaSGD(Learner):
         inner_lr: where every rate starts, > 0.
         inner_steps: inner steps in training, >= 1; the paper takes one.
         test_steps: inner steps in evaluation; None takes as many as in training.
-        first_order: leave out second derivatives.
+        first_order: leave out second derivatives; a learned strategy's gradient then
+            leaves out what an inner step did to later ones, and is right for one step alone.
     """
 
     adapts_by_loss = True

@@ -26,7 +26,8 @@ class ProtoMAML(Learner):
         inner_lr: step size of the inner loop, > 0.
         inner_steps: inner steps in training, >= 1.
         test_steps: inner steps in evaluation; None takes as many as in training.
-        first_order: leave out second derivatives.
+        first_order: leave out second derivatives; a learned strategy's gradient then
+            leaves out what an inner step did to later ones, and is right for one step alone.
         metric: `euclidean` (squared distance) or `cosine`.
         scale: factor on the logits, > 0; 10 suits the cosine.
     """

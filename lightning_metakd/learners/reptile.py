@@ -60,12 +60,15 @@ class Reptile(Learner):
         inner_steps: inner steps in training, >= 1; more than one, or it is joint training.
         test_steps: inner steps in evaluation; None takes as many as in training.
         inner_optimiser: `sgd`, or `adam` with beta1 = 0.
+
+    A learned strategy's gradient leaves out what an inner step did to later ones, as with `first_order`.
     """
 
     adapts_by_loss = True
     adapts_body = True
     needs_head = True
     asks_query = False
+    first_order = True
 
     def __init__(
         self,

@@ -171,7 +171,8 @@ class CalibratedTargets(Loss):
     """Cross-entropy of the logits at the scale that suits them best: min over s of CE(s * logits).
 
     As a quiz it does not pay for lower confidence, only for better order. The scale is found by
-    bisection on (0, max_scale); by the envelope theorem the gradient is the one at that fixed scale.
+    bisection on (0, max_scale); by the envelope theorem the gradient is the one at that fixed scale. Where no
+    scale is better than chance it is 0, and so is the gradient.
 
     Args:
         max_scale: upper end of the search; separable rows would go to infinity.

@@ -5,8 +5,8 @@ arXiv:1803.10837.
 Each row gives every other row of the batch a probability in proportion to the similarity of their
 embeddings, here (1 + cosine) / 2; the student's should diverge little from the teacher's. Only
 similarities are compared, so widths may differ. As in the paper a row is no neighbour of itself. The
-authors' code lets it be one and takes the mean over all pairs, so that its weight of 30000 in batches
-of 64 is 30000 / 64 = 469 here.
+authors' code counts it as its own, most similar one, which makes the divergence a little smaller, and
+takes the mean over all pairs, so that its weight of 30000 in batches of 64 is about 30000 / 64 = 469 here.
 """
 
 import torch

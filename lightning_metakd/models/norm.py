@@ -8,7 +8,8 @@ four named forms, which differ in what normalises the query rows:
   row is answered alone.
 - `running`: the frozen statistics of a pretrained start. Inductive.
 - `tracked`: for learners without an inner loop, as in ordinary training: a batch's own while training,
-  which the running ones follow (`follow_statistics`), and those in evaluation. Inductive.
+  which the running ones follow (`follow_statistics`) by the momentum of the norm, once for each outer step,
+  and those in evaluation. Inductive.
 - `batch`: those of the query rows themselves, as in the published MAML. Transductive: queries see
   one another, and every result says so.
 
@@ -33,8 +34,6 @@ NormForm = Literal["support", "running", "tracked", "batch"]
 Heard = tuple[Tensor, Tensor, int]
 """Variance and mean [ch] that normalised a pass, and of how many values they are."""
 Pool = Callable[[Tensor], Tensor]
-MOMENTUM = 0.1
-"""Part of the way that tracked statistics go towards those of an outer step."""
 
 
 class EpisodicNorm(nn.Module):
@@ -51,10 +50,12 @@ class EpisodicNorm(nn.Module):
     var: Tensor
     running_mean: Tensor
     running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(self, norm: _BatchNorm, form: NormForm) -> None:
         super().__init__()
         self.eps, self.form, self.training = norm.eps, form, norm.training
+        self.momentum = norm.momentum
         for name in ("weight", "bias"):
             self.register_parameter(name, getattr(norm, name))
         for name in ("running_mean", "running_var", "num_batches_tracked"):
@@ -63,6 +64,13 @@ class EpisodicNorm(nn.Module):
         self.register_buffer("mean", torch.empty(0), persistent=False)
         self.register_buffer("var", torch.empty(0), persistent=False)
         self.heard: list[Heard] | None = None
+
+    def follow(self, var: Tensor, mean: Tensor) -> None:
+        """Let the running statistics go a part of the way to those of a step, or average all steps."""
+        self.num_batches_tracked.add_(1)
+        part = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_var.lerp_(var, part)
+        self.running_mean.lerp_(mean, part)
 
     def known(self) -> tuple[Tensor, Tensor] | None:
         """Variance and mean [ch] that were given or are remembered; None where they are those of the rows."""
@@ -137,6 +145,17 @@ def answers_row_by_row(module: nn.Module) -> bool:
     )
 
 
+def untrained_statistics(module: nn.Module) -> list[str]:
+    """Names of the norms of the form `running` whose statistics are those of a network that never ran."""
+    return [
+        name
+        for name, m in module.named_modules()
+        if isinstance(m, EpisodicNorm)
+        and m.form == "running"
+        and not (m.running_mean.any() or (m.running_var != 1).any())
+    ]
+
+
 @contextmanager
 def listening(layers: Iterable[EpisodicNorm]) -> Iterator[list[list[Heard]]]:
     """For each norm the statistics of every pass inside; without hooks, which do not compile."""
@@ -170,8 +189,7 @@ def follow_statistics(
         unbiased = [var.detach() * n / (n - 1) for var, _, n in passes]
         means = [mean.detach() for _, mean, _ in passes]
         var, mean = (mean_over_processes(torch.stack(f).mean(0)) for f in (unbiased, means))
-        layer.running_var.lerp_(var, MOMENTUM)
-        layer.running_mean.lerp_(mean, MOMENTUM)
+        layer.follow(var, mean)
 
 
 def make_episodic(module: nn.Module, form: NormForm) -> nn.Module:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_metakd.bank import Bank
@@ -172,6 +173,7 @@ class Episodic(Recipe):
             episode = self.latest = self.asked(episode)
         y = episode.query.y
         answer = self.recalled_answer(episode)
+        self.check_adapted(self.judged, answer, episode)
         self.calibration.update(answer.logits.softmax(-1), y)
         row = {"accuracy": accuracy(answer.logits, y), "nll": nll(answer.logits, y)}
         if self.teachers:
@@ -182,6 +184,26 @@ class Episodic(Recipe):
                 "agreement": agreement(answer.logits, teacher),
             }
         return row
+
+    def check_adapted(self, student: Model, answer: Output, episode: Episode) -> None:
+        """Raise where adapting to an episode has led from numbers to none.
+
+        Raises:
+            FloatingPointError: names the episode and the rate.
+        """
+        if answer.logits.isfinite().all():
+            return
+        with torch.no_grad():
+            began = student(episode.query.x).embedding
+        if began.isfinite().all():
+            settings = {**vars(self.learner), "inner_steps": self.learner.inner_steps}
+            named = [f"{n}={settings[n]}" for n in ("inner_lr", "inner_steps") if settings.get(n)]
+            command = getattr(self.trainer.state.fn, "value", None)
+            way_out = " or ".join(named) or f"the rate of {type(self.learner).__name__}"
+            raise FloatingPointError(
+                f"adapting to episode {int(episode.id)} of {command} led to logits that are not finite; "
+                f"lower model.learner.{way_out}."
+            )
 
     def evaluation_step(self, episode: Episode, batch_idx: int) -> None:
         """Adapt and judge."""
@@ -214,7 +236,9 @@ class Episodic(Recipe):
 
     def predict_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
         """Episode id, its classes, and for its query rows number, label and class probabilities [q, c]."""
-        probs = self.adapted_answer(self.asked(episode)).logits.softmax(-1)
+        answer = self.adapted_answer(self.asked(episode))
+        self.check_adapted(self.judged, answer, episode)
+        probs = answer.logits.softmax(-1)
         rows = {"index": episode.query.index, "y": episode.query.y, "probs": probs}
         return {"id": episode.id, "classes": episode.classes, **rows}
 

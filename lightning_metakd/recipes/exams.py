@@ -76,6 +76,12 @@ def checked_exams(
         raise ValueError(f"quiz_classes={quiz_classes!r} is unknown; choose one of same, other.")
     name = "n_query" if data.strategy_split else "train_n_query"
     if learner.adapts_by_loss:
+        if learner.first_order and learner.inner_steps > 1:
+            log.warning(
+                f"{type(learner).__name__} is first-order: the gradient of the strategy leaves out what each "
+                f"of its {learner.inner_steps} inner steps did to later ones, and may point elsewhere than "
+                "that of the quiz; second order or a single inner step has all of it."
+            )
         if quiz_classes == "other":
             raise ValueError(
                 f"quiz_classes=other asks of other classes after a pilot step, and {type(learner).__name__} "

@@ -18,7 +18,7 @@ from lightning_metakd.hypergradient import PILOTS, Way, checked_pilot
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import listed
-from lightning_metakd.models.norm import NormForm, follow_statistics
+from lightning_metakd.models.norm import NormForm, follow_statistics, untrained_statistics
 from lightning_metakd.recipes.episodic import Episodic
 from lightning_metakd.recipes.exams import QuizClasses, checked_exams, exams
 from lightning_metakd.recipes.objective import Objective
@@ -27,7 +27,7 @@ from lightning_metakd.recipes.tasks import mean_over_tasks
 from lightning_metakd.sharing import Share
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
-from lightning_metakd.types import Episode, Exam, Params
+from lightning_metakd.types import Episode, Exam, Lesson, Output, Params
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +171,11 @@ class MetaKD(Episodic):
         if learns:
             trained_on = {*self.trained_classes(), *self.began_with}
             checked_exams(data, self.learner, self.quiz_classes, trained_on)
+        if untrained := untrained_statistics(self.student):
+            log.warning(
+                f"norm=running normalises by mean 0 and variance 1 in {listed(untrained, 3)}, whose "
+                "statistics no training has set; name a trained start in model.init, or take norm=support."
+            )
         super().prepare_teachers()
         if learns:
             judged_on = data.names(data.classes(data.strategy_split or data.train_split))
@@ -259,9 +264,16 @@ class MetaKD(Episodic):
                 self.compile_task,
             )
         self.gradient_evaluations += len(taught) * objective.gradients(of_strategy=False)
-        self.outer_update(
-            student_loss + judged, ("student", "strategy") if learns else ("student",)
-        )
+        try:
+            self.outer_update(
+                student_loss + judged, ("student", "strategy") if learns else ("student",)
+            )
+        except FloatingPointError:  # the adaptation may say more
+            for episode in taught:
+                told = objective.taught(detach(strategy), episode.support, episode)
+                answer = self.answer(objective, theta, told, episode, episode.query.x)
+                self.check_adapted(self.student, answer, episode)
+            raise
         self.latest = taught[0]
         self.listen_to(objective, theta, strategy, taught[0])
         self.log("train/outer_loss", student_loss.detach(), batch_size=len(taught))
@@ -292,9 +304,18 @@ class MetaKD(Episodic):
             objective.strategy_loss, detach(theta), strategy, tasks, at_once
         )
         self.gradient_evaluations += len(tasks) * objective.gradients(of_strategy=True)
+        first = tasks[0].quiz if isinstance(tasks[0], Exam) else tasks[0]
+        self.warn_of_silence(self.quiz, loss, len(first.classes))
         log = {"train/quiz_loss": loss.detach(), "strategy/pilot_gain": gain}
         self.log_dict(log, batch_size=len(tasks))
         return loss
+
+    def answer(
+        self, objective: Objective, theta: Params, told: Lesson, episode: Episode, x: Tensor
+    ) -> Output:
+        """What the student answers after an episode's support set, without a graph."""
+        with torch.no_grad():
+            return objective.adapt(detach(theta), told, episode).predict(x)
 
     def listen_to(
         self, objective: Objective, theta: Params, strategy: Params, episode: Episode
@@ -304,8 +325,7 @@ class MetaKD(Episodic):
             return
         told = objective.taught(detach(strategy), episode.support, episode)
         batch = episode.support if self.learner.adapts_by_loss else episode.query
-        with torch.no_grad():
-            answer = objective.adapt(detach(theta), told, episode).predict(batch.x)
+        answer = self.answer(objective, theta, told, episode, batch.x)
         self.listen(answer, batch, episode.classes, told.trust)
 
 

@@ -152,6 +152,21 @@ class OuterLoop(LightningModule, ABC, Configured):
             )
 
 
+def refuse_half(precision: object) -> None:
+    """Raise where the Trainer's precision is half, with a scaler of gradients or without."""
+    name = str(precision)
+    if name == "bf16-true":
+        raise ValueError(
+            "trainer.precision=bf16-true keeps weights and inner steps in 8 bits; use bf16-mixed or 32-true."
+        )
+    if name.startswith("16") or name.endswith("-float16"):
+        raise ValueError(
+            f"trainer.precision={name} loses hyper-gradients to underflow, and its scaler changes the length "
+            "of steps; use 32-true, or bf16-mixed where no second derivative passes a batch norm (first "
+            "order, ProtoNet, Ridge)."
+        )
+
+
 SHARDED = ("fsdp", "deepspeed", "modelparallel", "xla")
 
 

@@ -4,6 +4,7 @@ A recipe fetches, calls and logs; the mathematics lies in the pure functions.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -35,14 +36,14 @@ from lightning_metakd.controls import (
 from lightning_metakd.files import file_sha256
 from lightning_metakd.functional import bind, part
 from lightning_metakd.loggers import scrubbed
-from lightning_metakd.losses.loss import Loss, Targets
+from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.norm import NormForm, make_episodic
 from lightning_metakd.models.weights import load_weights, shapes
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_sharding
+from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_half, refuse_sharding
 from lightning_metakd.recipes.preparation import tap_teachers, two_inputs
 from lightning_metakd.settings import (
     Settings,
@@ -132,6 +133,7 @@ class Recipe(OuterLoop):
         self.record: dict[str, Any] = {}
         self.rows: dict[str, Tensor] = {}
         self.said: dict[str, float] = {}
+        self.warned = False
         self.began_with: tuple[str, ...] = ()
         """Names of the classes on which the student of `init` was trained."""
         self.resumes = False
@@ -211,6 +213,9 @@ class Recipe(OuterLoop):
         self.check_teachers(stage)
         refuse_sharding(self.trainer.strategy)
         read_safely(self.trainer.strategy)
+        refuse_half(self.trainer.precision)
+        if stage == "fit":
+            self.train()
         if self.device.type == "cpu":
             keep_large_blocks()
         self.sharing.part()
@@ -505,6 +510,18 @@ class Recipe(OuterLoop):
             progress = student.logits.new_ones(())
             context = Context(classes[batch.y], progress, student, trust)
             self.said = describe(self.loss, student, batch, context)
+
+    def warn_of_silence(self, quiz: Loss, loss: Tensor, n_classes: int) -> None:
+        """Say once that a quiz is at chance at any scale of the logits, and so has no slope."""
+        if self.warned or not isinstance(quiz, CalibratedTargets) or not self.hears_now():
+            return
+        self.warned = loss.item() > math.log(n_classes) - 1e-6
+        if self.warned:
+            log.warning(
+                "The quiz is answered no better than by chance: the best scale of the logits is 0, and the "
+                "strategy's gradient with it. It learns nothing until the student answers better; start from "
+                "a trained one (model.init), wait (model.strategy_warmup), or set model.quiz to Targets."
+            )
 
     def describe_strategy(self) -> dict[str, float]:
         """What the coefficients last said, for logging."""

@@ -107,7 +107,7 @@ class SingleTask(Recipe):
                 )
         # for virtual steps, called with the student's parameters and never with its own; in a list
         # because it is no part of what is trained, saved or moved
-        self.virtual = [copy.deepcopy(self.student)]
+        self.virtual = [copy.deepcopy(self.student).train()]
         make_episodic(self.virtual[0], "batch")
         for path in self.sharing.kept:
             for layer in self.virtual[0].get_submodule(path).eval().modules():
@@ -228,6 +228,7 @@ class SingleTask(Recipe):
             now,
         )
         self.gradient_evaluations += PILOT_GRADIENTS[way](self.pilot_steps)
+        self.warn_of_silence(self.quiz, found.loss, len(classes))
         log = {"train/quiz_loss": found.loss.detach(), "strategy/pilot_gain": found.gain}
         self.log_dict(log, batch_size=len(taught.y))
         return found.loss

@@ -16,6 +16,7 @@ from lightning_metakd.models.norm import (
     follow_statistics,
     make_episodic,
     norm_and_pool,
+    untrained_statistics,
 )
 from lightning_metakd.types import Params
 
@@ -300,6 +301,25 @@ def test_tracked_statistics_are_those_that_torch_keeps() -> None:
     torch.testing.assert_close(tracked.running_mean, norm.running_mean)
     torch.testing.assert_close(tracked.running_var, norm.running_var)
     torch.testing.assert_close(tracked.eval()(other), norm.eval()(other))
+
+
+@pytest.mark.parametrize("momentum", [0.01, 0.5, None])
+def test_tracked_statistics_follow_by_the_momentum_of_the_norm(momentum) -> None:
+    norm = nn.BatchNorm2d(4, momentum=momentum)
+    tracked = make_episodic(deepcopy(norm), "tracked")
+    for _ in range(3):
+        x = 2 + torch.randn(8, 4, 6, 6)
+        with follow_statistics(tracked, lambda mean: mean):
+            torch.testing.assert_close(tracked(x), norm(x))
+    for name, expected in norm.state_dict().items():
+        torch.testing.assert_close(tracked.state_dict()[name], expected)
+
+
+def test_statistics_that_no_training_has_set_are_named() -> None:
+    net = make_episodic(nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4)), "running")
+    net[1].running_mean.fill_(0.1)
+    assert untrained_statistics(net) == ["0"]
+    assert untrained_statistics(make_episodic(net, "support")) == []
 
 
 def test_tracked_statistics_go_one_way_for_all_passes_of_a_step() -> None:

@@ -1,0 +1,157 @@
+"""What a recipe looks at when training begins, and what it says of itself on the way."""
+
+import logging
+import re
+
+import pytest
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+from torch import nn
+
+from lightning_metakd.learners.maml import MAML
+from lightning_metakd.learners.meta_sgd import MetaSGD
+from lightning_metakd.learners.protonet import ProtoNet
+from lightning_metakd.learners.reptile import Reptile
+from lightning_metakd.losses.loss import CalibratedTargets, Targets
+from lightning_metakd.sharing import Share
+from tests.recipes.runs import batches, episodes, helper, meta_kd, single_task
+from tests.tiny import SmoothConv4, trainer
+
+RUNS = {"MetaKD": (meta_kd, episodes, 0), "SingleTask": (single_task, batches, 12)}
+each_recipe = pytest.mark.parametrize(("make", "data", "classes"), RUNS.values(), ids=RUNS)
+
+
+def fit(recipe, data, **settings) -> None:
+    trainer(**{"max_steps": 1, **settings}).fit(recipe, datamodule=data)
+
+
+def plain(**settings):
+    """A student that MAML adapts, without a teacher."""
+    return meta_kd(**{"loss": None, "teachers": None, "strategy_lr": 0.0, **settings})
+
+
+@each_recipe
+@pytest.mark.parametrize(
+    "settings",
+    [{"plugins": [MixedPrecision("16-mixed", "cpu")]}, {"precision": "16-true"}],
+    ids=["a scaler", "16-true"],
+)
+def test_half_precision_is_refused_whoever_built_the_trainer(make, data, classes, settings):
+    told = (
+        r"trainer\.precision=16-\w+ loses .*; use 32-true, or bf16-mixed where no second derivative"
+    )
+    with pytest.raises(ValueError, match=told):
+        fit(make(), data(), **settings)
+
+
+def test_weights_of_8_bits_are_refused_too():
+    told = "trainer.precision=bf16-true keeps weights and inner steps in 8 bits; use bf16-mixed or 32"
+    with pytest.raises(ValueError, match=told):
+        fit(meta_kd(), episodes(), precision="bf16-true")
+
+
+@each_recipe
+def test_a_student_that_comes_in_evaluation_mode_is_trained_in_training_mode(make, data, classes):
+    net = SmoothConv4(classes or 3, width=4)
+    net.dropout = nn.Dropout()
+    share = [Share({"norms.0": "norms.0", "convs.0": "convs.0"}, how="freeze")]
+    recipe = make(student=net.eval(), share=share, teachers=[helper(classes)])
+    recipe.eval()
+    modes, update = set(), recipe.outer_update
+
+    def watched(*args):
+        for student in [recipe.student, *getattr(recipe, "virtual", [])]:
+            modes.update((name, m.training) for name, m in student.named_modules())
+        update(*args)
+
+    recipe.outer_update = watched
+    fit(recipe, data())
+    assert {name for name, mode in modes if not mode} == {"norms.0", "convs.0"}
+    assert ("dropout", True) in modes
+    assert not net.training
+
+
+# --- adaptations that lead nowhere -------------------------------------------------------------------
+
+
+def test_a_training_whose_adaptation_is_not_finite_names_the_episode_and_the_rate():
+    told = r"adapting to episode \d+ of fit led to logits .* model\.learner\.inner_lr=1e\+30 or inner_steps=3"
+    with pytest.raises(FloatingPointError, match=told):
+        fit(plain(learner=MAML(1e30, 3, first_order=True)), episodes())
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+@pytest.mark.parametrize("learner", [MAML(1e30, 3), MetaSGD(1e30, 3)])
+def test_an_evaluation_whose_adaptation_is_not_finite_names_the_episode_and_the_rate(
+    learner, command
+):
+    recipe = plain(learner=learner)
+    told = rf"adapting to episode 0 of {command} led to logits .*\.inner_lr=1e\+30 or inner_steps=3"
+    with pytest.raises(FloatingPointError, match=told):
+        getattr(trainer(), command)(recipe, datamodule=episodes())
+
+
+def test_weights_that_are_not_finite_are_not_blamed_on_the_adaptation():
+    recipe = plain()
+    nn.init.constant_(recipe.student.convs[0].weight, torch.nan)
+    with pytest.raises(
+        ValueError, match="probs has values that are not finite; look at the weights"
+    ):
+        trainer().test(recipe, datamodule=episodes())
+
+
+# --- what is said once -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("learner", "settings", "warns"),
+    [
+        (MAML(0.05, 3, first_order=True), {}, 1),
+        (MetaSGD(0.05, 2, first_order=True), {}, 1),
+        (Reptile(0.05, 2), {}, 1),
+        (MAML(0.05, 1, first_order=True), {}, 0),
+        (MAML(0.05, 2), {}, 0),
+        (MAML(0.05, 3, first_order=True), {"strategy_lr": 0.0}, 0),
+        (ProtoNet(), {}, 0),
+    ],
+)
+def test_a_strategy_whose_gradient_is_cut_off_is_told_once(learner, settings, warns, caplog):
+    with caplog.at_level(logging.WARNING):
+        fit(meta_kd(learner, **settings), episodes(), max_steps=2)
+    assert len(re.findall(r"is first-order: .* its \d inner steps", caplog.text)) == warns
+
+
+@pytest.mark.parametrize(
+    ("form", "trained", "warns"),
+    [("running", False, 1), ("running", True, 0), ("support", False, 0)],
+)
+def test_norms_whose_statistics_no_training_has_set_are_told(form, trained, warns, caplog):
+    net = SmoothConv4()
+    if trained:
+        net(torch.rand(8, 1, 8, 8))
+    with caplog.at_level(logging.WARNING):
+        fit(plain(student=net, norm=form), episodes())
+    told = r"norm=running normalises by mean 0 and variance 1 in norms\.0, norms\.1, norms\.2 \.\."
+    assert len(re.findall(told, caplog.text)) == warns
+
+
+@each_recipe
+def test_a_quiz_without_a_slope_is_told_once(make, data, classes, caplog):
+    learner = {"learner": ProtoNet()} if make is meta_kd else {}
+    recipe = make(**learner, quiz=CalibratedTargets())
+    for p in recipe.student.parameters():
+        nn.init.zeros_(p)  # it says the same of every row
+    before = recipe.loss.gate.raw.item()
+    with caplog.at_level(logging.WARNING):
+        fit(recipe, data())
+        assert recipe.loss.gate.raw.item() == before
+        fit(recipe, data())
+    assert caplog.text.count("The quiz is answered no better than by chance") == 1
+
+
+def test_a_quiz_with_a_slope_is_not_told(caplog):
+    recipe = meta_kd(ProtoNet())
+    recipe.trainer = trainer()
+    recipe.warn_of_silence(CalibratedTargets(), torch.tensor(3.0).log() - 1e-3, 3)
+    recipe.warn_of_silence(Targets(), torch.tensor(3.0).log(), 3)
+    assert not caplog.text
