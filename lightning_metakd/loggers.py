@@ -129,11 +129,16 @@ class RunLogger(CSVLogger):
         return str(Path(self.root_dir) / self.version)
 
     @rank_zero_only
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Keep numbers; from the first of them on this run is the latest, and not if it fails before."""
+    def be_latest(self) -> None:
+        """Let `latest` point to this run."""
         if not self._is_latest:
             point_latest(Path(self.root_dir), self.version)
             self._is_latest = True
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Keep numbers; from the first of them on this run is the latest, and not if it fails before."""
+        self.be_latest()
         super().log_metrics(metrics, step)
 
     @rank_zero_only

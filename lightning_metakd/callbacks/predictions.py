@@ -9,18 +9,20 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_metakd.data.source import Source
 from lightning_metakd.files import written_whole
-from lightning_metakd.loggers import run_directory
+from lightning_metakd.loggers import RunLogger, run_directory
 
 Row = tuple[int | None, int, int, int, float]
 """Episode, image, class, predicted class, probability of the latter."""
 
 
 class Predictions(Callback):
-    """Writes `predictions.csv`: episode, image, class, predicted class and its probability.
+    """Writes `predictions.csv`: episode, image, its file, class, predicted class and its probability.
 
-    One row for each image that was asked. An image is named by its row number in the source, a class by
-    its name. Of several processes each answers its share; the first one writes all, sorted.
+    One row for each image that was asked. An image is named by its row number in the source, and by its file
+    where it has one of its own; a class by its name. Of several processes each answers its share; the first
+    one writes all, sorted. The run is then the latest of its experiment.
     """
 
     def __init__(self) -> None:
@@ -50,7 +52,10 @@ class Predictions(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rows = [row for part in gathered for row in part]
-        write_predictions(folder / "predictions.csv", rows, data.source.everything().class_names)
+        write_predictions(folder / "predictions.csv", rows, data.source)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.be_latest()
         print(f"{len(rows)} predictions written to {folder / 'predictions.csv'}")
 
 
@@ -63,12 +68,14 @@ def answered(outputs: Mapping[str, Tensor]) -> list[Row]:
     return [(episode, *row) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
 
-def write_predictions(path: Path, rows: list[Row], names: tuple[str, ...]) -> None:
-    """The table, with class names."""
+def write_predictions(path: Path, rows: list[Row], source: Source) -> None:
+    """The table, with names of files and classes."""
+    names, files = source.everything().class_names, source.files
     with written_whole(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("episode", "image", "class", "predicted", "probability"))
+        writer.writerow(("episode", "image", "file", "class", "predicted", "probability"))
         for episode, image, true, predicted, probability in sorted(
             rows, key=lambda row: (-1 if row[0] is None else row[0], row[1])
         ):
-            writer.writerow((episode, image, names[true], names[predicted], probability))
+            file_name = files[image] if files else ""
+            writer.writerow((episode, image, file_name, names[true], names[predicted], probability))

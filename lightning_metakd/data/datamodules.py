@@ -16,6 +16,7 @@ from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partiti
 from lightning_metakd.data.episodes import FRESH, EpisodeSet, Together, check_episode
 from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
 from lightning_metakd.data.source import Labelled, Source
+from lightning_metakd.files import written_whole
 from lightning_metakd.models.model import Model
 from lightning_metakd.ranges import check_integer, check_seed, check_share
 from lightning_metakd.types import Batch
@@ -371,5 +372,5 @@ def check_views(views: int | None) -> None:
 
 def write_manifest(manifest: dict[str, Any], folder: str) -> None:
     """`manifest.json` in a run's directory."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    with written_whole(Path(folder) / "manifest.json") as part:
+        part.write_text(json.dumps(manifest, indent=1) + "\n")

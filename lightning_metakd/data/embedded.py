@@ -5,6 +5,7 @@ of a few augmented views of it is embedded once, by the mechanism of the bank, a
 """
 
 import shutil
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -63,6 +64,11 @@ class Embedded(Source):
     @property
     def more_classes(self) -> str:
         return self.source.more_classes
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Those of the images."""
+        return self.pictures.files
 
     def everything(self) -> Labelled:
         """All rows; `x` is the vector of the image as it is, then those of its views, [n, views + 1, d]."""

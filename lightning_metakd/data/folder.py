@@ -27,6 +27,7 @@ from lightning_metakd.data.images import (
     is_image,
     left_out,
     readable,
+    scan,
     visible,
 )
 from lightning_metakd.data.source import Labelled, Source, class_ids, few_shot_splits, rows_of
@@ -87,6 +88,12 @@ class Folder(Source):
     def _everything(self) -> Labelled:
         key = fingerprint(self.paths, self.size, *readable())
         return cache.cached(key, lambda: plan(self.paths, self.size))
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Path of each image; in an archive behind that of the archive."""
+        images = [image for _, image in in_order(list(scan(self.paths)))]
+        return [str(image.container / image.member) for image in images]
 
     @cached_property
     def split_names(self) -> dict[str, list[str]]:
@@ -179,10 +186,7 @@ def plan(paths: Sequence[Path], size: int) -> cache.Plan:
             f"path={where} has {len(by_path)} class folders whose name occurs below several folders; they "
             f"are classes of their own, called by their path: {', '.join(by_path[:3])}, ..."
         )
-    named = sorted(
-        zip(classes, images, strict=True),
-        key=lambda pair: (pair[0], pair[1].member, pair[1].container.name),
-    )
+    named = in_order(images)
     counts = Counter(classes)
     if single := [name for name, count in counts.items() if count < 2]:
         raise ValueError(
@@ -193,6 +197,14 @@ def plan(paths: Sequence[Path], size: int) -> cache.Plan:
     ids = {name: i for i, name in enumerate(names)}
     y = [ids[name] for name, _ in named]
     return cache.Plan(y, names, (3, size, size), decode([image for _, image in named], size))
+
+
+def in_order(images: Sequence[Found]) -> list[tuple[str, Found]]:
+    """The images with their classes, in the order of the rows."""
+    return sorted(
+        zip(class_paths(images), images, strict=True),
+        key=lambda pair: (pair[0], pair[1].member, pair[1].container.name),
+    )
 
 
 def class_paths(images: Sequence[Found]) -> list[str]:

@@ -82,6 +82,11 @@ class Source(ABC, Configured):
         digest = hashlib.sha256(y.numpy().tobytes() + view.contiguous().numpy().tobytes())
         return f"{self.name}-{len(y)}-{digest.hexdigest()[:12]}"
 
+    @property
+    def files(self) -> Sequence[str]:
+        """The file of each row; none where rows have no files of their own."""
+        return ()
+
     @cached_property
     def content(self) -> str:
         """A hash of the classes and of a few images, wherever they lie and whatever network reads them."""

@@ -46,6 +46,16 @@ def test_archives_hold_the_same_as_the_directory(images, tmp_path):
         assert packed.class_names == whole.class_names
 
 
+def test_each_row_knows_its_file(images, tmp_path):
+    source = Folder(str(images))
+    assert len(source.files) == 20
+    for row, name in enumerate(source.files):
+        pixels = np.asarray(Image.open(name)).transpose(2, 0, 1)
+        assert np.array_equal(source.everything().x[row].numpy(), pixels)
+    packed = Folder(pack(images, tmp_path / "all.zip"))
+    assert packed.files[9] == str(tmp_path / "all.zip" / images.name / "cat" / "cat_001.png")
+
+
 def test_the_second_reading_opens_no_image(images, monkeypatch):
     first = Folder(str(images)).everything()
     monkeypatch.setattr("lightning_metakd.data.folder.plan", None)
