@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 Object = TypeVar("Object", bound="Configured")
 PLAIN = (str, int, float, bool, type(None))
@@ -41,8 +42,8 @@ def bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str,
 def as_config(value: Any) -> Any:
     """A value as a configuration has it: classes by their path, with what they were built with.
 
-    Of an object that does not remember it there is what it keeps under the names of its arguments, and of a
-    network its modules too.
+    Numbers of a tensor are a hash. Of an object that does not remember it there is what it keeps under the
+    names of its arguments, and of a network its modules too.
     """
     if isinstance(value, Configured):
         return class_config(value, value.constructor_arguments)
@@ -56,11 +57,22 @@ def as_config(value: Any) -> Any:
         return value
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
-    names = [name for name in inspect.signature(type(value)).parameters if name in vars(value)]
-    kept = {name: as_config(vars(value)[name]) for name in names}
+    if isinstance(value, Tensor):
+        content = value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()
+        return hashlib.sha256(content).hexdigest()[:16]
+    parts = getattr(value, "__dict__", {})
+    kept = {name: as_config(parts[name]) for name in parameters(type(value)) if name in parts}
     if isinstance(value, nn.Module):
         kept["modules"] = hashlib.sha256(repr(value).encode()).hexdigest()[:16]
     return class_config(value, kept)
+
+
+def parameters(cls: type) -> list[str]:
+    """Names of a constructor's arguments; none where it is not written in Python."""
+    try:
+        return list(inspect.signature(cls).parameters)
+    except ValueError:
+        return []
 
 
 def class_config(value: object, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -130,6 +130,15 @@ def test_a_wrong_argument_is_told_by_the_constructor():
         Conv4(widht=3)
 
 
+def test_tensors_are_said_by_a_hash_and_what_is_not_written_in_python_by_its_class():
+    one, other = as_config(torch.ones(2, 3)), as_config(torch.ones(2, 3) + 1e-6)
+    assert isinstance(one, str)
+    assert one != other
+    assert one == as_config(torch.ones(2, 3))
+    assert as_config(torch.tensor(2.0, dtype=torch.bfloat16)) != one
+    assert as_config({1}) == {"class_path": "builtins.set", "init_args": {}}
+
+
 def test_objects_of_others_are_said_by_what_they_keep():
     class Own(Configured):
         def __init__(self, *parts, scale=1.0, **more):
