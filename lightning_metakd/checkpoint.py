@@ -105,11 +105,11 @@ def check_archive(path: Path) -> None:
             members = archive.infolist()
             pickles = sum(m.file_size for m in members if m.filename.endswith(".pkl"))
             size = sum(m.file_size for m in members) + PER_BYTE * pickles
+            if any(member.filename.endswith("/constants.pkl") for member in members):
+                raise DamagedFileError("it is a TorchScript program")
             for member in members:
                 if member.compress_type != zipfile.ZIP_STORED:
                     raise DamagedFileError(f"its member {member.filename!r} is compressed")
-                if member.filename.endswith("/constants.pkl"):
-                    raise DamagedFileError("it is a TorchScript program")
             check_size(size, f"checkpoint={str(path)!r}")
             for member in members:
                 with archive.open(member) as content:
@@ -181,6 +181,5 @@ def take_origin(model: Model, checkpoint: Mapping[str, Any], who: str) -> None:
                 f"({error}); it is damaged. Take an earlier file of the run, or train again."
             ) from error
         model.read_as(normalisation, who)
-    names = checkpoint.get("external_data")
-    recorded = names if isinstance(names, list) else []
-    model.external_data = tuple(sorted({*model.external_data, *map(str, recorded)}))
+    external = {*model.external_data, *checkpoint.get("external_data", ())}
+    model.external_data = tuple(sorted(external))

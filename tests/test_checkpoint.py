@@ -1,7 +1,11 @@
+import contextlib
 import pickle
+import random
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights
 
@@ -51,6 +55,70 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys):
         with pytest.raises(ValueError, match="cannot be read"):
             read_checkpoint(tmp_path / name)
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.save({"state_dict": {"weight": torch.ones(1000)}}, tmp_path / "run.ckpt")
+    return tmp_path / "run.ckpt"
+
+
+def test_changed_bytes_in_a_tensor_are_noticed(saved):
+    content = saved.read_bytes()
+    at = content.index(torch.ones(40).numpy().tobytes())
+    saved.write_bytes(content[:at] + bytes(40) + content[at + 40 :])
+    with pytest.raises(ValueError, match=r"run\.ckpt' cannot be read: Bad CRC-32 .*data/0"):
+        read_checkpoint(saved)
+
+
+def test_a_changed_byte_anywhere_is_noticed_or_changes_nothing(saved):
+    whole = saved.read_bytes()
+    draw = random.Random(0)
+    for at in draw.sample(range(len(whole)), 100):
+        saved.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        with contextlib.suppress(ValueError):
+            assert read_checkpoint(saved)["state_dict"]["weight"].equal(torch.ones(1000))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1:1/x.ckpt",
+        "https://somebody:secret@host/x.ckpt",
+        "s3://bucket/x.ckpt",
+        "hf://owner/x.ckpt",
+        "file:///tmp/x.ckpt",
+        "simplecache::http://host/x.ckpt",
+        Path("http://host/x.ckpt"),
+    ],
+)
+def test_an_address_is_not_opened(address):
+    told = "is an address, and none is opened; download the file, compare its checksum"
+    with pytest.raises(ValueError, match=told) as caught:
+        read_checkpoint(address)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_whose_name_begins_like_an_address_is_read(saved, monkeypatch):
+    monkeypatch.chdir(saved.parent)
+    saved.rename("http.ckpt")
+    assert "weight" in read_checkpoint("http.ckpt")["state_dict"]
+
+
+def test_a_safetensors_file_is_a_state_dict(tmp_path):
+    path = tmp_path / "it.safetensors"
+    save_file({"weight": torch.ones(2)}, path)
+    assert read_checkpoint(path)["state_dict"]["weight"].tolist() == [1, 1]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"it\.safetensors' cannot be read: "):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, {"state_dict": [torch.ones(1)]}])
+def test_what_holds_no_tensors_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "it.pt")
+    with pytest.raises(ValueError, match=r"it\.pt' holds no tensors by name"):
+        read_checkpoint(tmp_path / "it.pt")
 
 
 def test_something_else_than_a_dictionary_is_refused(tmp_path):

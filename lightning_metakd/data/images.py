@@ -44,7 +44,7 @@ LARGEST = 4096
 """The largest side in pixels that images may be scaled to."""
 PIECE = 2**26
 """Bytes of decoded images that lie in memory at once."""
-PER_PIXEL = 12
+PER_PIXEL = 16
 """Bytes of memory that a pixel takes while an image is decoded and converted."""
 
 

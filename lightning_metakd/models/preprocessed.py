@@ -74,10 +74,6 @@ class Preprocessed(Model):
             )
         super().read_as(normalisation, who)
 
-    def own_name(self, name: str) -> str:
-        name = self.model.own_name(name)
-        return name if name.startswith("head.") else f"model.{name}"
-
     @property
     def tapped(self) -> nn.Module:
         return self.model.tapped

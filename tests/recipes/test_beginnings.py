@@ -45,7 +45,9 @@ def test_half_precision_is_refused_whoever_built_the_trainer(make, data, classes
 
 
 def test_weights_of_8_bits_are_refused_too():
-    told = "trainer.precision=bf16-true keeps weights and inner steps in 8 bits; use bf16-mixed or 32"
+    told = (
+        "trainer.precision=bf16-true keeps weights and inner steps in 8 bits; use bf16-mixed or 32"
+    )
     with pytest.raises(ValueError, match=told):
         fit(meta_kd(), episodes(), precision="bf16-true")
 
