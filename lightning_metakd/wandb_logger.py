@@ -1,20 +1,37 @@
 """Weights & Biases beside the run's directory, where it is asked for.
 
-Nothing here needs an account or asks a question.
+Nothing here needs an account or a network, or asks a question.
 """
 
 import netrc
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
+from ssl import SSLError
+from threading import Thread
 from typing import Any
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from lightning_metakd.loggers import RunLogger, as_dict, first_process, scrubbed
+from lightning_metakd.loggers import RunLogger, as_dict, first_process, scrubbed, scrubbed_words
+
+PUBLIC = "https://api.wandb.ai"
+PATIENCE = 10.0
+"""Seconds in which a server has to answer before a run goes offline; W&B itself would wait for minutes."""
+
+
+def server() -> str:
+    """Address of the server that W&B would use."""
+    return os.environ.get("WANDB_BASE_URL") or PUBLIC
 
 
 def logged_in(host: str | None = None) -> bool:
@@ -25,7 +42,7 @@ def logged_in(host: str | None = None) -> bool:
     """
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = host or os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+    host = host or server()
     names = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
     for path in (Path(name).expanduser() for name in names if name):
         try:
@@ -38,8 +55,45 @@ def logged_in(host: str | None = None) -> bool:
     return False
 
 
+def is_reachable(address: str) -> bool:
+    """Whether anything answers at an address, through the proxy of the environment if it names one.
+
+    A server or a name that hangs is given up after `PATIENCE` seconds.
+    """
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            with urlopen(address, timeout=PATIENCE):
+                answers.append(True)
+        except (
+            HTTPError
+        ) as error:  # without such a page it is there, and behind a broken gateway it is not
+            answers.append(error.code < HTTPStatus.INTERNAL_SERVER_ERROR)
+        except URLError as error:  # W&B may know a certificate that Python does not
+            answers.append(isinstance(error.reason, SSLError))
+        except (OSError, HTTPException, ValueError):
+            answers.append(False)
+
+    asking = Thread(target=ask, daemon=True)  # the look-up of a name takes no limit
+    asking.start()
+    asking.join(PATIENCE)
+    return answers == [True]
+
+
+@contextmanager
+def without_secrets() -> Iterator[None]:
+    """W&B writes down the words of the command; inside it sees them without secrets."""
+    words = sys.argv
+    sys.argv = scrubbed_words(words)
+    try:
+        yield
+    finally:
+        sys.argv = words
+
+
 class WandbOrOffline(WandbLogger):
-    """Weights & Biases: online when logged in, offline otherwise, and never asking.
+    """Weights & Biases: online when logged in and the server answers, offline otherwise, and never asking.
 
     Its files lie in the run's directory; `wandb sync <run directory>/wandb/offline-run-*` uploads them.
     WANDB_MODE=offline or disabled is respected.
@@ -90,7 +144,20 @@ class WandbOrOffline(WandbLogger):
             self._wandb_init["dir"] = self._save_dir = run.log_dir
             self._wandb_init["name"] = self._name = self._name or f"{run.name}/{run.version}"
             self._wandb_init["group"] = run.name
-        return super().experiment
+        if self._experiment is None and first_process():
+            self.go_offline_if_alone()
+        with without_secrets():
+            return super().experiment
+
+    def go_offline_if_alone(self) -> None:
+        """Begin an offline run where the server does not answer."""
+        if "mode" in self._wandb_init or is_reachable(server()):
+            return
+        self._wandb_init["mode"], self._log_model = "offline", False
+        rank_zero_warn(
+            f"{scrubbed(server())} does not answer; the W&B run is offline, and `wandb sync` uploads it "
+            "later (with WANDB_MODE=offline nothing is asked)."
+        )
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:

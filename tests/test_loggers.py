@@ -7,6 +7,7 @@ from lightning_metakd.loggers import (
     RunLogger,
     new_version,
     scrubbed,
+    scrubbed_words,
 )
 from tests.processes import run_on
 
@@ -88,6 +89,35 @@ def test_secrets_are_hidden_and_numbers_and_words_are_not():
         "url": "https://***@host/x",
         "list": [{"client.secret": "***"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://me:p@ss@host/x@y", "https://***@host/x@y"),
+        ("s3://key:word@host", "s3://***@host"),
+        ("https://host/x?user=me&token=abc#top", "https://host/x?user=me&token=***#top"),
+        ("get https://host?X-Amz-Signature=abc now", "get https://host?X-Amz-Signature=*** now"),
+        ("https://host/a?monkey_size=3", "https://host/a?monkey_size=3"),
+    ],
+)
+def test_access_inside_an_address_is_hidden(address, shown):
+    assert scrubbed(address) == shown
+
+
+def test_secrets_among_the_words_of_a_command_are_hidden():
+    words = ["fit", "--api_key", "abc", "--hf_token=abc", "--x", "me", "--url=https://a:b@c", "-v"]
+    expected = [
+        "fit",
+        "--api_key",
+        "***",
+        "--hf_token=***",
+        "--x",
+        "me",
+        "--url=https://***@c",
+        "-v",
+    ]
+    assert scrubbed_words(words) == expected
 
 
 def test_hyper_parameters_are_kept_without_secrets(tmp_path):

@@ -1,12 +1,24 @@
 import csv
 import os
+import socket
+import sys
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 from wandb.sdk.lib import wbauth
 
+from lightning_metakd import wandb_logger
 from lightning_metakd.loggers import RunLogger
-from lightning_metakd.wandb_logger import WandbOrOffline, logged_in, with_run_logger
+from lightning_metakd.wandb_logger import (
+    WandbOrOffline,
+    is_reachable,
+    logged_in,
+    with_run_logger,
+)
 from tests.callbacks.tiny import Tiny, batches, trainer
 
 
@@ -73,6 +85,75 @@ def test_wandb_is_online_only_when_logged_in_and_not_told_otherwise(monkeypatch)
     assert WandbOrOffline()._log_model is False
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert WandbOrOffline()._wandb_init["mode"] == "disabled"
+
+
+@contextmanager
+def a_server(answer):
+    """A server on this machine; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answer(self)
+
+        def log_message(self, *words):
+            pass
+
+    served = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=served.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{served.server_port}"
+    served.shutdown()
+    served.server_close()
+
+
+@pytest.mark.parametrize(
+    ("code", "there"), [(200, True), (404, True), (401, True), (503, False), (None, False)]
+)
+def test_a_server_is_there_that_answers_in_time(code, there, monkeypatch):
+    monkeypatch.setattr(wandb_logger, "PATIENCE", 0.3)
+    over = Event()
+
+    def answer(handler):
+        over.wait() if code is None else handler.send_response(code)
+        handler.end_headers()
+
+    with a_server(answer) as address:
+        began = time.monotonic()
+        assert is_reachable(address) is there
+        assert time.monotonic() - began < 5
+        over.set()
+
+
+def test_a_closed_port_and_an_unknown_name_are_not_there():
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+    assert not is_reachable(f"http://127.0.0.1:{port}")
+    assert not is_reachable("http://no-such-host.invalid")
+    assert not is_reachable("no address")
+
+
+def test_a_run_whose_server_is_away_goes_on_offline(tmp_path, monkeypatch):
+    import wandb
+
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{bound.getsockname()[1]}")
+    secret = "--data.url=https://me:hush@example.org/a?b=1&sig=hush"
+    monkeypatch.setattr(sys, "argv", ["metakd", secret, "--model.api_key", "hush"])
+    loggers = with_run_logger(WandbOrOffline(), "a", str(tmp_path / "runs"))
+    told = r"http://127\.0\.0\.1:\d+ does not answer; the W&B run is offline, and `wandb sync`"
+    with pytest.warns(UserWarning, match=told):
+        assert loggers[1].experiment.settings.mode == "offline"
+    assert sys.argv[1] == secret
+    loggers[1].experiment.log({"loss": 1.0})
+    wandb.finish()
+    (folder,) = (tmp_path / "runs" / "a" / "0" / "wandb").glob("offline-run-*")
+    (kept,) = folder.glob("*.wandb")
+    deadline = time.monotonic() + 60  # its process writes a little later
+    while b"sig=" not in kept.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert b"--data.url=https://***@example.org/a?b=1&sig=***" in kept.read_bytes()
+    assert not any(b"hush" in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert "WANDB_MODE" not in os.environ
 
 
 def test_an_offline_run_lies_in_the_run_directory_beside_the_numbers(tmp_path):

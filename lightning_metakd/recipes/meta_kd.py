@@ -270,8 +270,8 @@ class MetaKD(Episodic):
             )
         except FloatingPointError:  # the adaptation may say more
             for episode in taught:
-                told = objective.taught(detach(strategy), episode.support, episode)
-                answer = self.answer(objective, theta, told, episode, episode.query.x)
+                of_support = objective.taught(detach(strategy), episode.support, episode)
+                answer = self.answer(objective, theta, of_support, episode, episode.query.x)
                 self.check_adapted(self.student, answer, episode)
             raise
         self.latest = taught[0]
