@@ -139,8 +139,9 @@ def load(path: Path) -> Any:
 def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the classes that a network was trained on, in the order of its logits; () without a record."""
     classes = checkpoint.get("classes")
-    recorded = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    return tuple(classes) if recorded else ()
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        return tuple(classes)
+    return ()
 
 
 def student_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -78,6 +78,10 @@ class Preprocessed(Model):
     def tapped(self) -> nn.Module:
         return self.model.tapped
 
+    def own_name(self, name: str) -> str:
+        inner = self.model.own_name(name)
+        return inner if inner.startswith("head.") else f"model.{inner}"
+
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         size = self.input_size
         if size is not None and x.shape[-2:] != (size, size):

@@ -353,7 +353,8 @@ class Recipe(OuterLoop):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The networks of frozen teachers come from their own files."""
-        if self.trainer.state.fn == "fit":
+        stage = self.trainer.state.fn
+        if stage == "fit":
             self.settings = resumed_from(self.settings, checkpoint.get("settings", {}))
         self.trained = trained_with(checkpoint, Path(str(self.trainer.ckpt_path)))
         take_origin(self.student, checkpoint, "the checkpoint")
@@ -363,7 +364,7 @@ class Recipe(OuterLoop):
         self.record.update(checkpoint.get("spent", {}))
         own = {name: self.state_dict()[name] for name in self.frozen_networks()}
         checkpoint["state_dict"] = state = own | checkpoint["state_dict"]
-        if not self.teaches_in(self.trainer.state.fn):
+        if stage is not None and not self.teaches_in(stage):
             checkpoint["state_dict"] = state = self.without_lesson(state)
         if not self.adapters.reads:  # the student alone is judged
             for name in [name for name in state if name.startswith("adapters.")]:

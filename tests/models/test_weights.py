@@ -3,11 +3,14 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet18
 
+from lightning_metakd.checkpoint import read_checkpoint, student_weights
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.models.preprocessed import Preprocessed
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import Wrapped
 from tests.commands import Net
@@ -96,6 +99,22 @@ def test_weights_of_the_network_itself_are_loaded_and_said(way, build, caplog) -
             "teacher a.pt: its names were translated, 'conv.weight' as 'module.conv.weight' and "
             "'fc.weight' as 'head.weight'."
         ]
+
+
+@pytest.mark.parametrize("build", [Net, lambda: Conv4(8, 5)])
+def test_they_are_loaded_where_the_network_brings_its_preprocessing(build) -> None:
+    given, network = build(), Preprocessed(build(), size=48)
+    assert load_weights(network, given.state_dict(), "teacher") == []
+    expected = Preprocessed(given, size=48).state_dict()
+    assert all(torch.equal(t, expected[name]) for name, t in network.state_dict().items())
+
+
+def test_a_file_of_safetensors_is_read(tmp_path) -> None:
+    given, network = Net(), Wrapped(Net())
+    save_file(given.state_dict(), tmp_path / "net.safetensors")
+    found = read_checkpoint(tmp_path / "net.safetensors")
+    assert load_weights(network, student_weights(found), "teacher") == []
+    assert torch.equal(network.head.weight, given.fc.weight)
 
 
 def test_the_head_of_torchvisions_network_may_be_another() -> None:
