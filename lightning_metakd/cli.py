@@ -95,6 +95,7 @@ class MetaKDCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it; a fault of the program is written down in the run's directory."""
+        self.model.check_data(self.datamodule, subcommand)
         try:
             super()._run_subcommand(subcommand)
         except Exception as error:
@@ -178,6 +179,7 @@ def main(args: list[str] | None = None) -> LightningCLI | None:
 def bank(args: list[str] | None) -> None:
     """Build an experiment as fit does, and store what its teachers would be asked."""
     built = build(args, run=False)
+    built.model.check_data(built.datamodule, "fit")
     make_banks(built.model.teachers, built.datamodule, built.trainer.strategy.root_device)
 
 

@@ -133,6 +133,14 @@ def shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
     return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
+def check_strategy_exists(path: Path) -> None:
+    """Refuse a path without a file."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"strategy={str(path)!r} does not exist; name a strategy.safetensors that a MetaKD run wrote."
+        )
+
+
 def read_strategy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(the head of the file, its tensors).
 
@@ -140,10 +148,7 @@ def read_strategy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or a number in it is none.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"strategy={str(path)!r} does not exist; name a strategy.safetensors that a MetaKD run wrote."
-        )
+    check_strategy_exists(path)
     try:
         metadata, tensors = read_sealed(path)
         head = json.loads(metadata["strategy"])

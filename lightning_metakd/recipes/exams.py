@@ -60,13 +60,8 @@ def halved(episode: Episode) -> Exam:
     return Exam(episode._replace(query=first), episode._replace(query=second))
 
 
-def checked_exams(
-    data: Any, learner: Learner, quiz_classes: QuizClasses, trained_on: AbstractSet[str]
-) -> None:
-    """Refuse a quiz for which learner or data have no place.
-
-    Args:
-        trained_on: names of the classes that the student is trained on, here and before.
+def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> None:
+    """Refuse a quiz for which learner or data have no place; reads settings alone.
 
     Raises:
         ValueError: if the word is unknown, a learner that adapts by a loss is to be asked of other classes,
@@ -89,7 +84,12 @@ def checked_exams(
                 "the quiz; set model.quiz_classes to same, or take a learner such as ProtoNet."
             )
     elif quiz_classes == "other":
-        checked_other_classes(data, trained_on)
+        if data.strategy_split in (None, data.train_split):
+            raise ValueError(
+                f"quiz_classes=other asks of other classes than data.train_split={data.train_split!r} "
+                f"teaches, and data.strategy_split={data.strategy_split!r} names none; name a split that "
+                "neither teachers nor the student are trained on."
+            )
     elif getattr(data, name, 2) < 2:
         raise ValueError(
             f"{name}={getattr(data, name)} leaves no rows to judge the strategy on: for "
@@ -98,14 +98,12 @@ def checked_exams(
         )
 
 
-def checked_other_classes(data: Any, trained_on: AbstractSet[str]) -> None:
-    """Refuse a quiz of the very classes that are taught; tell of one with some that the student knows."""
-    if data.strategy_split in (None, data.train_split):
-        raise ValueError(
-            f"quiz_classes=other asks of other classes than data.train_split={data.train_split!r} teaches, "
-            f"and data.strategy_split={data.strategy_split!r} names none; name a split that neither "
-            "teachers nor the student are trained on."
-        )
+def tell_known_classes(data: Any, trained_on: AbstractSet[str]) -> None:
+    """Tell of a quiz of other classes with some that the student knows.
+
+    Args:
+        trained_on: names of the classes that the student is trained on, here and before.
+    """
     quiz = data.names(data.classes(data.strategy_split))
     if seen := [name for name in quiz if name in trained_on]:
         log.warning(

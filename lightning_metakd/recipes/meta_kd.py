@@ -7,12 +7,14 @@ Where the data have a strategy split, the quiz is made of its episodes: classes 
 import logging
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_metakd.controls import Control
+from lightning_metakd.data.datamodules import SupervisedData
 from lightning_metakd.functional import bind_loss, detach
 from lightning_metakd.hypergradient import PILOTS, Way, checked_pilot
 from lightning_metakd.learners.learner import Learner
@@ -20,7 +22,7 @@ from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import listed
 from lightning_metakd.models.norm import NormForm, follow_statistics, untrained_statistics
 from lightning_metakd.recipes.episodic import Episodic
-from lightning_metakd.recipes.exams import QuizClasses, checked_exams, exams
+from lightning_metakd.recipes.exams import QuizClasses, checked_exams, exams, tell_known_classes
 from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.tasks import mean_over_tasks
@@ -159,6 +161,16 @@ class MetaKD(Episodic):
             ignore=["student", "learner", "loss", "teachers", "quiz", "optimisation", "share"]
         )
 
+    def check_data(self, data: Any, stage: str) -> None:
+        super().check_data(data, stage)
+        if isinstance(data, SupervisedData):
+            raise ValueError(
+                "data=SupervisedData holds plain batches, and model=MetaKD learns from episodes; take "
+                "data=EpisodicData, or model=SingleTask."
+            )
+        if stage == "fit" and self.strategy_lr + self.teacher_lr > 0:
+            checked_exams(data, self.learner, self.quiz_classes)
+
     def on_fit_start(self) -> None:
         """Refuse a strategy that could not be learned, or only where a teacher answers too well."""
         data = self.data
@@ -168,9 +180,8 @@ class MetaKD(Episodic):
         refuse_new_classes(self.loss, taught, torch.cat([taught[:0], *evaluated]), class_names)
         self.check_taps()
         learns = self.strategy_lr + self.teacher_lr > 0
-        if learns:
-            trained_on = {*self.trained_classes(), *self.began_with}
-            checked_exams(data, self.learner, self.quiz_classes, trained_on)
+        if learns and self.quiz_classes == "other":
+            tell_known_classes(data, {*self.trained_classes(), *self.began_with})
         if untrained := untrained_statistics(self.student):
             log.warning(
                 f"norm=running normalises by mean 0 and variance 1 in {listed(untrained, 3)}, whose "

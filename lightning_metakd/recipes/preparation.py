@@ -54,19 +54,21 @@ def store_answers(teachers: Pool, data: Any, trainer: Trainer) -> None:
 def answers_needed(
     teachers: Pool, data: Any, stage: str | None
 ) -> list[tuple[Int[Tensor, " n"], range]]:
-    """The rows and views that banks are to store for a stage; none where no teacher keeps one.
-
-    Raises:
-        ValueError: if a bank is to keep views without number.
-    """
+    """The rows and views that banks are to store for a stage; none where no teacher keeps one."""
     if not any(t.asks_bank for t in teachers):
         return []
-    if stage == "fit" and data.views is None:
+    if stage == "fit":
+        check_views(teachers, data)
+    return data.shown(stage)
+
+
+def check_views(teachers: Pool, data: Any) -> None:
+    """Refuse a bank of views without number."""
+    if data.views is None and any(t.asks_bank for t in teachers):
         raise ValueError(
             "data.views=null draws a new view each time, and a teacher's bank keeps a fixed number; "
             "set data.views, for instance to 4, or the teacher's bank to false."
         )
-    return data.shown(stage)
 
 
 @contextmanager

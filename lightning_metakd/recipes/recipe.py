@@ -17,6 +17,7 @@ from lightning_metakd.adapters import make_adapters, of_each_teacher, tap_layers
 from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.checkpoint import (
     class_names,
+    local_file,
     origin,
     read_checkpoint,
     student_weights,
@@ -44,7 +45,7 @@ from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_half, refuse_sharding
-from lightning_metakd.recipes.preparation import tap_teachers, two_inputs
+from lightning_metakd.recipes.preparation import check_views, tap_teachers, two_inputs
 from lightning_metakd.settings import (
     Settings,
     digest,
@@ -58,6 +59,7 @@ from lightning_metakd.settings import (
 )
 from lightning_metakd.sharing import Share, Sharing
 from lightning_metakd.strategy import (
+    check_strategy_exists,
     describe,
     load_strategy,
     per_class,
@@ -208,9 +210,26 @@ class Recipe(OuterLoop):
 
     # --- files are opened late -----------------------------------------------------------------
 
+    def check_data(self, data: Any, stage: str) -> None:
+        """Refuse, before anything is read, what the settings of the data or absent files make impossible.
+
+        Raises:
+            FileNotFoundError: if a file that is named does not exist.
+            ValueError: if data of these settings are not what the recipe needs.
+        """
+        self.check_teachers(stage)
+        files = [teacher.checkpoint for teacher in self.teachers]
+        for path in files if self.resumes else [self.init, *files]:
+            if path is not None:
+                local_file(path)
+        if self.strategy is not None and not self.resumes:
+            check_strategy_exists(Path(self.strategy))
+        if stage == "fit" and not any(self.loss.reads()):  # a loss of layers asks its teachers live
+            check_views(self.teachers, data)
+
     def setup(self, stage: str) -> None:
         """Open the files that the configuration names."""
-        self.check_teachers(stage)
+        self.check_data(self.data, stage)
         refuse_sharding(self.trainer.strategy)
         read_safely(self.trainer.strategy)
         refuse_half(self.trainer.precision)

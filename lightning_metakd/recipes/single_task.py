@@ -17,6 +17,7 @@ from torchmetrics import SumMetric
 
 from lightning_metakd.checkpoint import class_names
 from lightning_metakd.controls import Control, shuffled
+from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.functional import bind_loss, detach, lesson_mean, stop
 from lightning_metakd.hypergradient import PILOT_GRADIENTS, PILOTS, Way, checked_pilot
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
@@ -120,6 +121,17 @@ class SingleTask(Recipe):
 
     def taught_networks(self) -> list[Model]:
         return [self.student, self.virtual[0]]
+
+    def check_data(self, data: Any, stage: str) -> None:
+        super().check_data(data, stage)
+        if isinstance(data, EpisodicData):
+            raise ValueError(
+                "data=EpisodicData holds episodes, and model=SingleTask learns from plain batches; take "
+                "data=SupervisedData, or model=MetaKD."
+            )
+        learns = stage == "fit" and self.strategy_lr + self.teacher_lr > 0
+        if learns and getattr(data, "fractions", {}).get("quiz") == 0:
+            self.quiz_batch(None)
 
     def on_fit_start(self) -> None:
         """Refuse coefficients that do not know the classes of the data; have the teachers' answers stored."""
