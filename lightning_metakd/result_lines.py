@@ -85,6 +85,7 @@ class Row(NamedTuple):
             f"control {self.control}": self.control,
             "teacher at test": self.told.get("teacher_at_test"),
             "transductive": self.told.get("transductive"),
+            f"external data {self.told.get('external_data')}": self.told.get("external_data"),
             self.apart: self.apart,
         }
         return ", ".join([self.experiment, *(part for part, so in parts.items() if so)])

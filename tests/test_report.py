@@ -144,6 +144,11 @@ def test_shots_have_tables_of_their_own_with_the_best_first(tmp_path):
     assert cell(table, "d, control frozen", "learner") == "ProtoNet"
 
 
+def test_a_row_that_owes_something_to_other_data_says_so(tmp_path):
+    leave(tmp_path / "a" / "0", (0.5, 0.5), experiment="a", external_data="ImageNet")
+    assert "a, external data ImageNet" in tables(read_results(tmp_path))
+
+
 def test_one_experiment_may_be_tested_by_two_learners_and_a_transductive_one_says_so(tmp_path):
     leave(tmp_path / "a" / "0", (0.1, 0.1), experiment="a")
     leave(tmp_path / "b" / "0", (0.2, 0.2), experiment="a", learner="Ridge", transductive=True)

@@ -1,12 +1,13 @@
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch import nn
 from torch.func import vmap
 from torchvision.transforms.v2.functional import InterpolationMode, normalize, resize
 
 from lightning_metakd.data.augment import normalise, renormalise
 from lightning_metakd.models.conv4 import Conv4
-from lightning_metakd.models.model import EMBEDDING
+from lightning_metakd.models.model import EMBEDDING, Model
 from lightning_metakd.models.preprocessed import IMAGENET, Preprocessed
 from lightning_metakd.types import Normalisation
 
@@ -25,6 +26,23 @@ def test_it_reads_what_torchvision_would_hand_to_the_network(net):
     found = wrapped(normalise(X, *wrapped.normalisation))
     torch.testing.assert_close(found.embedding, expected.embedding, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_configured_by_words_and_numbers():
+    parser = ArgumentParser()
+    parser.add_argument("--model", type=Model)
+    given = {"model": {"class_path": "lightning_metakd.models.conv4.Conv4"}, "size": 48}
+    for moments, expected in (
+        ({"mean": "imagenet", "std": "imagenet"}, IMAGENET),
+        ({"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3]}, Normalisation((0.1, 0.2, 0.3), (1, 2, 3))),
+        ({"mean": 0.5, "std": 0.25}, Normalisation((0.5,), (0.25,))),
+        ({}, None),
+    ):
+        path = "lightning_metakd.models.preprocessed.Preprocessed"
+        told = {"model": {"class_path": path, "init_args": {**given, **moments}}}
+        model = parser.instantiate(parser.parse_object(told)).model
+        assert model.normalisation == expected
+        assert model.input_size == 48
 
 
 def test_images_of_its_size_are_left_alone(net):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import interpolate
 from torch.utils._pytree import tree_map
 
 from lightning_metakd.data.augment import normalise
@@ -105,21 +106,27 @@ def test_a_start_of_another_source_is_trained_as_it_was_read_there(tmp_path):
     assert saved["normalisation"]["mean"] == list(Elsewhere().normalisation().mean)
 
 
+@pytest.mark.parametrize("larger", [False, True])
 @pytest.mark.parametrize("bank", [False, True])
-def test_a_teacher_reads_the_students_view_as_it_was_trained(bank, tmp_path):
+def test_a_teacher_reads_the_students_view_as_it_was_trained(bank, larger, tmp_path):
     path = fitted(alone(), on(Elsewhere(), episodes()), tmp_path)
-    teacher = Teacher(SmoothConv4(0), str(path), PrototypeHead(scale=5.0), bank=bank)
+    net = Preprocessed(SmoothConv4(0), size=16) if larger else SmoothConv4(0)
+    teacher = Teacher(net, str(path), PrototypeHead(scale=5.0), bank=bank)
     recipe, data = meta_kd(ProtoNet(), teachers=[teacher], strategy_lr=0.0), episodes(views=2)
     trainer(max_steps=1).fit(recipe, datamodule=data)
     (taught,) = recipe.teachers
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     query = tree_map(lambda leaf: leaf[0], batch).query
     views = Blobs().augmented(Blobs().all.x[query.index], query.index, query.view)
-    expected = taught.model(normalise(views, *Elsewhere().normalisation())).embedding
+    assert query.x.equal(normalise(views, *HERE))
+    if larger:
+        views = interpolate(views.float(), (16, 16), mode="bicubic", antialias=True)
+    mean, std = Elsewhere().normalisation()
+    body = taught.model.model if larger else taught.model
+    expected = body((views / 255 - mean[0]) / std[0]).embedding
     found = taught.embed(query).embedding
     assert (found - expected).norm() < 1e-4 * expected.norm()
     assert (taught.model(query.x).embedding - expected).norm() > 0.01 * expected.norm()
-    assert query.x.equal(normalise(views, *HERE))
 
 
 def test_a_teacher_of_the_same_normalisation_reads_the_very_inputs_of_the_student(tmp_path):
