@@ -10,9 +10,9 @@ def check_integer(path: str, value: object, low: int, high: int = 10**9) -> None
     """Raise where an argument is no whole number between two bounds, which are allowed themselves."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         refuse(path, value, f"a whole number, {low:,} or more")
-    elif value < low:
+    elif int(value) < low:
         refuse(path, value, f"{low:,} or more")
-    elif value > high:
+    elif int(value) > high:
         refuse(path, value, f"{high:,} or less")
 
 

@@ -101,7 +101,7 @@ class FC100(ByClass):
         groups = {
             split: [fine[name] for name in names] for split, names in packaged("fc100").items()
         }
-        return few_shot_splits(**groups)
+        return few_shot_splits(groups["train"], groups["val"], groups["test"])
 
 
 def class_names() -> tuple[str, ...]:

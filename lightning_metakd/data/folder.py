@@ -53,7 +53,7 @@ class Folder(Source):
         path: a directory or a zip archive, or a list of them that belong together.
         splits: names of the classes of train, val and test; without it they are drawn by the fractions.
         fractions: shares of the classes for train, val and test; null for 0.64, 0.16 and 0.2, but for val and
-            test 5 classes at least, or a third of all where they are fewer than 15.
+            test 5 classes at least, or a quarter of all where they are fewer than 15.
         split_seed: of that draw.
         size: side in pixels; images are scaled to cover the square and cropped to its middle.
     """
@@ -99,8 +99,8 @@ class Folder(Source):
     def split_names(self) -> dict[str, list[str]]:
         """Class names of each split; of fewer than 20 base classes up to every second is the strategy's."""
         given = self.given or divide(self.everything().class_names, self.fractions, self.split_seed)
-        parts = {split: given.get(split, []) for split in ("train", "val", "test")}
-        return few_shot_splits(**parts, every=min(4, max(2, len(parts["train"]) // WAYS)))
+        train, val, test = (given.get(split, []) for split in ("train", "val", "test"))
+        return few_shot_splits(train, val, test, every=min(4, max(2, len(train) // WAYS)))
 
     @property
     def more_classes(self) -> str:
@@ -151,10 +151,15 @@ def check_splits(splits: dict[str, list[str]]) -> None:
 def divide(
     class_names: Sequence[str], fractions: Fractions | None, seed: int
 ) -> dict[str, list[str]]:
-    """Classes drawn for train, val and test; what rounding leaves over is trained on."""
+    """Classes drawn for train, val and test; what rounding leaves over is trained on.
+
+    Without fractions val and test have 5 classes at least where there are 15; with fewer a quarter, so that
+    both parts of train are as large, but 2 where there are 6.
+    """
     n = len(class_names)
     order = torch.randperm(n, generator=generator("folder", seed)).tolist()
-    least = 0 if fractions else min(WAYS, n // 3)
+    enough = WAYS if n >= 3 * WAYS else max(n // 4, min(2, n // 3))
+    least = 0 if fractions else enough
     n_val, n_test = (max(least, round(share * n)) for share in (fractions or FRACTIONS)[1:])
     bounds = {
         "val": order[:n_val],

@@ -22,10 +22,6 @@ class Standing(Protocol):
     def global_step(self) -> int:
         """Steps taken so far."""
 
-    @property
-    def overfit_batches(self) -> int | float:
-        """How many batches training is confined to, or what share of an epoch; 0 for all."""
-
 
 class Slots(Sampler[int]):
     """Training items of one rank: step t, rank r, slot k takes item t*W*K + r*K + k of W ranks with K slots.
@@ -45,7 +41,10 @@ class Slots(Sampler[int]):
         rank, world = place(self.trainer)
         first = self.trainer.global_step if self.trainer else 0
         steps: Iterable[int] = range(first, first + self.steps)
-        if self.trainer and (limit := self.trainer.overfit_batches):
+        limit = getattr(
+            self.trainer, "overfit_batches", 0
+        )  # Lightning sets it and declares it nowhere
+        if limit:
             epoch = int(self.steps * limit) if isinstance(limit, float) else min(self.steps, limit)
             steps = (step % epoch for step in steps)
         return ((step * world + rank) * self.slots + k for step in steps for k in range(self.slots))

@@ -85,7 +85,7 @@ class Omniglot(Source):
             split: [[n for n in names if n.startswith(f"{alphabet}/")] for alphabet in alphabets]
             for split, alphabets in packaged("omniglot").items()
         }
-        return few_shot_splits(**groups)
+        return few_shot_splits(groups["train"], groups["val"], groups["test"])
 
     def select(self, split: str) -> Int[Tensor, " n"]:
         everything = self.everything()
