@@ -24,14 +24,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_metakd
 from lightning_metakd.ahead import make_banks
-from lightning_metakd.callbacks.checkpoints import Checkpoints
-from lightning_metakd.callbacks.cost_report import CostReport
-from lightning_metakd.callbacks.predictions import Predictions
-from lightning_metakd.callbacks.progress import Progress
-from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
-from lightning_metakd.callbacks.results import Results
 from lightning_metakd.callbacks.saving import SaveConfig
-from lightning_metakd.callbacks.strategy_report import StrategyReport
 from lightning_metakd.checkpoint import check_address
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.datamodules import SourceData
@@ -39,6 +32,7 @@ from lightning_metakd.loggers import directory_made
 from lightning_metakd.parser import Parser
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
+from lightning_metakd.runs import SETTINGS, built_in
 from lightning_metakd.terminal import last_line, note_fault, tidy_terminal
 from lightning_metakd.wandb_logger import with_run_logger
 from lightning_metakd.words import (
@@ -222,21 +216,7 @@ def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         save_config_callback=SaveConfig,
-        trainer_defaults={
-            "use_distributed_sampler": False,
-            "num_sanity_val_steps": 0,
-            "enable_model_summary": False,
-            "callbacks": [
-                Checkpoints(),
-                CostReport(),
-                StrategyReport(),
-                ReplicaConsistency(),
-                FrozenStaysFrozen(),
-                Results(),
-                Predictions(),
-                Progress(),
-            ],
-        },
+        trainer_defaults={**SETTINGS, "callbacks": built_in()},
         parser_kwargs={
             "prog": "metakd",
             "description": f"Commands without a Trainer: bank, {', '.join(COMMANDS)}.",

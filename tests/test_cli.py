@@ -15,7 +15,7 @@ import yaml
 from lightning import Trainer
 
 import lightning_metakd
-from lightning_metakd import cli
+from lightning_metakd import cli, runs
 from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.synthetic import Synthetic
@@ -273,7 +273,7 @@ def test_version_and_commands_are_told(metakd, capsys):
 @pytest.mark.parametrize("step", [2, 3])
 def test_a_run_that_was_cut_goes_on_to_the_very_same_end(step, metakd, folder, monkeypatch):
     """In the middle of an epoch and at its border; the schedule is that of the whole run."""
-    monkeypatch.setattr(cli, "Checkpoints", partial(Checkpoints, every_minutes=1e-9))
+    monkeypatch.setattr(runs, "Checkpoints", partial(Checkpoints, every_minutes=1e-9))
     words = ["fit", "--config", "student.yaml", "--experiment=cut"]
     cut = f'[{{"class_path": "tests.commands.PowerCut", "init_args": {{"step": {step}}}}}]'
     with pytest.raises(RuntimeError, match="power cut"):

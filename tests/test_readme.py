@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_metakd.recipes import preparation
+from lightning_metakd.result_lines import read_results
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -23,7 +24,9 @@ def test_the_lines_of_python_run(tmp_path, monkeypatch):
     said = {}
     exec(compile(block, "README.md", "exec"), said)
     assert said["trainer"].global_step == 1
-    assert 0 <= said["recipe"].record["accuracy"] <= 1
+    (result,) = read_results(tmp_path / "runs" / "first")
+    assert result.row["accuracy"] == said["recipe"].record["accuracy"]
+    assert not (tmp_path / "lightning_logs").exists()
 
 
 def test_the_configurations_and_targets_it_names_exist():

@@ -1,0 +1,85 @@
+"""Training from Python that writes what the command writes, where the command writes it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import lightning.pytorch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import Logger
+
+from lightning_metakd.callbacks.checkpoints import Checkpoints
+from lightning_metakd.callbacks.cost_report import CostReport
+from lightning_metakd.callbacks.predictions import Predictions
+from lightning_metakd.callbacks.progress import Progress
+from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
+from lightning_metakd.callbacks.results import Results
+from lightning_metakd.callbacks.strategy_report import StrategyReport
+from lightning_metakd.checkpoint_io import AtomicCheckpointIO
+from lightning_metakd.wandb_logger import with_run_logger
+
+SETTINGS: dict[str, Any] = {
+    "use_distributed_sampler": False,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+"""Where a Trainer of ours begins otherwise than Lightning's."""
+
+
+def built_in() -> list[Callback]:
+    """The callbacks of every run."""
+    return [
+        Checkpoints(),
+        CostReport(),
+        StrategyReport(),
+        ReplicaConsistency(),
+        FrozenStaysFrozen(),
+        Results(),
+        Predictions(),
+        Progress(),
+    ]
+
+
+class Trainer(lightning.pytorch.Trainer):
+    """Lightning's Trainer as the command sets it up: each run has a directory with its numbers and results.
+
+    Args:
+        experiment: name of what is run, whose runs lie in `<runs>/<experiment>/<version>/`.
+        runs: folder of all runs.
+        callbacks: beside those of every run, or in the place of those of the same class.
+        logger: beside the run's directory; false writes nothing at all.
+        plugins: as Lightning's Trainer has them.
+        settings: what else Lightning's Trainer takes.
+    """
+
+    def __init__(
+        self,
+        experiment: str = "default",
+        runs: str = "runs",
+        *,
+        callbacks: Callback | Iterable[Callback] | None = None,
+        logger: Logger | Iterable[Logger] | bool | None = None,
+        plugins: Any = None,
+        **settings: Any,
+    ) -> None:
+        given = listed(callbacks)
+        shows = settings.get("enable_progress_bar") is not False
+        shows = shows and not any(isinstance(callback, ProgressBar) for callback in given)
+        usual = [
+            callback
+            for callback in built_in()
+            if type(callback) not in map(type, given) and (shows or type(callback) is not Progress)
+        ]
+        super().__init__(
+            **SETTINGS | settings,
+            callbacks=[*usual, *given],
+            logger=with_run_logger(logger, experiment, runs),
+            plugins=[AtomicCheckpointIO(), *listed(plugins)],
+        )
+
+
+def listed(given: Any) -> list[Any]:
+    """None, one, or several, as a list."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, list | tuple) else [given]
