@@ -8,15 +8,9 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
-from http.client import HTTPException
 from pathlib import Path
-from ssl import SSLError
-from threading import Thread
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -24,14 +18,8 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lightning_metakd.loggers import RunLogger, as_dict, first_process, scrubbed, scrubbed_words
 
-PUBLIC = "https://api.wandb.ai"
 PATIENCE = 10.0
-"""Seconds in which a server has to answer before a run goes offline; W&B itself would wait for minutes."""
-
-
-def server() -> str:
-    """Address of the server that W&B would use."""
-    return os.environ.get("WANDB_BASE_URL") or PUBLIC
+"""Seconds in which a server has to answer before a run goes offline; WANDB_INIT_TIMEOUT goes before."""
 
 
 def logged_in(host: str | None = None) -> bool:
@@ -42,7 +30,7 @@ def logged_in(host: str | None = None) -> bool:
     """
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = host or server()
+    host = host or os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
     names = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
     for path in (Path(name).expanduser() for name in names if name):
         try:
@@ -53,32 +41,6 @@ def logged_in(host: str | None = None) -> bool:
             rank_zero_warn(f"{path} cannot be read ({error}); the W&B run is offline.")
             return False
     return False
-
-
-def is_reachable(address: str) -> bool:
-    """Whether anything answers at an address, through the proxy of the environment if it names one.
-
-    A server or a name that hangs is given up after `PATIENCE` seconds.
-    """
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            with urlopen(address, timeout=PATIENCE):
-                answers.append(True)
-        except (
-            HTTPError
-        ) as error:  # without such a page it is there, and behind a broken gateway it is not
-            answers.append(error.code < HTTPStatus.INTERNAL_SERVER_ERROR)
-        except URLError as error:  # W&B may know a certificate that Python does not
-            answers.append(isinstance(error.reason, SSLError))
-        except (OSError, HTTPException, ValueError):
-            answers.append(False)
-
-    asking = Thread(target=ask, daemon=True)  # the look-up of a name takes no limit
-    asking.start()
-    asking.join(PATIENCE)
-    return answers == [True]
 
 
 @contextmanager
@@ -123,6 +85,8 @@ class WandbOrOffline(WandbLogger):
             entity=entity,
             tags=tags,
         )
+        if not os.environ.get("WANDB_INIT_TIMEOUT"):
+            self._wandb_init["settings"] = {"init_timeout": PATIENCE}
         self._wandb_init.pop("anonymous", None)  # wandb warns of it although it is off
         if os.environ.get("WANDB_MODE") == "disabled":
             self._wandb_init["mode"] = "disabled"
@@ -138,25 +102,29 @@ class WandbOrOffline(WandbLogger):
     @property
     def experiment(self) -> Any:
         """The W&B run, begun on the first process when it is first asked for."""
+        from wandb.errors import CommError  # late: a second that other commands need not wait
+
         run = self._beside
         if run is not None and self._experiment is None and first_process():
             _ = run.experiment  # its writer expects an empty directory
             self._wandb_init["dir"] = self._save_dir = run.log_dir
             self._wandb_init["name"] = self._name = self._name or f"{run.name}/{run.version}"
             self._wandb_init["group"] = run.name
-        if self._experiment is None and first_process():
-            self.go_offline_if_alone()
         with without_secrets():
-            return super().experiment
+            try:
+                return super().experiment
+            except CommError as error:
+                if "mode" in self._wandb_init:
+                    raise
+                self.go_offline(str(error).partition("\n")[0])
+                return super().experiment
 
-    def go_offline_if_alone(self) -> None:
-        """Begin an offline run where the server does not answer."""
-        if "mode" in self._wandb_init or is_reachable(server()):
-            return
+    def go_offline(self, reason: str) -> None:
+        """Begin an offline run, as the server does not answer or does not know the account."""
         self._wandb_init["mode"], self._log_model = "offline", False
         rank_zero_warn(
-            f"{scrubbed(server())} does not answer; the W&B run is offline, and `wandb sync` uploads it "
-            "later (with WANDB_MODE=offline nothing is asked)."
+            f"W&B cannot begin a run ({scrubbed(reason)}); it is offline, and `wandb sync` uploads it later "
+            "(with WANDB_MODE=offline nothing is asked)."
         )
 
     @rank_zero_only
