@@ -99,6 +99,11 @@ def real():
     return sources
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_how_it_is_read_is_known_before_there_are_images(source):
+    assert source("nowhere").reading(None).mean == (0.5071, 0.4865, 0.4409)
+
+
 @pytest.mark.real_data
 def test_real_cifar_100_has_its_counts_and_moments(real):
     source = real["CIFAR100"]
