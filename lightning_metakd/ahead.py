@@ -64,6 +64,7 @@ def fill(teacher: Teacher, needed: Needed, device: torch.device) -> None:
     teacher.to(device)
     for views, rows in needed.items():
         teacher.store(rows, views)
+    teacher.centre(teacher.bank.source)  # type: ignore[union-attr]
     folder: Path = teacher.bank.folder  # type: ignore[union-attr, assignment]  # it keeps one, on disk
     size = sum(path.stat().st_size for path in folder.iterdir())
     say(type(teacher.model).__name__, told(needed), folder, size, began)

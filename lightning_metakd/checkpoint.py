@@ -182,5 +182,6 @@ def take_origin(model: Model, checkpoint: Mapping[str, Any], who: str) -> None:
                 f"({error}); it is damaged. Take an earlier file of the run, or train again."
             ) from error
         model.read_as(normalisation, who)
-    external = {*model.external_data, *checkpoint.get("external_data", ())}
-    model.external_data = tuple(sorted(external))
+    names = checkpoint.get("external_data")
+    recorded = names if isinstance(names, list) else []
+    model.external_data = tuple(sorted({*model.external_data, *map(str, recorded)}))

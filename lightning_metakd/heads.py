@@ -68,6 +68,7 @@ class Head(nn.Module, ABC, Configured):
 
     scale: Tensor
     needs_support: bool = True
+    centre: bool = False
 
     def __init__(self, scale: float | None = None) -> None:
         super().__init__()
@@ -92,6 +93,9 @@ class Head(nn.Module, ABC, Configured):
             class_names: classes of the source, by number.
         """
 
+    def centre_on(self, mean: Float[Tensor, " d"]) -> None:
+        """Told before it is asked the mean embedding of the base classes, where `centre` is true."""
+
     @abstractmethod
     def fit(self, support: Output, y: Tensor, classes: Tensor) -> Classifier:
         """A function from outputs to unscaled logits over `classes`."""
@@ -110,18 +114,44 @@ class Head(nn.Module, ABC, Configured):
 class PrototypeHead(Head):
     """Similarity to the class means of the support embeddings (Snell 2017, arXiv:1703.05175).
 
+    With `centre`, the class means are those of centred embeddings of length one (CL2N of SimpleShot, Wang et
+    al. 2019, arXiv:1911.04623): for a network that was trained elsewhere, all of whose embeddings point the
+    same way.
+
     Args:
         metric: `cosine` of the angle, or minus the squared `euclidean` distance.
         scale: factor on the logits, > 0; None leaves it to calibration.
+        centre: subtract from each embedding the mean over images of the source's split `train`, the base
+            classes, and bring it to length one. Nothing is taken from the split that is tested on.
     """
 
-    def __init__(self, metric: Metric = "cosine", scale: float | None = None) -> None:
+    mean: Tensor
+
+    def __init__(
+        self, metric: Metric = "cosine", scale: float | None = None, centre: bool = False
+    ) -> None:
         super().__init__(scale)
-        self.metric = metric
+        self.metric, self.centre = metric, centre
+        self.register_buffer("mean", torch.empty(0), persistent=False)
+
+    def centre_on(self, mean: Float[Tensor, " d"]) -> None:
+        self.mean = mean.to(self.scale)
+
+    def compared(self, embedding: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """What stands for an embedding: itself, or with `centre` its direction from the mean."""
+        if not self.centre:
+            return embedding
+        if not len(self.mean):
+            raise ValueError(
+                "centre=true subtracts a mean embedding, which is not known; call Teacher.centre first."
+            )
+        return unit(embedding - self.mean)
 
     def fit(self, support: Output, y: Tensor, classes: Tensor) -> Classifier:
-        prototypes = class_means(support.embedding, y, len(classes))
-        return lambda output: metric_logits(output.embedding, prototypes[None], self.metric)
+        prototypes = class_means(self.compared(support.embedding), y, len(classes))[None]
+        return lambda output: metric_logits(
+            self.compared(output.embedding), prototypes, self.metric
+        )
 
     def held_out(
         self, support: Output, y: Tensor, classes: Tensor, other: Output
@@ -130,8 +160,9 @@ class PrototypeHead(Head):
             classes
         ):  # one shot: nothing is left without the row, so another view of it
             return self.fit(other, y, classes)(support)
-        means = leave_one_out_means(support.embedding, y, len(classes))
-        return metric_logits(support.embedding, means, self.metric)
+        embedding = self.compared(support.embedding)
+        means = leave_one_out_means(embedding, y, len(classes))
+        return metric_logits(embedding, means, self.metric)
 
 
 class SlicedHead(Head):

@@ -32,6 +32,9 @@ from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.types import NOTHING, Batch, Normalisation, Output, Params
 
+CENTRED = 1024
+"""Images over which a mean embedding is taken, at most; its error is a thirtieth of their spread."""
+
 
 class Teacher(nn.Module, Configured):
     """A network with a head; frozen, unless the recipe lets it learn to teach.
@@ -59,10 +62,16 @@ class Teacher(nn.Module, Configured):
         classes: list[str] | None = None,
     ) -> None:
         super().__init__()
+        if top is not None and head is not None and head.centre:
+            raise ValueError(
+                "head.centre=true centres the embeddings of the teacher's model, and its top has others; set "
+                "the head's centre to false, or leave top out."
+            )
         self.top = None if top is None else as_model(top)
         self.model, self.checkpoint, self.keeps_bank = as_model(model), checkpoint, bank
         self.head = PrototypeHead() if head is None else deepcopy(head)
         self.bank: Bank | None = None
+        self.centred_on: tuple[str, Source] | None = None
         self.conversion: tuple[Normalisation, Normalisation] | None = None
         self.sha256, self.forwards = "", 0
         self.model.register_forward_hook(self.count)
@@ -129,8 +138,7 @@ class Teacher(nn.Module, Configured):
             )
         theirs = source.reading(None if reader is None else reader.normalisation)
         own = pictures.reading(self.model.normalisation)
-        converts = theirs is not None and own is not None and theirs != own
-        self.conversion = (theirs, own) if converts else None
+        self.conversion = (theirs, own) if theirs and own and theirs != own else None
         known = None if self.bank is None else (self.bank.key, self.bank.source)
         if self.asks_bank and known != (self.sha256, pictures):
             self.bank = Bank(self.model, self.sha256, pictures, cache.folder() / "bank")
@@ -142,8 +150,36 @@ class Teacher(nn.Module, Configured):
             for view in views:
                 self.bank.fill(rows, view)
 
+    @torch.no_grad()
+    def centre(self, source: Source) -> None:
+        """Have a head that centres embeddings know their mean, over images spread evenly over split `train`.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        pictures = source.pictures
+        if not self.head.centre or self.centred_on == (self.sha256, pictures):
+            return
+        rows = pictures.rows("train")
+        if not len(rows):
+            raise ValueError(
+                f"head.centre=true takes the mean over split 'train' of {pictures.name}, which is empty; "
+                "set head.centre to false."
+            )
+        rows = rows[:: -(-len(rows) // CENTRED)]
+        bank = self.bank or Bank(self.model, self.sha256, pictures)
+        bank.fill(rows, view=-1)
+        stored = bank.look_up(rows, torch.full_like(rows, -1))
+        self.head.centre_on(stored.embedding.mean(0))
+        self.centred_on = (self.sha256, pictures)
+
     def learns(self) -> None:
         """Let the network be trained: all of it that its answers depend on."""
+        if self.head.centre:
+            raise ValueError(
+                "head.centre=true takes a mean of embeddings, and teacher_lr > 0 changes them; set "
+                "head.centre to false, or teacher_lr to 0."
+            )
         if self.keeps_bank and self.top is None:
             raise ValueError(
                 "bank=true keeps a teacher's answers, and teacher_lr > 0 changes them; set the teacher's "

@@ -96,6 +96,39 @@ def test_a_support_row_is_answered_as_if_the_head_had_been_fitted_without_it(met
         torch.testing.assert_close(found[i], expected, rtol=1e-9, atol=1e-12)
 
 
+def test_a_centred_head_compares_directions_from_the_mean():
+    """Against class means and cosines written out, for query rows and for support rows held out."""
+    (support, y), (query, _), mean = rows(3), rows(2), 5 + torch.randn(WIDTH).double()
+    head = PrototypeHead(centre=True).double()
+    head.centre_on(mean)
+
+    def directions(e):
+        e = e.numpy() - mean.numpy()
+        return e / np.linalg.norm(e, axis=1, keepdims=True)
+
+    def cosines(e, prototypes):
+        return e @ (prototypes / np.linalg.norm(prototypes, axis=1, keepdims=True)).T
+
+    s, q, of = directions(support.embedding), directions(query.embedding), y.numpy()
+    prototypes = np.stack([s[of == c].mean(0) for c in range(N_WAY)])
+    found = head.fit(support, y, CLASSES)(query)
+    np.testing.assert_allclose(found.numpy(), cosines(q, prototypes), rtol=1e-9)
+    held_out = head.held_out(support, y, CLASSES, support)
+    for i in range(len(of)):
+        kept = np.arange(len(of)) != i
+        prototypes = np.stack([s[kept & (of == c)].mean(0) for c in range(N_WAY)])
+        np.testing.assert_allclose(held_out[i].numpy(), cosines(s[i], prototypes), rtol=1e-9)
+    assert (found - PrototypeHead().fit(support, y, CLASSES)(query)).abs().max() > 0.01
+
+
+def test_a_centred_head_that_knows_no_mean_says_so():
+    support, y = rows(2)
+    with pytest.raises(
+        ValueError, match=r"centre=true subtracts a mean .*; call Teacher\.centre first"
+    ):
+        PrototypeHead(centre=True).fit(support, y, CLASSES)
+
+
 def test_a_row_inside_its_own_mean_is_answered_too_well():
     support, y = rows(2, spread=3.0)
     inside = fitted("euclidean", support, y)(support)

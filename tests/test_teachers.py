@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lightning_metakd import teachers
 from lightning_metakd.functional import class_means
 from lightning_metakd.heads import PrototypeHead, SlicedHead, leave_one_out_means, metric_logits
 from lightning_metakd.models.mlp import MLP
@@ -70,6 +71,48 @@ def test_what_it_is_asked_is_counted_but_where_it_does_not_count():
     assert helper.forwards == 0
     helper.answer(task.support, task.query, task.classes)
     assert helper.forwards == len(task.support.y) + len(task.query.y)
+
+
+@pytest.mark.parametrize("bank", [False, True])
+def test_it_centres_on_the_base_classes_alone(bank, tmp_path, monkeypatch):
+    monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
+    monkeypatch.setattr(teachers, "CENTRED", 40)
+    source, helper = Blobs(), Teacher(SmoothConv4(0), head=PrototypeHead(centre=True), bank=bank)
+    helper.open()
+    helper.meet(source)
+    helper.centre(source)
+    index = source.rows("train")[::4]  # 36 of 144
+    x = source.inputs(source.all.x[index], index, torch.full_like(index, -1))
+    expected = helper.model(x).embedding.mean(0)
+    torch.testing.assert_close(helper.head.mean, expected, rtol=1e-5, atol=1e-6)
+    asked = helper.forwards
+    helper.centre(source)
+    assert helper.forwards == asked
+    source.all.x[source.rows("test")] = 0
+    again = Teacher(helper.model, head=PrototypeHead(centre=True))
+    again.open()
+    again.centre(source)
+    assert again.head.mean.equal(helper.head.mean)
+
+
+def test_a_mean_of_what_changes_is_refused():
+    head = PrototypeHead(centre=True)
+    told = r"head\.centre=true takes a mean of embeddings, .*; set head\.centre to false, or teacher_lr to 0"
+    with pytest.raises(ValueError, match=told):
+        Teacher(SmoothConv4(0), head=head).learns()
+    with pytest.raises(
+        ValueError, match=r"head\.centre=true .*top has others; .* or leave top out"
+    ):
+        Teacher(SmoothConv4(0), head=head, top=MLP(3, [4]))
+
+
+def test_a_mean_over_no_images_is_refused(monkeypatch):
+    monkeypatch.setattr(Blobs, "of_split", Blobs.of_split | {"train": ()})
+    helper = Teacher(SmoothConv4(0), head=PrototypeHead(centre=True))
+    with pytest.raises(
+        ValueError, match=r"mean over split 'train' of Blobs, which is empty; set head"
+    ):
+        helper.centre(Blobs())
 
 
 def test_it_stays_frozen_and_in_evaluation_mode():

@@ -41,7 +41,7 @@ def two_inputs(source: Source) -> Tensor:
 
 
 def store_answers(teachers: Pool, data: Any, trainer: Trainer) -> None:
-    """Fill the banks of those teachers that keep one."""
+    """Fill the banks of those teachers that keep one, and have heads know what they centre by."""
     for teacher in teachers:
         teacher.meet(data.source, data.reader)
     needed = answers_needed(teachers, data, trainer.state.fn)
@@ -49,6 +49,7 @@ def store_answers(teachers: Pool, data: Any, trainer: Trainer) -> None:
         for teacher in teachers:
             for rows, views in needed:
                 teacher.store(rows, views)
+            teacher.centre(data.source)
 
 
 def answers_needed(

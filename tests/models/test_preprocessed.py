@@ -9,6 +9,7 @@ from lightning_metakd.data.augment import normalise, renormalise
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.model import EMBEDDING, Model
 from lightning_metakd.models.preprocessed import IMAGENET, Preprocessed
+from lightning_metakd.models.weights import load_weights
 from lightning_metakd.types import Normalisation
 
 X = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
@@ -73,6 +74,16 @@ def test_its_head_and_layers_are_those_of_the_network(net):
     wrapped.tap(["block2", EMBEDDING])
     assert wrapped(X.float()).features["block2"].shape[-1] == 12  # of 48
     assert net(X.float()).features["block2"].shape[-1] == 8
+
+
+@pytest.mark.parametrize("file", ["preprocessed", "bare", "bare of another origin"])
+def test_it_takes_the_weights_of_the_network_with_or_without_it(net, file):
+    if file == "bare of another origin":
+        net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 6), nn.ReLU(), nn.Linear(6, 7))
+    trained, wrapped = Preprocessed(net), Preprocessed(net, size=32)
+    state = {name: p + 1 for name, p in (net if "bare" in file else trained).state_dict().items()}
+    load_weights(wrapped, state, "it.ckpt")
+    assert all(wrapped.state_dict()[name].equal(p + 1) for name, p in trained.state_dict().items())
 
 
 def test_it_wraps_any_network():
