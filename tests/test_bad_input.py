@@ -70,7 +70,14 @@ def whole(folder):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--data.n_way=40"], "n_way=40 exceeds the 16 classes of split 'val' in Synthetic; lower"),
+        (
+            ["--data.n_way=40", "--model.student.n_classes=40"],
+            "n_way=40 exceeds the 16 classes of split 'val' in Synthetic; lower",
+        ),
+        (
+            ["--data.n_way=6"],
+            "the student has 5 logits for the 6 classes of the data; set the n_classes",
+        ),
         (["--data.n_way=1"], "n_way=1 leaves nothing to tell apart; choose 2 or more"),
         (
             ["--data.k_shot=6"],
@@ -485,7 +492,9 @@ def test_the_progress_bar_gives_way(bar, metakd, folder):
 
 def test_the_console_says_it_in_one_line_and_ends_with_one(metakd, folder, monkeypatch, capsys):
     monkeypatch.setattr(cli, "tidy_terminal", lambda: None)  # what it switches off stays off
-    monkeypatch.setattr(sys, "argv", ["metakd", *MAML_FIT, "--data.n_way=17"])
+    monkeypatch.setattr(
+        sys, "argv", ["metakd", *MAML_FIT, "--data.n_way=17", "--model.student.n_classes=17"]
+    )
     with pytest.raises(SystemExit) as done:
         cli.console()
     assert done.value.code == 1

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_metakd.configured import Configured
@@ -90,6 +91,15 @@ def check_side(network: nn.Module, x: Tensor, least: int) -> None:
             f"images of {x.shape[-2]}x{x.shape[-1]} are too small for {type(network).__name__}, which needs "
             f"{least}x{least}; raise data.source.size or choose a network with less pooling."
         )
+
+
+def head_width(model: Model) -> int:
+    """Logits of a model's head; 0 where it has none of its own."""
+    if not model.head.state_dict():
+        return 0
+    like = next(model.head.parameters())
+    with torch.no_grad():
+        return model.head(like.new_zeros(1, model.embedding_width)).shape[-1]
 
 
 @contextmanager

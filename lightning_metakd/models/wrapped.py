@@ -52,6 +52,11 @@ class Wrapped(Model):
         self.module.set_submodule(self.classifier, nn.Identity())
         self.head = linear if n_classes is None else linear_head(linear.in_features, n_classes)
 
+    def resize_head(self, n_classes: int) -> None:
+        """Take a new head of this size in place of the old one; 0 takes it away."""
+        new = linear_head(self.embedding_width, n_classes)
+        self.head = new.to(next(self.head.parameters(), torch.empty(0)))
+
     @property
     def tapped(self) -> nn.Module:
         return self.module

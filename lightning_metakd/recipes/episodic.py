@@ -5,9 +5,10 @@ support rows, and the teacher's on the same rows. Rows are gathered and sorted b
 that one process and seven give the same number.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,10 @@ from lightning_metakd.metrics import (
     nll,
     summary,
 )
-from lightning_metakd.models.model import Model
+from lightning_metakd.models.model import Model, head_width
 from lightning_metakd.models.norm import NormForm, answers_row_by_row
 from lightning_metakd.models.weights import shapes
+from lightning_metakd.models.wrapped import Wrapped
 from lightning_metakd.recall import Recall, by_number
 from lightning_metakd.recipes.objective import with_answers
 from lightning_metakd.recipes.optimisation import Optimisation
@@ -34,6 +36,8 @@ from lightning_metakd.recipes.preparation import calibrate, store_answers
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.teachers import Teacher, uncounted
 from lightning_metakd.types import Episode, Forward, Output, Params
+
+log = logging.getLogger(__name__)
 
 
 class Episodic(Recipe):
@@ -61,6 +65,8 @@ class Episodic(Recipe):
             student, loss, teachers, optimisation, init, strategy, norm=norm, **learning
         )
         self.learner, self.teacher_at_test = deepcopy(learner), teacher_at_test
+        if not learner.needs_head:
+            self.drop_head()
         self.learner.knows(self.student)
         if teacher_at_test and not (learner.adapts_by_loss and self.loss.needs_teacher):
             raise ValueError(
@@ -79,15 +85,14 @@ class Episodic(Recipe):
                 "adapts the head alone, which changes none; take a learner whose body adapts, one that is "
                 "taught on the query rows (ProtoNet), or a loss of logits."
             )
-        has_head = any(True for _ in self.student.head.parameters())
-        if has_head != learner.needs_head:
+        has_head = head_width(self.student) > 0
+        if has_head != learner.needs_head and not isinstance(self.student, Wrapped):
             way_out = (
                 "set its n_classes to data.n_way" if learner.needs_head else "set n_classes to 0"
             )
             raise ValueError(
                 f"learner={type(learner).__name__} {'needs' if learner.needs_head else 'does not use'} the "
-                f"student's logits head, and the student has {'one' if has_head else 'none'}; {way_out} "
-                "(models.wrapped.Wrapped around a network of your own)."
+                f"student's logits head, and the student has {'one' if has_head else 'none'}; {way_out}."
             )
         columns = ["accuracy", "nll"]
         if self.teachers:
@@ -95,6 +100,34 @@ class Episodic(Recipe):
         self.rows_of_episodes, self.calibration = EpisodeRows(columns), Calibration()
         self.latest: Episode | None = None
         self.recall: Recall | None = None
+
+    def drop_head(self) -> None:
+        """Take away the classifier of a wrapped network, which the learner does not use."""
+        if head_width(self.student) and isinstance(self.student, Wrapped):
+            for network in self.copies_of_student():
+                cast(Wrapped, network).resize_head(0)
+            log.warning(
+                f"{type(self.learner).__name__} brings its own classifier: the student's is left out."
+            )
+
+    def n_logits(self) -> int | None:
+        n_way = getattr(self.data, "n_way", None)
+        if not self.learner.needs_head or n_way is None:
+            return None
+        if (train_n_way := self.data.train_n_way) != n_way:
+            raise ValueError(
+                f"train_n_way={train_n_way} and n_way={n_way} want heads of two sizes, and "
+                f"{type(self.learner).__name__} adapts one; set both alike, or take a learner that brings "
+                "its own head, such as ProtoNet."
+            )
+        return n_way
+
+    def size_head(self) -> None:
+        """As always; rates of a learner follow the head."""
+        before = head_width(self.student)
+        super().size_head()
+        if head_width(self.student) != before:
+            self.learner.knows(self.student)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Student and learner."""

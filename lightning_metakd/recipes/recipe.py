@@ -38,10 +38,10 @@ from lightning_metakd.files import file_sha256
 from lightning_metakd.functional import bind, part
 from lightning_metakd.loggers import scrubbed
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
-from lightning_metakd.models.model import Model, listed
+from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, make_episodic
 from lightning_metakd.models.weights import load_weights, shapes
-from lightning_metakd.models.wrapped import as_model
+from lightning_metakd.models.wrapped import Wrapped, as_model
 from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_half, refuse_sharding
@@ -237,6 +237,7 @@ class Recipe(OuterLoop):
             self.train()
         if self.device.type == "cpu":
             keep_large_blocks()
+        self.size_head()
         self.sharing.part()
         for teacher in self.teachers:
             teacher.open()
@@ -279,6 +280,33 @@ class Recipe(OuterLoop):
         settings = self.configured or flat_settings(scrubbed(built))
         content = {"data.source.content": self.data.source.content}
         return with_origins(settings | trainer_settings(trainer) | content)
+
+    def n_logits(self) -> int | None:
+        """Logits that the data want of the student's head; None where it is not used, or they do not say."""
+        return None
+
+    def copies_of_student(self) -> list[Model]:
+        """The student, and what has its weights or takes them."""
+        return [self.student] if self.ema is None else [self.student, self.judged]
+
+    def size_head(self) -> None:
+        """Give a wrapped network a head of one logit for each class, and ask it of any other."""
+        wanted, width = self.n_logits(), head_width(self.student)
+        if wanted is None or wanted == width:
+            return
+        shared = any(pair.own is self.student.head for pair in self.sharing.pairs)
+        for network in self.copies_of_student():
+            if shared or not isinstance(network, Wrapped):
+                raise ValueError(
+                    f"the student has {width} logits for the {wanted} classes of the data; set the "
+                    f"n_classes of model.student to {wanted}."
+                )
+            network.resize_head(wanted)
+        for twin in self.copies_of_student()[1:]:
+            twin.head.load_state_dict(self.student.head.state_dict())
+        log.warning(
+            f"the student's head of {width} logits is replaced by one of {wanted}, one for each class."
+        )
 
     def start_student(self, weights: Mapping[str, Tensor], stage: str) -> None:
         """Load the student of `init`."""

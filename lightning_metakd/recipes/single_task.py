@@ -30,7 +30,7 @@ from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.sharing import Share
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
-from lightning_metakd.types import Batch, Output, Params
+from lightning_metakd.types import Batch, Params
 
 
 class SingleTask(Recipe):
@@ -143,6 +143,12 @@ class SingleTask(Recipe):
     def classes(self) -> Tensor:
         return self.data.classes
 
+    def n_logits(self) -> int | None:
+        return len(self.data.classes)
+
+    def copies_of_student(self) -> list[Model]:
+        return [*super().copies_of_student(), self.virtual[0]]
+
     def start_student(self, weights: Mapping[str, Tensor], stage: str) -> None:
         """Load the student of `init`; each row of its head goes to the class of its name."""
         arranged, fault = head_for(weights, self.began_with, self.trained_classes())
@@ -201,7 +207,7 @@ class SingleTask(Recipe):
         if teachers_learn:  # MetaDistil: the student is taught by what was learned
             self.outer_update(judged, ("strategy",))
             judged, learns, taught = torch.zeros_like(judged), False, self.asked(taught)
-        answer = self.adapters(self.of_width(self.student(taught.x), classes))
+        answer = self.adapters(self.student(taught.x))
         told = lesson(bind_loss(self.loss), detach(strategy), taught, classes)
         student_loss = lesson_mean(told, answer, answer.logits.new_tensor(self.progress()))
         self.gradient_evaluations += 1
@@ -231,7 +237,7 @@ class SingleTask(Recipe):
         theta = self.moving(self.student)
         way = PILOTS[self.hypergradient]
         found = way(
-            lambda at: self.of_width(forward(at, taught.x), classes),
+            lambda at: forward(at, taught.x),
             told,
             quiz,
             theta,
@@ -254,16 +260,6 @@ class SingleTask(Recipe):
                 "rates to 0."
             )
         return judge
-
-    def of_width(self, answer: Output, classes: Tensor) -> Output:
-        """The student's answer; it has one logit for each class of the data."""
-        width = answer.logits.shape[-1]
-        if width != len(classes):
-            raise ValueError(
-                f"the student has {width} logits for the {len(classes)} classes of the data; "
-                f"set the n_classes of model.student to {len(classes)}."
-            )
-        return answer
 
     # --- evaluation ----------------------------------------------------------------------------
 
