@@ -32,6 +32,8 @@ RUNNING = {
 """Last parts of names of settings that change neither training nor testing."""
 TRAINER = ("max_epochs", "max_steps", "limit_train_batches", "overfit_batches", "precision")
 """What of the Trainer trains, beside its time and its processes."""
+TRAINER_TESTS = ("precision", "limit_test_batches")
+"""What of the Trainer tests."""
 TRAINS_ALONE = {
     *("init", "optimisation", "share", "quiz", "quiz_classes", "hypergradient", "pilot_lr"),
     *("pilot_steps", "strategy_lr", "strategy_every", "strategy_warmup", "teacher_lr", "control"),
@@ -83,7 +85,7 @@ def trainer_settings(trainer: Trainer) -> Settings:
     """What of the Trainer trains: how long, on how much, how precisely, on how many processes."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     times = [c._duration for c in callbacks if isinstance(c, Timer) and c._duration is not None]
-    values = {name: getattr(trainer, name) for name in TRAINER}
+    values = {name: getattr(trainer, name) for name in (*TRAINER, *TRAINER_TESTS)}
     values |= {"world_size": trainer.world_size, "max_time": min(times, default=None)}
     return flat_settings(values, "trainer")
 
@@ -123,13 +125,7 @@ def digest(settings: Settings) -> str:
 
 def training_settings(settings: Settings) -> Settings:
     """Those that train."""
-    trainer = {f"trainer.{name}" for name in (*TRAINER, "world_size", "max_time")}
-    return {
-        key: value
-        for key, value in settings.items()
-        if key.partition(".")[0] in ("model", "data", "resumed") or key in trainer
-        if key.rsplit(".", 1)[-1] not in RUNNING and f"{key}.{ORIGIN}" not in settings
-    }
+    return chosen(settings, "resumed", *named_trainer(*TRAINER, "world_size", "max_time"))
 
 
 def evaluation_settings(settings: Settings) -> Settings:
@@ -137,10 +133,24 @@ def evaluation_settings(settings: Settings) -> Settings:
     teaches = set() if settings.get("model.teacher_at_test") else TEACHES
     return {
         key: value
-        for key, value in training_settings(settings).items()
-        if key.partition(".")[0] in ("model", "data") or key == "trainer.precision"
+        for key, value in chosen(settings, *named_trainer(*TRAINER_TESTS)).items()
         if [*key.split("."), ""][1] not in TRAINS_ALONE | teaches
     }
+
+
+def chosen(settings: Settings, *others: str) -> Settings:
+    """Settings of model and data, and others, that change more than how it is run; files by their origin."""
+    return {
+        key: value
+        for key, value in settings.items()
+        if key.partition(".")[0] in ("model", "data") or key in others
+        if key.rsplit(".", 1)[-1] not in RUNNING and f"{key}.{ORIGIN}" not in settings
+    }
+
+
+def named_trainer(*names: str) -> list[str]:
+    """Names of settings of the Trainer."""
+    return [f"trainer.{name}" for name in names]
 
 
 def trained_with(checkpoint: Mapping[str, Any], path: Path) -> Settings:

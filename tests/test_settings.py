@@ -91,6 +91,12 @@ def test_what_trains_alone_tests_nothing_and_a_loss_does_where_teachers_help(tea
     assert {"model.learner.inner_lr", "data.k_shot", "data.source.content"} <= set(tested)
 
 
+def test_a_part_of_a_test_is_another_test_and_the_same_training():
+    part = RUN | {"trainer.limit_test_batches": 3}
+    assert evaluation_settings(part)["trainer.limit_test_batches"] == 3
+    assert training_settings(part) == training_settings(RUN)
+
+
 def test_a_digest_is_of_the_settings_and_not_of_their_order():
     assert digest(RUN) == digest(dict(reversed(RUN.items())))
     assert len({digest(RUN), digest(RUN | {"data.k_shot": 1}), digest({})}) == 3
