@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 from jsonargparse import auto_cli
 from jsonargparse._instantiation import default_class_instantiator
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -28,7 +28,7 @@ from lightning_metakd.callbacks.saving import SaveConfig
 from lightning_metakd.checkpoint import check_address
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.datamodules import SourceData
-from lightning_metakd.loggers import directory_made
+from lightning_metakd.loggers import RunLogger, directory_made, first_process
 from lightning_metakd.parser import Parser
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
@@ -37,9 +37,10 @@ from lightning_metakd.terminal import last_line, note_fault, tidy_terminal
 from lightning_metakd.wandb_logger import with_run_logger
 from lightning_metakd.words import (
     experiment_name,
+    last_checkpoint,
     refuse_settings,
     refuse_untrained,
-    resumed,
+    version_of,
     with_found_config,
 )
 
@@ -61,6 +62,14 @@ class MetaKDCLI(LightningCLI):
         )
 
         parser.add_argument("--runs", type=str, default="runs", help="folder of all runs")
+        parser.add_argument(
+            "--resume",
+            type=bool,
+            nargs="?",
+            const=True,
+            default=False,
+            help="fit: go on from the last checkpoint of the experiment, or begin where there is none",
+        )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
         """The result is said in a sentence and kept in a file, not in a table or in memory."""
@@ -85,7 +94,31 @@ class MetaKDCLI(LightningCLI):
             raise self.parser.refusal_in(error) from error
         if self.subcommand in (None, "fit"):
             self.model.check_teachers("fit")  # before the data are read
-        self.model.resumes = self._get(self.config, "ckpt_path") is not None
+        self.model.resumes = self.checkpoint() is not None
+
+    def checkpoint(self) -> Any:
+        """What the command goes on from, or judges; None where it begins."""
+        return self._get(self.config_init, "ckpt_path")
+
+    def go_on(self, run: RunLogger | None) -> None:
+        """Find the checkpoint of `--resume`; a run goes on from its last one in its own directory."""
+        resume = self._get(self.config, "resume")
+        settings = self.config.get(str(self.subcommand), self.config)
+        settings["resume"] = False  # the configuration that is kept repeats the run
+        if self.subcommand != "fit" or run is None:
+            return
+        experiment, path = Path(run.root_dir), self.checkpoint()
+        if resume and path is not None:
+            raise ValueError(
+                f"resume=true and ckpt_path={path} both say where to go on; leave one of them out."
+            )
+        if resume:
+            path = self.config_init[self.subcommand]["ckpt_path"] = last_checkpoint(experiment)
+            if path is None and first_process():
+                print(f"nothing to resume in {experiment}; training begins", file=sys.stderr)
+        version = None if path is None else version_of(Path(path), experiment)
+        if version is not None and not self._get(self.config, "trainer").fast_dev_run:
+            run.write_in(version)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it; a fault of the program is written down in the run's directory."""
@@ -112,9 +145,20 @@ class MetaKDCLI(LightningCLI):
             usual = self.trainer_defaults["callbacks"]
             usual[:] = [callback for callback in usual if not isinstance(callback, ProgressBar)]
         kwargs["logger"] = with_run_logger(config.logger, name, self._get(self.config, "runs"))
+        self.go_on(next((log for log in kwargs["logger"] if isinstance(log, RunLogger)), None))
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
         kwargs["plugins"] = [AtomicCheckpointIO(), *(p for p in plugins if p is not None)]
         return super().instantiate_trainer(**kwargs)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """A callback of the configuration takes the place of the built-in one of its class."""
+        given = config["callbacks"] or []
+        given = given if isinstance(given, list) else [given]
+        built_in = self.trainer_defaults["callbacks"]
+        self.trainer_defaults["callbacks"] = [
+            default for default in built_in if not any(isinstance(c, type(default)) for c in given)
+        ]
+        return super()._instantiate_trainer(config, callbacks)
 
 
 def import_everything() -> None:
@@ -131,7 +175,7 @@ def console() -> None:
         sys.path.append(here)  # a user's own modules, which never hide an installed one
     try:
         # rewritten in place: further processes are started with the very same words
-        sys.argv[1:] = with_found_config(resumed(sys.argv[1:]))
+        sys.argv[1:] = with_found_config(sys.argv[1:])
         main()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -149,7 +193,7 @@ def main(args: list[str] | None = None) -> LightningCLI | None:
     Args:
         args: the words of the command, by default those of the process.
     """
-    words = sys.argv[1:] if args is None else with_found_config(resumed(args))
+    words = sys.argv[1:] if args is None else with_found_config(args)
     if not words:
         words = args = ["--help"]
     if words[:1] == ["--version"]:

@@ -1,8 +1,10 @@
 """Files that are whole or not there."""
 
+import errno
 import hashlib
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -126,6 +128,38 @@ def lock(file: IO[Any], path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError:  # a network file system without locks
         log.warning("%s cannot be locked; two processes may both make it.", path)
+
+
+def hold_folder(folder: Path, patience: float = 10.0) -> int | None:
+    """Hold a folder for this process until the descriptor is closed; None where folders cannot be locked.
+
+    Args:
+        patience: seconds to wait for one that was killed, whose loaders may outlive it for a while.
+
+    Raises:
+        OSError: if another process holds it.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            os.close(descriptor)
+            raise OSError(
+                errno.EBUSY,
+                f"another process writes in {folder}; wait until it has ended, or give this run another "
+                "--experiment.",
+            ) from error
+        except OSError:  # a network file system without locks
+            os.close(descriptor)
+            return None
+        return descriptor
 
 
 def file_sha256(path: Path) -> str | None:

@@ -1,22 +1,25 @@
 """Where a run writes: one directory of its own.
 
-`runs/<experiment>/<version>/` is made by exactly one process and agreed on by all;
-`runs/<experiment>/latest` points to the newest with numbers in it.
+`runs/<experiment>/<version>/` is made by exactly one process and agreed on by all; a run that goes on after
+a stop does so in its directory. `runs/<experiment>/latest` points to the newest with numbers in it.
 """
 
 import os
 import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from lightning_metakd.files import named
+from lightning_metakd.files import hold_folder, named
+from lightning_metakd.metrics_file import MetricsFile
 
 SECRET = re.compile(r"(^|[_.-])(key|api_?key|token|secret|password)s?$", re.IGNORECASE)
 IN_URL = re.compile(
@@ -111,6 +114,7 @@ class RunLogger(CSVLogger):
         self.call_it(experiment or "default")
         self.is_named = experiment is not None
         self._agreed = self._is_latest = self._waits = False
+        self._lock: int | None = None
 
     def call_it(self, experiment: str) -> None:
         """Set the name of what is run."""
@@ -128,7 +132,7 @@ class RunLogger(CSVLogger):
         Trainer does so when it starts.
         """
         if self._version is None and first_process():
-            self._version = new_version(Path(self.root_dir))
+            self.write_in(new_version(Path(self.root_dir)))
         if not self._agreed and torch.distributed.is_initialized():
             told = [self._version]
             torch.distributed.broadcast_object_list(told, src=0)
@@ -140,10 +144,28 @@ class RunLogger(CSVLogger):
             )
         return str(self._version)
 
+    def write_in(self, version: str) -> None:
+        """Write in the directory of this version, that of an earlier process for instance.
+
+        Raises:
+            OSError: if another process writes in it.
+        """
+        if first_process():
+            self._lock = hold_folder(Path(self.root_dir) / version)
+        self._version = version
+
     @property
     def log_dir(self) -> str:
         """The run's directory."""
         return str(Path(self.root_dir) / self.version)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> MetricsFile:
+        """The table of numbers."""
+        if self._experiment is None:
+            self._experiment = MetricsFile(self.log_dir)
+        return self._experiment  # type: ignore[return-value]
 
     @rank_zero_only
     def be_latest(self) -> None:
@@ -159,6 +181,17 @@ class RunLogger(CSVLogger):
         super().log_metrics(metrics, step)
 
     @rank_zero_only
+    def go_on_from(self, step: int) -> None:
+        """Drop the numbers of this step and later ones, which are logged again."""
+        self.experiment.keep_before(step)
+
+    @rank_zero_only
+    def sync(self) -> None:
+        """All numbers so far are on disk when this returns, if there is room."""
+        self.save()
+        self.experiment.sync()
+
+    @rank_zero_only
     def save(self) -> None:
         """Write what was logged; what a full disk does not take is tried again, last at the end."""
         try:
@@ -170,15 +203,23 @@ class RunLogger(CSVLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write the rest.
+        """Write the rest; a directory in which nothing was written goes away.
 
         Raises:
             OSError: if numbers are lost.
         """
-        if self._waits:
-            with named(Path(self.log_dir) / "metrics.csv"):
-                super().save()
-        super().finalize(status)
+        try:
+            if self._waits:
+                with named(Path(self.log_dir) / "metrics.csv"):
+                    super().save()
+            super().finalize(status)
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+        if self._version is not None:
+            with suppress(OSError):  # something is in it
+                Path(self.log_dir).rmdir()
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:

@@ -14,6 +14,7 @@ from lightning_metakd.callbacks.predictions import Predictions
 from lightning_metakd.callbacks.progress import Progress
 from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
 from lightning_metakd.callbacks.results import Results
+from lightning_metakd.callbacks.stopping import StopOnSignal
 from lightning_metakd.callbacks.strategy_report import StrategyReport
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.wandb_logger import with_run_logger
@@ -32,6 +33,7 @@ def built_in() -> list[Callback]:
         Checkpoints(),
         CostReport(),
         StrategyReport(),
+        StopOnSignal(),
         ReplicaConsistency(),
         FrozenStaysFrozen(),
         Results(),

@@ -83,23 +83,21 @@ def with_found_config(args: list[str]) -> list[str]:
     return [args[0], f"--config={run / 'config.fit.yaml'}", *name, *args[1:]]
 
 
-def resumed(args: list[str]) -> list[str]:
-    """`--resume`: go on from the last checkpoint of the experiment, or begin where there is none."""
-    if "--resume" not in args:
-        return args
-    args = [arg for arg in args if arg != "--resume"]
-    config = option(args, "--config") or option(args, "-c")
-    name = option(args, "--experiment") or experiment_name([config] if config else None, "fit")
-    last = last_checkpoint(Path(option(args, "--runs") or "runs") / name)
-    return args if last is None else [*args, f"--ckpt_path={last}"]
-
-
 def last_checkpoint(experiment: Path) -> Path | None:
     """`last.ckpt` of the newest version that has one: a start that failed early has none."""
     versions = [p for p in experiment.glob("*") if p.name.isdigit()]
     newest_first = sorted(versions, key=lambda p: int(p.name), reverse=True)
     found = [p / "checkpoints" / "last.ckpt" for p in newest_first]
     return next((path.resolve() for path in found if path.is_file()), None)
+
+
+def version_of(checkpoint: Path, experiment: Path) -> str | None:
+    """The version of an experiment whose `last.ckpt` this is; None where it is another file."""
+    checkpoints = checkpoint.resolve().parent
+    version = checkpoints.parent
+    here = version.parent == experiment.resolve() and version.name.isdigit()
+    last = checkpoint.name == "last.ckpt" and checkpoints.name == "checkpoints"
+    return version.name if here and last else None
 
 
 def option(args: list[str], name: str) -> str | None:

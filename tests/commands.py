@@ -143,13 +143,15 @@ class PowerCut(Callback):
     """The training ends here.
 
     Args:
-        step: outer step that is not reached.
+        step: outer steps before.
+        hook: where in the step after, or in what follows.
     """
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, hook: str = "on_train_batch_start") -> None:
         self.step = step
+        setattr(self, hook, self.cut)
 
-    def on_train_batch_start(self, trainer, *args) -> None:
+    def cut(self, trainer, *args) -> None:
         if trainer.global_step == self.step:
             raise RuntimeError("power cut")
 

@@ -5,7 +5,6 @@ import inspect
 import os
 import re
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Union
 
@@ -15,8 +14,7 @@ import yaml
 from lightning import Trainer
 
 import lightning_metakd
-from lightning_metakd import cli, runs
-from lightning_metakd.callbacks.checkpoints import Checkpoints
+from lightning_metakd import cli
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.synthetic import Synthetic
 from lightning_metakd.learners.protonet import ProtoNet
@@ -265,67 +263,6 @@ def test_version_and_commands_are_told(metakd, capsys):
         metakd("--help")
     said = capsys.readouterr().out
     assert all(name in said for name in ("fit", "validate", "test", "predict", "bank", "report"))
-
-
-# --- stopping and going on ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("step", [2, 3])
-def test_a_run_that_was_cut_goes_on_to_the_very_same_end(step, metakd, folder, monkeypatch):
-    """In the middle of an epoch and at its border; the schedule is that of the whole run."""
-    monkeypatch.setattr(runs, "Checkpoints", partial(Checkpoints, every_minutes=1e-9))
-    words = ["fit", "--config", "student.yaml", "--experiment=cut"]
-    cut = f'[{{"class_path": "tests.commands.PowerCut", "init_args": {{"step": {step}}}}}]'
-    with pytest.raises(RuntimeError, match="power cut"):
-        metakd(*words, f"--trainer.callbacks={cut}")
-    assert not Path("runs/cut/0/checkpoints/final.ckpt").exists()
-    assert checkpoint("cut", "last")["global_step"] == step
-    metakd(*words, "--resume")
-    assert Path("runs/cut/latest").readlink() == Path("1")
-    for name in ("final", "best", "last"):
-        whole, resumed = checkpoint("student", name), checkpoint("cut", name)
-        assert whole["global_step"] == resumed["global_step"]
-        assert same(whole["state_dict"], resumed["state_dict"])
-        assert same(whole["optimizer_states"], resumed["optimizer_states"])
-        assert same(*(c["callbacks"]["Checkpoints"] for c in (whole, resumed)))
-    told = [Path(f"runs/{e}/latest/strategy.safetensors").read_bytes() for e in ("student", "cut")]
-    assert told[0] == told[1]
-
-
-def test_a_run_limited_by_time_stops_and_goes_on_with_more(metakd, tmp_path):
-    written(tmp_path, maml=MAML)
-    words = ["fit", "--config", "maml.yaml", "--trainer.max_epochs=-1", "--data.n_episodes=1"]
-    steps = []
-    for limit in (1, 2):
-        metakd(*words, "--resume", f"--trainer.max_time=00:00:00:0{limit}")
-        steps.append(checkpoint("maml")["global_step"])
-    assert 0 < steps[0] < steps[1]
-    # nothing is left: the complete run is still what `latest` points to, or a copy of it
-    metakd(*words, "--resume", "--trainer.max_time=00:00:00:02")
-    assert (
-        checkpoint("maml")["global_step"] == checkpoint("maml", "last")["global_step"] == steps[1]
-    )
-
-
-def test_a_complete_run_that_is_resumed_stays_complete(metakd, folder):
-    metakd("fit", "--config", "student.yaml", "--resume")
-    newest = Path("runs/student/1/checkpoints")
-    assert sorted(p.name for p in newest.iterdir()) == ["best.ckpt", "final.ckpt", "last.ckpt"]
-    assert same(checkpoint("student", version="1"), checkpoint("student", version="0"))
-
-
-def test_a_start_that_fails_hides_no_earlier_run(metakd, folder):
-    with pytest.raises(ValueError, match="n_way=17 exceeds"):
-        metakd("fit", "--config", "student.yaml", "--data.n_way=17")
-    assert Path("runs/student/latest").readlink() == Path("0")
-    run = metakd("fit", "--config", "student.yaml", "--resume", "--trainer.max_epochs=3")
-    assert run.trainer.global_step == 9
-
-
-def test_resume_begins_where_there_is_nothing(metakd, tmp_path):
-    written(tmp_path, maml=MAML)
-    run = metakd("fit", "--resume", "--config", "maml.yaml", "--trainer.max_epochs=1")
-    assert run.trainer.global_step == 3
 
 
 # --- the networks and tools of others ----------------------------------------------------------------------

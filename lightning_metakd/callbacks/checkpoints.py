@@ -7,32 +7,41 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from lightning_metakd.callbacks.stopping import Stopped, requested_stop, stop
 from lightning_metakd.checkpoint import read_checkpoint
 from lightning_metakd.files import remove_unfinished, written_whole
-from lightning_metakd.loggers import rehearsed, run_directory
+from lightning_metakd.loggers import RunLogger, rehearsed, run_directory
+
+STAGED = ".last"
+"""Name of a state whose numbers are not logged yet: the Trainer logs a step after its last hook."""
 
 
 class Checkpoints(Checkpoint):
     """Writes `last.ckpt` (to resume from), `best.ckpt` (on validation), `final.ckpt` (complete).
 
     Best is the highest `val/student_accuracy`; of equal ones the earlier. A run without `final.ckpt` was
-    stopped. One that goes on from a checkpoint in a directory of its own takes the best so far along.
+    stopped. Whenever `last.ckpt` is written the numbers of all steps up to it are on disk. One that goes on
+    from a checkpoint in a directory of its own takes the best so far along.
 
     Args:
         every_minutes: time between two writes of `last.ckpt`.
     """
 
     def __init__(self, every_minutes: float = 2.0) -> None:
-        if every_minutes <= 0:
-            raise ValueError(f"every_minutes={every_minutes} must be positive.")
+        if not 0 < every_minutes < math.inf:
+            raise ValueError(f"every_minutes={every_minutes} must be positive and finite.")
         self.every_minutes, self.best = every_minutes, -math.inf
         self.is_best = False
         self.folder: Path | None = None
         self.trained = False
         self.written = time.monotonic()
+        self.saved_step: int | None = None
+        self.staged = self.owed = False
+        self.stop_by = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = run_directory(trainer)  # every process
@@ -47,9 +56,22 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn == "fit":
+            between_steps(checkpoint["loops"]["fit_loop"])
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        earlier = Path(trainer.ckpt_path or "none").with_name("best.ckpt")
-        if trainer.ckpt_path is not None and earlier.is_file():
+        if trainer.ckpt_path is None:
+            return
+        if str(trainer.ckpt_path) != trainer.strategy.broadcast(str(trainer.ckpt_path)):
+            raise ValueError(
+                f"ckpt_path={trainer.ckpt_path} on process {trainer.global_rank} is not that of the first "
+                "one: another run of this experiment has begun in between; start again."
+            )
+        earlier = Path(trainer.ckpt_path).with_name("best.ckpt")
+        if earlier.is_file():
             # it may be later than the checkpoint that is resumed; every process must know
             known = read_checkpoint(earlier)["callbacks"][self.state_key]
             self.best = max(self.best, known["best"])
@@ -57,23 +79,71 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trained = True
+        if trainer.ckpt_path is None:
+            return
+        for logger in run_loggers(trainer):
+            logger.go_on_from(trainer.global_step)
+        self.drop_staged(trainer)  # of a process that was killed
+        if self.folder is not None and trainer.is_global_zero:
+            (self.folder / "final.ckpt").unlink(missing_ok=True)  # the run is complete no more
+        if trainer.is_global_zero:
+            print(f"goes on from step {trainer.global_step}: {trainer.ckpt_path}", file=sys.stderr)
+
+    # --- last.ckpt is written where all numbers up to it are logged ------------------------------
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         due = time.monotonic() - self.written > 60 * self.every_minutes
-        if trainer.world_size > 1:  # clocks differ, and saving is done by all processes together
-            due = trainer.strategy.broadcast(due)
-        if due:
-            self.write(trainer, "last")
-            self.written = time.monotonic()
+        due, self.stop_by = agreed(trainer, due, requested_stop(trainer))
+        if due or self.stop_by:
+            self.staged = True
+            self.write(trainer, STAGED)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        self.take_staged(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.take_staged(trainer)
+
+    def take_staged(self, trainer: Trainer) -> None:
+        """What was staged after the last step is `last.ckpt` now; where it was asked for, the run ends."""
+        if not self.staged:
+            return
+        self.staged, self.written, self.saved_step = False, time.monotonic(), trainer.global_step
+        for logger in run_loggers(trainer):
+            logger.sync()
+        if self.folder is not None and trainer.is_global_zero:
+            (self.folder / f"{STAGED}.ckpt").replace(self.folder / "last.ckpt")
+        if self.stop_by:
+            stop(trainer, self.stop_by)
+
+    def drop_staged(self, trainer: Trainer) -> None:
+        """Remove what was staged."""
+        if self.folder is not None and trainer.is_global_zero:
+            (self.folder / f"{STAGED}.ckpt").unlink(missing_ok=True)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that goes on from before a validation would leave it out: `last.ckpt` is written after it."""
+        if self.staged:
+            self.owed, self.staged = True, False
+            self.drop_staged(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
         accuracy = trainer.callback_metrics.get("val/student_accuracy")
-        inside_fit = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if inside_fit and accuracy is not None and float(accuracy) > self.best:
+        if accuracy is not None and float(accuracy) > self.best:
             self.best = float(accuracy)
             self.write(trainer, "best")
+        _, self.stop_by = agreed(trainer, False, requested_stop(trainer))
+        if self.owed or self.stop_by:
+            self.owed = False
+            self.write(trainer, "last")
+        if self.stop_by:
+            stop(trainer, self.stop_by)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.write(trainer, "last")
@@ -81,21 +151,50 @@ class Checkpoints(Checkpoint):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Where nothing was left to train, the checkpoint that was resumed is the last and the final one."""
-        if not self.trained and trainer.ckpt_path is not None:
+        batches = trainer.limit_train_batches and trainer.num_training_batches
+        if not self.trained and trainer.ckpt_path is not None and batches:
             for name in ("last", "final"):
                 self.keep(trainer, Path(trainer.ckpt_path), name)
+            for logger in run_loggers(trainer):
+                logger.be_latest()
         if self.folder is not None and trainer.is_global_zero:
-            final = self.folder / "final.ckpt"
-            print(f"{final} is written; metakd test --ckpt_path {final} tests it", file=sys.stderr)
+            print(self.outcome(trainer), file=sys.stderr)
+
+    def outcome(self, trainer: Trainer) -> str:
+        """What the run has left, and what can be done with it."""
+        final = Path(f"{self.folder}/final.ckpt")
+        if not final.is_file():
+            limits = ("max_steps", "max_epochs", "limit_train_batches", "num_training_batches")
+            given = ", ".join(f"{name}={getattr(trainer, name)}" for name in limits)
+            return f"nothing was trained ({given}), and no checkpoint is written"
+        done = "is written" if self.trained else "is there, and nothing was left to train"
+        if not (final.parents[1] / "config.fit.yaml").is_file():  # not of the command
+            return f"{final} {done}"
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        try:
+            data.test_dataloader()
+        except ValueError as error:
+            return f"{final} {done}; a test of it as it is configured would fail: {error}"
+        return f"{final} {done}; metakd test --ckpt_path {final} tests it"
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Say how to go on after a stop by hand."""
+        """Say how to go on after a stop."""
+        if not trainer.is_global_zero:
+            return
+        self.drop_staged(trainer)
+        if isinstance(exception, Stopped) and trainer.state.fn == "fit":
+            where = f"at step {trainer.global_step}" if self.trained else "before training began"
+            print(f"stopped by {exception.by} {where}; {self.way_on()}", file=sys.stderr)
+
+    def way_on(self) -> str:
+        """What there is to go on from."""
         last = None if self.folder is None else self.folder / "last.ckpt"
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and last is not None:
-            there = "add --resume to go on from it" if last.is_file() else "nothing was saved yet"
-            print(f"stopped at step {trainer.global_step}; {last}: {there}.", file=sys.stderr)
+        if last is None or not last.is_file():
+            return "nothing was saved."
+        of = "" if self.saved_step is None else f" of step {self.saved_step}"
+        return f"{last}{of} is there: the same command with --resume goes on from it."
 
     def keep(self, trainer: Trainer, path: Path, name: str) -> None:
         """Copy a checkpoint of an earlier directory into this one."""
@@ -108,7 +207,47 @@ class Checkpoints(Checkpoint):
 
     def write(self, trainer: Trainer, name: str) -> None:
         """Save under a name, over what stood there."""
-        if self.folder is not None:
-            self.is_best = name == "best"
-            trainer.save_checkpoint(self.folder / f"{name}.ckpt")
-            self.is_best = False
+        if self.folder is None:
+            return
+        if name == "last":
+            self.written, self.saved_step = time.monotonic(), trainer.global_step
+            for logger in run_loggers(trainer):
+                logger.sync()
+        self.is_best = name == "best"
+        trainer.save_checkpoint(self.folder / f"{name}.ckpt")
+        self.is_best = False
+
+
+def between_steps(loops: dict[str, Any]) -> None:
+    """Let the loops of a checkpoint stand before the next step, with nothing of the last one left to do.
+
+    As the Trainer writes them they say at which hook of which step that was, and it does not go on rightly
+    from each: after the last step of an epoch without validation it trains too much once it is stopped again.
+    """
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    steps, in_epoch = batches["total"]["processed"], batches["current"]["processed"]
+    if steps == 0:
+        return
+    begun = {kind: epochs[kind]["started"] for kind in ("total", "current")}
+    if batches["is_last_batch"]:
+        in_epoch, begun = 0, {kind: n + 1 for kind, n in begun.items()}
+    for kind, n in (("total", steps), ("current", in_epoch)):
+        batches[kind] = {"ready": n, "started": n, "processed": n, "completed": n - 1}
+    for kind, n in begun.items():
+        epochs[kind] = {"ready": n, "started": n, "processed": n - 1, "completed": n - 1}
+    batches["is_last_batch"] = False
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - 1  # the Trainer adds one
+
+
+def run_loggers(trainer: Trainer) -> list[RunLogger]:
+    """The loggers that write into a run's directory."""
+    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+
+
+def agreed(trainer: Trainer, due: bool, stop_by: int) -> tuple[bool, int]:
+    """What any process finds due, and the signal that any has had: all of them save and stop together."""
+    if trainer.world_size == 1:
+        return due, stop_by
+    here = torch.tensor([int(due), stop_by], device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(here, torch.distributed.ReduceOp.MAX)
+    return bool(here[0]), int(here[1])

@@ -74,8 +74,10 @@ class CostReport(Callback):
             found |= {f"teacher_{k}": v for k, v in together(each)._asdict().items()}
         found |= self.adaptation(pl_module)
         found["peak_memory_bytes"] = peak_memory(pl_module.device)
-        for logger in trainer.loggers:
-            logger.log_metrics({f"cost/{k}": v for k, v in found.items()}, trainer.global_step)
+        if trainer.global_step == 1 or not trainer.training:  # once in a run
+            step = max(trainer.global_step - 1, 0)  # where the Trainer puts what this batch logged
+            for logger in trainer.loggers:
+                logger.log_metrics({f"cost/{k}": v for k, v in found.items()}, step)
         record: dict[str, Any] = pl_module.record  # type: ignore[assignment]
         record |= {RESULT_KEYS.get(k, k): v for k, v in found.items()} | {"latency_batch": 1}
 

@@ -15,36 +15,56 @@ from lightning_metakd.settings import flat_settings
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes `config.<stage>.yaml`, numbered where it exists already; secrets are hidden.
+    """Writes `config.<stage>.yaml`, numbered where another one exists already; secrets are hidden.
 
-    The recipe is told it too: its settings go with the weights.
+    It is written when the run has begun: one that fails before leaves nothing. The recipe is told it too: its
+    settings go with the weights.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write once per run, on the first process."""
-        folder = run_directory(trainer)  # every process
-        config: dict[str, Any] = scrubbed(
+        """Tell the recipe; nothing is written yet."""
+        self.hidden: dict[str, Any] = scrubbed(
             json.loads(
                 self.parser.dump(self.config, format="json", skip_unset=False, skip_validation=True)
             )
         )
-        pl_module.configured = flat_settings(config)  # type: ignore[assignment]
+        pl_module.configured = flat_settings(self.hidden)  # type: ignore[assignment]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.write(trainer, "fit")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self.write(trainer, "validate")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.write(trainer, "test")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.write(trainer, "predict")
+
+    def write(self, trainer: Trainer, stage: str) -> None:
+        """Write once per run, on the first process."""
+        folder = run_directory(trainer)  # every process
         if folder is None or self.already_saved:
             return
         self.already_saved = True
         if not trainer.is_global_zero:
             return
-        with written_whole(free_name(folder, getattr(stage, "value", stage))) as part:
-            part.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(self.hidden, sort_keys=False, allow_unicode=True)
+        path = name_for(folder, stage, text)
+        if not path.exists():
+            with written_whole(path) as part:
+                part.write_text(text)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.config.update({"config": config}, allow_val_change=True)
+                logger.experiment.config.update({"config": self.hidden}, allow_val_change=True)
 
 
-def free_name(folder: Path, stage: str) -> Path:
-    """`config.<stage>.yaml`, or the first number that is free."""
+def name_for(folder: Path, stage: str, text: str) -> Path:
+    """`config.<stage>.yaml`, or the first number that is free or holds this very text."""
     path, n = folder / f"config.{stage}.yaml", 0
-    while path.exists():
+    while path.exists() and path.read_text() != text:
         n += 1
         path = folder / f"config.{stage}.{n}.yaml"
     return path

@@ -64,6 +64,7 @@ class StrategyReport(Callback):
         if (
             folder is None
             or not trainer.is_global_zero
+            or trainer.global_step == 0  # nothing was learned
             or not any(True for _ in recipe.loss.parameters())
         ):
             return

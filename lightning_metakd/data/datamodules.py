@@ -284,14 +284,6 @@ class SupervisedData(SourceData):
         rows = self.source.rows(self.split)
         return partition(self.source.everything().y[rows], rows, self.fractions, self.split_seed)
 
-    def setup(self, stage: str) -> None:
-        trainer = self.trainer
-        folder = (
-            trainer.log_dir if trainer and trainer.loggers else None
-        )  # a collective: every rank
-        if stage == "fit" and folder and place(self.trainer)[0] == 0:
-            write_manifest(self.manifest(), folder)
-
     def shown(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
         """The rows to train on in each view; nobody is taught on others."""
         views = range(self.views) if self.views else AS_IT_IS
@@ -319,6 +311,10 @@ class SupervisedData(SourceData):
                 f"batch_size={self.batch_size} on {world} rank(s) exceeds the {len(self.parts['train'])} "
                 f"rows to train on of split {self.split!r} in {self.source.name}; lower data.batch_size."
             )
+        trainer = self.trainer
+        folder = trainer.log_dir if trainer and trainer.loggers else None  # every process must ask
+        if folder and place(trainer)[0] == 0:
+            write_manifest(self.manifest(), folder)
         if len(quiz := self.parts["quiz"]):
             batches = Paired(batches, self._shuffled("quiz", min(self.batch_size, len(quiz)), 0))
         return self._loader(batches, Slots(self.trainer, 1, steps))

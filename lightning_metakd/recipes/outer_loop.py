@@ -146,9 +146,9 @@ class OuterLoop(LightningModule, ABC, Configured):
         if not torch.isfinite(norm):  # the averaged gradient: every process sees the same
             raise FloatingPointError(
                 f"the gradient is {norm.item()} at step {self.trainer.global_step} "
-                f"(loss {scalar.item():.4g}); nothing was changed. Lower "
-                f"model.optimisation.lr={self.optimisation.lr}, or set "
-                "model.optimisation.grad_clip, and resume from the last checkpoint."
+                f"(loss {scalar.item():.4g}); nothing was changed. Start anew "
+                f"with a lower model.optimisation.lr={self.optimisation.lr}, or set "
+                "model.optimisation.grad_clip and go on with --resume."
             )
 
 

@@ -46,6 +46,7 @@ from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_half, refuse_sharding
 from lightning_metakd.recipes.preparation import check_views, tap_teachers, two_inputs
+from lightning_metakd.resuming import check_resumable
 from lightning_metakd.settings import (
     Settings,
     digest,
@@ -370,7 +371,10 @@ class Recipe(OuterLoop):
         checkpoint["settings"] = self.settings
 
     def on_train_start(self) -> None:
-        """Write down what the student is trained on."""
+        """Write down what the student is trained on; a short run has a curve of ten points too."""
+        trainer: Any = self.trainer
+        if math.isfinite(total := self.total_steps()):
+            trainer.log_every_n_steps = min(trainer.log_every_n_steps, max(1, int(total) // 10))
         self.student.normalisation = self.data.source.reading(self.student.normalisation)
         self.student.external_data = self.external_data
         self.record["train_classes"] = len(self.trained_classes()) or None
@@ -402,6 +406,10 @@ class Recipe(OuterLoop):
         """The networks of frozen teachers come from their own files."""
         stage = self.trainer.state.fn
         if stage == "fit":
+            path = Path(str(self.trainer.ckpt_path))
+            changed = check_resumable(checkpoint, path, self.settings)
+            if changed and self.trainer.is_global_zero:
+                log.warning(f"goes on with {changed}")
             self.settings = resumed_from(self.settings, checkpoint.get("settings", {}))
         self.trained = trained_with(checkpoint, Path(str(self.trainer.ckpt_path)))
         take_origin(self.student, checkpoint, "the checkpoint")

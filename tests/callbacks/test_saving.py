@@ -3,6 +3,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_metakd.callbacks.saving import SaveConfig
+from lightning_metakd.loggers import RunLogger
 from tests.callbacks.tiny import Tiny, batches, trainer
 
 
@@ -15,21 +16,32 @@ def config():
     return parser, parser.parse_args(["--lr=2e-3"])
 
 
-def test_the_config_is_written_for_each_stage_and_numbered_not_refused(config, tmp_path):
-    module = Tiny()
-    runner = trainer(tmp_path, SaveConfig(*config))
-    runner.fit(module, batches())
-    run = tmp_path / "tiny" / "0"
-    for stage in ("fit", "test", "test"):
-        runner = trainer(tmp_path, SaveConfig(*config), logger=runner.logger)
-        getattr(runner, stage)(module, batches())
-    names = {path.name for path in run.glob("config*")}
+def test_the_config_is_written_for_each_stage_and_numbered_where_it_is_another(config, tmp_path):
+    module, (parser, words) = Tiny(), config
+    other = parser.parse_args(["--lr=3e-3"])
+    logger = RunLogger("tiny", str(tmp_path))
+    for stage in ("fit", "test"):
+        for said in (words, words, other, words):
+            runner = trainer(tmp_path, SaveConfig(parser, said), logger=logger)
+            getattr(runner, stage)(module, batches())
+    names = {path.name for path in (tmp_path / "tiny" / "0").glob("config*")}
     assert names == {
         "config.fit.yaml",
         "config.fit.1.yaml",
         "config.test.yaml",
         "config.test.1.yaml",
     }
+
+
+class Failing(Tiny):
+    def on_fit_start(self):
+        raise RuntimeError("no such teacher")
+
+
+def test_a_run_that_fails_before_it_begins_leaves_nothing(config, tmp_path):
+    with pytest.raises(RuntimeError, match="no such teacher"):
+        trainer(tmp_path, SaveConfig(*config)).fit(Failing(), batches())
+    assert not list((tmp_path / "tiny").iterdir())
 
 
 def test_the_config_reads_back_and_hides_secrets(config, tmp_path):
