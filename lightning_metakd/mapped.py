@@ -25,7 +25,10 @@ from lightning_metakd.limits import check_size
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """Type and shape of each tensor of a file, those with the largest elements first, which aligns them."""
 
-CODES = {torch.int64: "I64", torch.float32: "F32", torch.uint8: "U8", torch.bool: "BOOL"}
+CODES = {
+    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
+    **{torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL"},
+}
 PIECE = 2**24  # bytes
 UNSEALED = {"metakd_crc32": "0" * 8}
 """The checksum in the metadata of a file that is not complete."""
@@ -66,7 +69,7 @@ def filled(
         OSError: if the file cannot be written; nothing half-filled stays.
     """
     begin, ends = head(shapes, metadata), places(shapes)
-    size = max(end for _, end in ends.values())
+    size = max((end for _, end in ends.values()), default=0)
     with written_whole(path) as part:
         with part.open("wb") as file:  # written, not left sparse: a full disk is told here
             file.write(begin)

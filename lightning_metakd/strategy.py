@@ -11,15 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.files import written_whole
 from lightning_metakd.losses.coefficient import Coefficient, LearnedPerClass
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.multi_teacher import Weights
-from lightning_metakd.mapped import UNSEALED, read_sealed, seal
+from lightning_metakd.mapped import filled, read_sealed
 from lightning_metakd.models.model import listed
 from lightning_metakd.types import Batch, Context, Output
 
@@ -121,11 +119,11 @@ def save_strategy(
     head |= {"said": dict(said or {}), "settings_sha256": settings_sha256}
     if per_class(loss):
         head["classes"] = dict(classes or {})
-    tensors = {name: p.detach().cpu().contiguous() for name, p in loss.state_dict().items()}
-    content = safetensors.torch.save(tensors, UNSEALED | {"strategy": json.dumps(head)})
-    with written_whole(path) as part:
-        part.write_bytes(content)
-        seal(part)
+    tensors = dict(loss.state_dict())
+    sizes = {name: (p.dtype, tuple(p.shape)) for name, p in tensors.items()}
+    with filled(path, sizes, {"strategy": json.dumps(head)}) as places:
+        for name, place in places.items():
+            place.copy_(tensors[name])
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:

@@ -354,7 +354,10 @@ def test_a_learned_strategy_may_be_frozen(metakd, folder):
 
 
 def test_a_training_that_diverges_stops_and_keeps_the_last_good_state(metakd, folder):
-    told = r"the gradient is nan at step \d.*nothing was changed\. Lower model\.optimisation\.lr=1e\+30"
+    told = (
+        r"the gradient is nan at step \d.*nothing was changed\. Start anew with a lower "
+        r"model\.optimisation\.lr=1e\+30"
+    )
     words = ("--model.optimisation.optimiser=sgd", "--model.optimisation.lr=1e30")
     content = (folder / MAML_FINAL).read_bytes()
     with pytest.raises(FloatingPointError, match=told):

@@ -62,7 +62,7 @@ def test_a_gradient_that_is_not_finite_is_told_and_changes_nothing(make, data, f
     recipe.strategy_lr = 0.0
     recipe.one_pass = False
     before = {n: p.detach().clone() for n, p in recipe.named_parameters()}
-    told = r"the gradient is (nan|inf) at step 0 .*; nothing was changed\. Lower .*\.lr=0\.05"
+    told = r"the gradient is (nan|inf) at step 0 .*; nothing was changed\. Start anew .*\.lr=0\.05"
     with pytest.raises(FloatingPointError, match=told):
         fit(recipe, data())
     assert not moved(before, dict(recipe.named_parameters()))
