@@ -85,6 +85,7 @@ def saving(folder, **settings):
 
 def ranks(world, step=0, overfit_batches=0):
     common = {"world_size": world, "global_step": step, "overfit_batches": overfit_batches}
+    common["loggers"] = []
     return [SimpleNamespace(global_rank=r, **common) for r in range(world)]
 
 
