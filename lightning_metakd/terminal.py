@@ -23,7 +23,7 @@ from lightning_metakd.loggers import scrubbed
 NOISE = (
     *("Tip: For seamless", "`weights_only` was not set", "GPU available", "TPU available"),
     *("Seed set to", "Initializing distributed", "distributed_backend=", "`fast_dev_run` mode"),
-    "Loaded model weights",
+    *("Loaded model weights", "Restoring states from", "Restored all states"),
 )
 """Messages of Lightning that tell a user nothing, or nothing that our own line does not."""
 
