@@ -5,20 +5,17 @@ Whoever names a file of weights (`ckpt_path`, `model.init`, a teacher, an embedd
 before anything is used. What a file says is data: nothing is imported, called or built by its names.
 """
 
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from lightning_metakd.archives import read_archive
 from lightning_metakd.files import DamagedFileError
-from lightning_metakd.limits import check_size, open_zip
 from lightning_metakd.loggers import scrubbed
-from lightning_metakd.mapped import PER_BYTE, PIECE, read_sealed
+from lightning_metakd.mapped import read_sealed
 from lightning_metakd.models.model import Model
 from lightning_metakd.types import Normalisation
 
@@ -38,8 +35,7 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         if file.suffix == ".safetensors":
             return {"state_dict": read_sealed(file, must=False)[1]}
-        check_archive(file)
-        found = load(file)
+        found = read_archive(file)
     except DamagedFileError as error:
         raise ValueError(
             f"checkpoint={str(path)!r} cannot be read: {error}. It is truncated, damaged, or not a "
@@ -91,49 +87,6 @@ def local_file(path: str | Path) -> Path:
             "(runs/<experiment>/latest/checkpoints/last.ckpt)."
         )
     return Path(path)
-
-
-def check_archive(path: Path) -> None:
-    """Compare the sizes of the members with the limit, then the members with their checksums.
-
-    Raises:
-        DamagedFileError: if it is no archive as `torch.save` writes it, or is damaged.
-        ValueError: if it is too large.
-    """
-    try:
-        with open_zip(path) as archive:
-            members = archive.infolist()
-            pickles = sum(m.file_size for m in members if m.filename.endswith(".pkl"))
-            size = sum(m.file_size for m in members) + PER_BYTE * pickles
-            if any(member.filename.endswith("/constants.pkl") for member in members):
-                raise DamagedFileError("it is a TorchScript program")
-            for member in members:
-                if member.compress_type != zipfile.ZIP_STORED:
-                    raise DamagedFileError(f"its member {member.filename!r} is compressed")
-            check_size(size, f"checkpoint={str(path)!r}")
-            for member in members:
-                with archive.open(member) as content:
-                    while content.read(PIECE):  # compares the checksum at the end
-                        pass
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DamagedFileError(f"{error or 'it ends too early'}"[:120]) from error
-
-
-def load(path: Path) -> Any:
-    """The contents of a checked archive.
-
-    Raises:
-        DamagedFileError: if it holds code, or nonsense.
-    """
-    try:
-        with path.open("rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
-    except pickle.UnpicklingError as error:  # its text advises to run the code all the same
-        code = re.search(r"GLOBAL (\S{1,80})", str(error))
-        reason = f"it names {code[1]!r}, which is code" if code else "its pickle is refused"
-        raise DamagedFileError(reason) from None
-    except Exception as error:  # a pickle can go wrong in every way
-        raise DamagedFileError(f"its pickle makes no sense ({type(error).__name__})") from error
 
 
 def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:

@@ -16,6 +16,10 @@ PER_ENTRY = 16
 """Memory of the list of an archive's members, over its size in the file."""
 
 
+class TooLargeError(ValueError):
+    """A file takes more memory than it may."""
+
+
 def read_limit() -> int:
     """The limit in MiB.
 
@@ -36,11 +40,11 @@ def check_size(size: int, what: str) -> None:
         what: the file or the part of it, for the message.
 
     Raises:
-        ValueError: if it is too large; names the setting that allows it.
+        TooLargeError: names the setting that allows it.
     """
     mib = -(-size // MIB)
     if mib > (limit := read_limit()):
-        raise ValueError(
+        raise TooLargeError(
             f"{what} takes {mib:,} MiB of memory to read, and the limit is {limit:,}; if you trust the file, "
             f"set the environment variable {SETTING}={mib}."
         )

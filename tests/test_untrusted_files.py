@@ -79,7 +79,7 @@ def zip_of(path, members, compression=zipfile.ZIP_STORED):
 
 
 def outside(path):
-    zip_of(path, {"../../escaped": b"x", "data.pkl": pickle.dumps({}), "version": b"3"})
+    zip_of(path, {"../../escaped": b"x", "data.pkl": pickle.dumps({}, 2)})
 
 
 def compressed_zeros(path):
@@ -110,6 +110,49 @@ def many_objects(path):
     zip_of(path, {"data.pkl": b"\x80\4" + b"\x8f" * 2**23 + b"."})
 
 
+def much_at_a_word(path):
+    """A dozen bytes that ask for two GB."""
+    zip_of(path, {"data.pkl": b"\x80\2c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R."})
+
+
+def many_copies(path):
+    """A list of a hundred thousand numbers, and ten thousand sets of them."""
+    numbers = b"".join(b"J" + struct.pack("<i", i) for i in range(10**5))
+    head = b"\x80\2](" + numbers + b"e\x85q\0c__builtin__\nset\nq\1"
+    zip_of(path, {"data.pkl": head + b"h\1h\0R" * 10**4 + b"."})
+
+
+def tensor_of(size, stride, storage="FloatStorage"):
+    """A pickle of a tensor of a storage of four numbers."""
+    numbers = b"".join(b"J" + struct.pack("<i", n) + b"\x85" for n in (size, stride))
+    kept = b"(U\7storagectorch\n" + storage.encode() + b"\nU\0010U\3cpuK\4tQ"
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + kept + b"K\0" + numbers
+    return b"\x80\2" + call + b"\x89}tR."
+
+
+def more_than_its_storage(path):
+    zip_of(path, {"data.pkl": tensor_of(2**29, 1), "data/0": bytes(16)})
+
+
+def one_number_many_times(path):
+    zip_of(path, {"data.pkl": tensor_of(2**29, 0), "data/0": bytes(16)})
+
+
+def an_attribute(path):
+    """A dictionary whose `items` is a number."""
+    call = b"\x80\2ccollections\nOrderedDict\n)R}U\5itemsK\1sb."
+    zip_of(path, {"data.pkl": call})
+
+
+def another_word(path):
+    """What the pickles of PyTorch never say: a new object of a class."""
+    zip_of(path, {"data.pkl": b"\x80\2ctorch\nfloat32\n)\x81."})
+
+
+def two_pickles(path):
+    zip_of(path, {"data.pkl": pickle.dumps({}, 2), "other/data.pkl": pickle.dumps({}, 2)})
+
+
 def many_members(path):
     """A list of a million members that are all the same."""
     name = b"a/data.pkl"
@@ -128,10 +171,17 @@ CHECKPOINTS = [
     (bare_pickle, "File is not a zip file"),
     (old_format, "File is not a zip file"),
     (torchscript, "it is a TorchScript program"),
-    (outside, "cannot be read|holds no tensors"),
+    (outside, "its member 'archive/../../escaped' lies outside of 'archive/'"),
     (compressed_zeros, "its member 'archive/data/0' is compressed"),
     (stored_zeros, "takes 3,072 MiB of memory to read, and the limit is 768; .*METAKD_READ_LIMIT"),
     (many_objects, "takes 2,0.. MiB of memory to read, and the limit is 768"),
+    (much_at_a_word, "it names '__builtin__.bytearray', which is code"),
+    (many_copies, "takes 770 MiB of memory to read, and the limit is 768"),
+    (more_than_its_storage, r"its pickle makes no sense \(RuntimeError\)"),
+    (one_number_many_times, "takes 2,049 MiB of memory to read, and the limit is 768"),
+    (an_attribute, r"its pickle makes no sense \(UnpicklingError\)"),
+    (another_word, r"its pickle makes no sense \(KeyError\)"),
+    (two_pickles, "it has no member data.pkl, or several"),
     (many_members, "the list of members of .* takes 8.. MiB of memory"),
     (not_one, "File is not a zip file"),
 ]

