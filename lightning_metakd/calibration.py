@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_metakd.metrics import exact
+from lightning_metakd.ranges import MOST_BINS, check_integer
 
 FIXED_POINT = 2**40
 """Confidences are summed as integers of this resolution: an exact sum, in any order."""
@@ -29,10 +30,9 @@ def calibration_counts(
         bins: of equal width over (0, 1], each closed on the right.
 
     Raises:
-        ValueError: if bins < 1, or a confidence is not finite or lies outside [0, 1].
+        ValueError: if bins is out of range, or a confidence is not finite or lies outside [0, 1].
     """
-    if bins < 1:
-        raise ValueError(f"bins={bins} leaves nothing to count in; choose bins >= 1 (usually 15).")
+    check_integer("bins", bins, 1, MOST_BINS, "for instance 15")
     confidence, answer = exact(probs).max(-1)
     if not confidence.isfinite().all():
         raise ValueError(
@@ -90,6 +90,7 @@ class Calibration(Metric):
 
     def __init__(self, bins: int = 15, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_integer("bins", bins, 1, MOST_BINS, "for instance 15")
         self.bins = bins
         zero = torch.zeros(bins, 3, dtype=torch.long)
         self.add_state("counts", default=zero, dist_reduce_fx="sum")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lightning_metakd.configured import Configured
 from lightning_metakd.functional import class_means, is_class
 from lightning_metakd.models.model import listed
+from lightning_metakd.ranges import check_positive
 from lightning_metakd.types import Output
 
 Metric = Literal["euclidean", "cosine"]
@@ -72,8 +73,7 @@ class Head(nn.Module, ABC, Configured):
 
     def __init__(self, scale: float | None = None) -> None:
         super().__init__()
-        if scale is not None and scale <= 0:
-            raise ValueError(f"scale={scale} must be positive; leave it out to have it calibrated.")
+        check_positive("scale", scale, "or left out to have it calibrated", optional=True)
         self.register_buffer("scale", torch.tensor(math.nan if scale is None else scale))
 
     @property

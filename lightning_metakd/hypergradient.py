@@ -26,6 +26,7 @@ from torch.func import grad, grad_and_value, jvp, vjp
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lightning_metakd.functional import detach, lesson_gradient, step, stop
+from lightning_metakd.ranges import MOST_STEPS, check_integer, check_positive
 from lightning_metakd.recompute import Draws
 from lightning_metakd.types import Lesson, Output, Params
 
@@ -145,11 +146,9 @@ def checked_pilot(way: Way, lr: float, steps: int) -> None:
     Raises:
         ValueError: if the rate or the number of steps is out of range, or the way cannot take them.
     """
-    if lr <= 0:
-        raise ValueError(
-            f"pilot_lr={lr} must be positive, and so small that a step lowers the quiz."
-        )
-    if steps < 1 or (way == "tangent" and steps > 1):
+    check_positive("pilot_lr", lr, "and so small that a step lowers the quiz")
+    check_integer("pilot_steps", steps, 1, MOST_STEPS)
+    if way == "tangent" and steps > 1:
         raise ValueError(
             f"pilot_steps={steps} with hypergradient={way!r}: tangent looks one step ahead, unrolled and "
             "neumann 1 or more; change either."

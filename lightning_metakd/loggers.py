@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lightning_metakd.files import hold_folder, named
 from lightning_metakd.metrics_file import MetricsFile
+from lightning_metakd.ranges import check_integer
 
 SECRET = re.compile(r"(^|[_.-])(key|api_?key|token|secret|password)s?$", re.IGNORECASE)
 IN_URL = re.compile(
@@ -110,6 +111,7 @@ class RunLogger(CSVLogger):
         save_dir: str = "runs",
         flush_logs_every_n_steps: int = 100,
     ) -> None:
+        check_integer("flush_logs_every_n_steps", flush_logs_every_n_steps, 1)
         super().__init__(save_dir, "", flush_logs_every_n_steps=flush_logs_every_n_steps)
         self.call_it(experiment or "default")
         self.is_named = experiment is not None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.weights import shapes
+from lightning_metakd.ranges import check_integer
 from lightning_metakd.teachers import Pool
 
 How = Literal["start", "freeze", "share"]
@@ -35,6 +36,7 @@ class Share:
     def __post_init__(self) -> None:
         if self.how not in get_args(How):
             raise ValueError(f"how={self.how!r} is unknown; choose start, freeze or share.")
+        check_integer("teacher", self.teacher, 0, hint="a place in model.teachers counted from 0")
 
 
 class Pair(NamedTuple):

@@ -8,12 +8,13 @@ Dimension letters, the same everywhere: `n` rows, `s` support rows = n_way * k_s
 image, `k` teachers.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from lightning_metakd.ranges import check_number, check_positive
 
 Params = Mapping[str, Tensor]
 """Parameters by name, never mutated."""
@@ -40,12 +41,14 @@ class Normalisation(NamedTuple):
         Raises:
             ValueError: if they are not finite, a deviation is not positive, or their number differs.
         """
-        if not mean or not all(math.isfinite(value) for value in mean):
-            raise ValueError(f"mean={list(mean)} must be finite numbers, one for each channel.")
-        if len(std) != len(mean) or not all(0 < value < math.inf for value in std):
+        if not mean or len(std) != len(mean):
             raise ValueError(
-                f"std={list(std)} must be positive finite numbers, as many as mean={list(mean)} has."
+                f"mean={list(mean)} and std={list(std)} must be numbers, one for each channel."
             )
+        for value in mean:
+            check_number("mean", value)
+        for value in std:
+            check_positive("std", value)
         return cls(tuple(map(float, mean)), tuple(map(float, std)))
 
 

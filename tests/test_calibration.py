@@ -29,7 +29,7 @@ def test_calibration_error_refuses_logits_and_empty_input():
         ValueError, match="probs has values that are not finite; look at the weights"
     ):
         expected_calibration_error(torch.full((1, 2), math.nan), torch.tensor([0]))
-    with pytest.raises(ValueError, match="bins=0 leaves nothing to count in; choose bins >= 1"):
+    with pytest.raises(ValueError, match="bins=0 must be 1 or more, for instance 15"):
         expected_calibration_error(torch.tensor([[0.5, 0.5]]), torch.tensor([0]), 0)
     with pytest.raises(ValueError, match="calibration of 0 rows does not exist"):
         expected_calibration_error(torch.empty(0, 2), torch.empty(0, dtype=torch.long))

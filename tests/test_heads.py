@@ -207,7 +207,9 @@ def test_a_head_is_calibrated_once_its_scale_is_known():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0])
 def test_a_scale_that_is_not_positive_is_refused(scale):
-    with pytest.raises(ValueError, match=rf"scale={scale} must be positive; leave it out"):
+    with pytest.raises(
+        ValueError, match=rf"scale={scale} must be positive and finite, or left out"
+    ):
         PrototypeHead(scale=scale)
 
 

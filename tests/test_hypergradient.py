@@ -251,7 +251,7 @@ def test_several_steps_agree_with_differences_of_their_own_definition(way, defin
     ("way", "lr", "steps", "told"),
     [
         ("tangent", 0.1, 2, "pilot_steps=2 with hypergradient='tangent': tangent looks one step"),
-        ("unrolled", 0.1, 0, "pilot_steps=0 with hypergradient='unrolled'"),
+        ("unrolled", 0.1, 0, "pilot_steps=0 must be 1 or more"),
         ("neumann", 0.0, 1, "pilot_lr=0.0 must be positive"),
     ],
 )

@@ -15,6 +15,7 @@ from lightning_metakd.callbacks.stopping import Stopped, requested_stop, stop
 from lightning_metakd.checkpoint import read_checkpoint
 from lightning_metakd.files import remove_unfinished, written_whole
 from lightning_metakd.loggers import RunLogger, rehearsed, run_directory
+from lightning_metakd.ranges import check_positive
 
 STAGED = ".last"
 """Name of a state whose numbers are not logged yet: the Trainer logs a step after its last hook."""
@@ -32,8 +33,7 @@ class Checkpoints(Checkpoint):
     """
 
     def __init__(self, every_minutes: float = 2.0) -> None:
-        if not 0 < every_minutes < math.inf:
-            raise ValueError(f"every_minutes={every_minutes} must be positive and finite.")
+        check_positive("every_minutes", every_minutes)
         self.every_minutes, self.best = every_minutes, -math.inf
         self.is_best = False
         self.folder: Path | None = None

@@ -16,7 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lightning_metakd.ranges import check_integer
+
 WARM_UP = 10
+FEWEST = 30
+"""Repeats from which a 95th percentile can be told."""
 
 
 class Cost(NamedTuple):
@@ -115,8 +119,7 @@ def latency(
     Raises:
         ValueError: if repeats < 30.
     """
-    if repeats < 30:
-        raise ValueError(f"repeats={repeats} is too few for a 95th percentile; use at least 30.")
+    check_integer("repeats", repeats, FEWEST, hint="as fewer have no 95th percentile")
     with torch.inference_mode():
         times = milliseconds(lambda: forward(x), repeats, x.device)
     return statistics.median(times), sorted(times)[-(-95 * repeats // 100) - 1]

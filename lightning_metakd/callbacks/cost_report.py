@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_metakd.bank import Bank
 from lightning_metakd.callbacks.cost import (
+    FEWEST,
     Cost,
     Shape,
     count_flops,
@@ -21,6 +22,7 @@ from lightning_metakd.callbacks.cost import (
     peak_memory,
 )
 from lightning_metakd.loggers import rehearsed
+from lightning_metakd.ranges import check_integer
 from lightning_metakd.teachers import uncounted
 
 
@@ -37,11 +39,8 @@ class CostReport(Callback):
     """
 
     def __init__(self, repeats: int = 30, adapt_repeats: int = 5) -> None:
-        if repeats < 30 or adapt_repeats < 1:
-            raise ValueError(
-                f"repeats={repeats} and adapt_repeats={adapt_repeats} are too few; use repeats >= 30 and "
-                "adapt_repeats >= 1."
-            )
+        check_integer("repeats", repeats, FEWEST, hint="as fewer have no 95th percentile")
+        check_integer("adapt_repeats", adapt_repeats, 1)
         self.repeats, self.adapt_repeats = repeats, adapt_repeats
         self.shapes: dict[nn.Module, Shape] = {}
         self.watching = ExitStack()

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 
 from lightning_metakd.loggers import run_directory
+from lightning_metakd.ranges import check_integer, check_positive
 
 SHOWN = {
     "train/outer_loss": "loss",
@@ -30,6 +31,8 @@ class Progress(TQDMProgressBar):
     """
 
     def __init__(self, refresh_rate: int = 10, every_seconds: float = 30.0) -> None:
+        check_integer("refresh_rate", refresh_rate, 0)
+        check_positive("every_seconds", every_seconds)
         self.every_seconds, self.printed = every_seconds, time.monotonic()
         self.quiet = not sys.stderr.isatty()
         self.lines = self.quiet and refresh_rate > 0

@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_metakd.ranges import check_integer
+
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -40,8 +42,7 @@ class ReplicaConsistency(Callback):
     """
 
     def __init__(self, every_n_steps: int = 100) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps={every_n_steps} must be at least 1.")
+        check_integer("every_n_steps", every_n_steps, 1)
         self.every_n_steps = every_n_steps
 
     def on_train_batch_end(

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metakd.files import written_whole
 from lightning_metakd.loggers import run_directory
+from lightning_metakd.ranges import check_integer
 from lightning_metakd.wandb_logger import keep_file
 
 GAINS = 5
@@ -23,8 +24,7 @@ class StrategyReport(Callback):
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps={every_n_steps} must be at least 1.")
+        check_integer("every_n_steps", every_n_steps, 1)
         self.every_n_steps = every_n_steps
         self.losses_in_a_row = 0
 

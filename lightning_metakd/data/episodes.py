@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
 from lightning_metakd.data.source import Source
-from lightning_metakd.ranges import check_integer
+from lightning_metakd.ranges import check_integer, check_integers, refuse
 from lightning_metakd.types import Batch, Episode
 
 FRESH = 2**62
@@ -88,12 +88,12 @@ def check_episode(n_way: int, k_shot: Shots, n_query: int, prefix: str = "") -> 
     check_integer(f"data.{prefix}n_way", n_way, 1)
     if n_way == 1:
         raise ValueError(f"{prefix}n_way=1 leaves nothing to tell apart; choose 2 or more.")
-    shots = k_shot if isinstance(k_shot, tuple | list) else (k_shot, k_shot)
-    whole = len(shots) == 2 and all(type(k) is int for k in shots)
-    if not whole or not 1 <= shots[0] <= shots[1]:
-        raise ValueError(
-            f"k_shot={k_shot} must be 1 or more, or a range such as [1, 5]; correct data.k_shot."
-        )
+    if not isinstance(k_shot, tuple | list):
+        check_integer("data.k_shot", k_shot, 1, hint="or a range such as [1, 5]")
+    else:
+        check_integers("data.k_shot", k_shot, 2, 1, 10**9)
+        if k_shot[0] > k_shot[1]:
+            refuse("data.k_shot", k_shot, "a range such as [1, 5], the lower number first")
     check_integer(f"data.{prefix}n_query", n_query, 1)
 
 

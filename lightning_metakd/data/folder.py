@@ -20,7 +20,6 @@ from lightning_metakd.data import cache
 from lightning_metakd.data.episodes import generator
 from lightning_metakd.data.images import (
     FORMATS,
-    LARGEST,
     Found,
     decode,
     fingerprint,
@@ -31,7 +30,7 @@ from lightning_metakd.data.images import (
     visible,
 )
 from lightning_metakd.data.source import Labelled, Source, class_ids, few_shot_splits, rows_of
-from lightning_metakd.ranges import check_integer, check_seed
+from lightning_metakd.ranges import LARGEST_SIDE, check_integer, check_seed
 
 Fractions = tuple[float, float, float]
 FRACTIONS: Fractions = (0.64, 0.16, 0.2)
@@ -70,7 +69,7 @@ class Folder(Source):
         self.given, self.fractions, self.split_seed = splits, fractions, split_seed
         self.size = size
         check_paths(self.paths)
-        check_integer("data.source.size", size, 1, LARGEST)
+        check_integer("data.source.size", size, 1, LARGEST_SIDE)
         check_seed("data.source.split_seed", split_seed)
         if splits is not None:
             check_splits(splits)
@@ -129,7 +128,8 @@ def check_paths(paths: Sequence[Path]) -> None:
 
 def check_fractions(fractions: Sequence[float]) -> None:
     """Raise where fractions are no division of a whole into train, val and test."""
-    whole = len(fractions) == 3 and abs(sum(fractions) - 1) <= 1e-6
+    numbers = isinstance(fractions, Sequence) and all(isinstance(f, int | float) for f in fractions)
+    whole = numbers and len(fractions) == 3 and abs(sum(fractions) - 1) <= 1e-6
     if not whole or not all(0 <= share <= 1 for share in fractions):
         raise ValueError(
             f"fractions={fractions} must be three numbers for train, val and test that are not negative and "

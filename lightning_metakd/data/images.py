@@ -40,8 +40,6 @@ FORMATS = {
     ".tiff": "TIFF",
 }
 """Pillow's name of the format behind each ending."""
-LARGEST = 4096
-"""The largest side in pixels that images may be scaled to."""
 PIECE = 2**26
 """Bytes of decoded images that lie in memory at once."""
 PER_PIXEL = 16

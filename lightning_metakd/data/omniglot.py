@@ -32,7 +32,7 @@ from lightning_metakd.data.source import (
     packaged,
     rows_of,
 )
-from lightning_metakd.ranges import check_integer
+from lightning_metakd.ranges import LARGEST_SIDE, check_integer, refuse
 
 PARTS = ("images_background", "images_evaluation")
 TURNS = ("", "/rot090", "/rot180", "/rot270")  # anticlockwise, as published
@@ -61,11 +61,11 @@ class Omniglot(Source):
         rotations: bool = True,
         channels: int = 1,
     ) -> None:
-        if channels not in (1, 3):
-            raise ValueError(
-                f"channels={channels} must be 1, or 3 for networks that take colour images."
-            )
-        check_integer("data.source.size", size, 1, images.LARGEST)
+        hint = "or 3 for networks that take colour images"
+        check_integer("data.source.channels", channels, 1, 3, hint)
+        if channels == 2:
+            refuse("data.source.channels", channels, "1", hint)
+        check_integer("data.source.size", size, 1, LARGEST_SIDE)
         self.root, self.download, self.size = root, download, size
         self.rotations, self.channels = rotations, channels
 

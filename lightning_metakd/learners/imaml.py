@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_metakd.functional import after, detach, lesson_gradient, lesson_mean, part, step
 from lightning_metakd.implicit import solution
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
+from lightning_metakd.ranges import MOST_STEPS, check_integer, check_positive
 from lightning_metakd.types import Batch, Forward, Lesson, Params
 
 
@@ -42,17 +43,14 @@ class IMAML(Learner):
         solver_steps: int = 5,
     ) -> None:
         super().__init__()
-        if pull <= 0 or solver_steps < 1:
-            raise ValueError(
-                f"pull={pull} must be positive and solver_steps={solver_steps} at least 1; the paper takes "
-                "2 and 5."
-            )
+        check_positive("pull", pull, "for instance 2")
+        check_integer("solver_steps", solver_steps, 1, MOST_STEPS, "for instance 5")
+        self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
         if inner_lr * pull >= 2:
             raise ValueError(
                 f"inner_lr={inner_lr} times pull={pull} is {inner_lr * pull:.3g} and must be below 2, or no "
                 "step comes nearer to a minimum; lower inner_lr."
             )
-        self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.pull, self.solver_steps = pull, solver_steps
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.configured import Configured
 from lightning_metakd.models.model import Model
+from lightning_metakd.ranges import MOST_STEPS, check_integer, check_positive
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 
@@ -91,14 +92,10 @@ def checked_steps(inner_lr: float, inner_steps: int, test_steps: int | None) -> 
     """Inner steps in evaluation, by default as many as in training.
 
     Raises:
-        ValueError: if the rate is not positive, or the student would take no step.
+        ValueError: if the rate is not positive, or the student would take no step or too many.
     """
-    test_steps = inner_steps if test_steps is None else test_steps
-    if inner_lr <= 0:
-        raise ValueError(f"inner_lr={inner_lr} must be positive, for instance 0.01.")
-    if inner_steps < 1 or test_steps < 1:
-        raise ValueError(
-            f"inner_steps={inner_steps} and test_steps={test_steps} must be at least 1; "
-            "a student that takes no step does not adapt (ProtoNet needs none)."
-        )
-    return test_steps
+    check_positive("inner_lr", inner_lr, "for instance 0.01")
+    hint = "as a student that takes no step does not adapt (ProtoNet needs none)"
+    check_integer("inner_steps", inner_steps, 1, MOST_STEPS, hint)
+    check_integer("test_steps", test_steps, 1, MOST_STEPS, hint, optional=True)
+    return inner_steps if test_steps is None else test_steps

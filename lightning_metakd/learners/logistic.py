@@ -20,6 +20,7 @@ from lightning_metakd.heads import unit
 from lightning_metakd.implicit import Residual, flat, like, newton, solution
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.models.norm import at_least_single
+from lightning_metakd.ranges import MOST_STEPS, check_integer, check_positive
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 MEMORY = 20
@@ -92,15 +93,9 @@ class Logistic(Learner):
 
     def __init__(self, penalty: float = 1.0, max_steps: int = 100, solver_steps: int = 20) -> None:
         super().__init__()
-        if penalty <= 0:
-            raise ValueError(
-                f"penalty={penalty} must be positive; without it the weights grow for ever."
-            )
-        if max_steps < 1 or solver_steps < 1:
-            raise ValueError(
-                f"max_steps={max_steps} and solver_steps={solver_steps} must be at least 1, usually 100 and "
-                "20."
-            )
+        check_positive("penalty", penalty, "as without it the weights grow for ever")
+        check_integer("max_steps", max_steps, 1, MOST_STEPS, "for instance 100")
+        check_integer("solver_steps", solver_steps, 1, MOST_STEPS, "for instance 20")
         self.penalty, self.max_steps, self.solver_steps = penalty, max_steps, solver_steps
 
     def adapt(

@@ -15,6 +15,7 @@ from lightning_metakd.functional import as_key, lesson_mean, part
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.learners.maml import adapt_by_descent
 from lightning_metakd.models.model import Model
+from lightning_metakd.ranges import check_number
 from lightning_metakd.types import Batch, Forward, Lesson, Params
 
 
@@ -54,11 +55,8 @@ class MAMLPlusPlus(Learner):
         multi_step_until: float = 0.15,
     ) -> None:
         super().__init__()
-        if not 0 <= multi_step_until <= 1:
-            raise ValueError(
-                f"multi_step_until={multi_step_until} must be in [0, 1], a part of the training; 0 asks "
-                "after the last step alone."
-            )
+        hint = "where 0 asks after the last step alone"
+        check_number("multi_step_until", multi_step_until, 0.0, 1.0, "[]", hint)
         self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
         self.inner_lr, self.inner_steps, self.first_order = inner_lr, inner_steps, first_order
         self.multi_step_until, self.rates = multi_step_until, nn.ParameterDict()

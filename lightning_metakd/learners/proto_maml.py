@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_metakd.functional import after, class_means, descend, lesson_mean, part
 from lightning_metakd.heads import Metric, metric_logits
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
+from lightning_metakd.ranges import check_positive
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 PROTOTYPES = "prototypes"
@@ -46,10 +47,7 @@ class ProtoMAML(Learner):
         scale: float = 10.0,
     ) -> None:
         super().__init__()
-        if scale <= 0:
-            raise ValueError(
-                f"scale={scale} must be positive; 1 for euclidean, about 10 for cosine."
-            )
+        check_positive("scale", scale, "for instance 1 for euclidean, 10 for cosine")
         self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.first_order, self.metric, self.scale = first_order, metric, scale

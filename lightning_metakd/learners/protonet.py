@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_metakd.functional import class_means, lesson_mean, part
 from lightning_metakd.heads import Metric, metric_logits
 from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.ranges import check_positive
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 
@@ -35,10 +36,7 @@ class ProtoNet(Learner):
         self, metric: Metric = "euclidean", scale: float = 1.0, learn_scale: bool = False
     ) -> None:
         super().__init__()
-        if scale <= 0:
-            raise ValueError(
-                f"scale={scale} must be positive; 1 for euclidean, about 10 for cosine."
-            )
+        check_positive("scale", scale, "for instance 1 for euclidean, 10 for cosine")
         self.metric = metric
         log_scale = torch.tensor(math.log(scale))
         if learn_scale:

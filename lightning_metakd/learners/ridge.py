@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_metakd.functional import is_class, lesson_mean, part
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.models.norm import at_least_single
+from lightning_metakd.ranges import check_positive
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 
@@ -50,10 +51,8 @@ class Ridge(Learner):
 
     def __init__(self, penalty: float = 1.0, scale: float = 10.0, learn: bool = True) -> None:
         super().__init__()
-        if penalty <= 0 or scale <= 0:
-            raise ValueError(
-                f"penalty={penalty} and scale={scale} must be positive, for instance 1 and 10."
-            )
+        check_positive("penalty", penalty, "for instance 1")
+        check_positive("scale", scale, "for instance 10")
         for name, value in (("log_penalty", penalty), ("log_scale", scale)):
             start = torch.tensor(math.log(value))
             if learn:

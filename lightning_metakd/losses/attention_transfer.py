@@ -18,6 +18,7 @@ from lightning_metakd.losses.layer_weights import LayerWeights, Weights
 from lightning_metakd.losses.layers import pairs
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.norm import at_least_single
+from lightning_metakd.ranges import check_integer
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -44,6 +45,10 @@ def attention_loss(
     return (attention(student, power) - attention(teacher, power)).square().sum(1) / 2
 
 
+MOST_POWER = 64
+"""Larger ones leave the range of 32 bits."""
+
+
 class AttentionTransfer(Loss):
     """Look where the first teacher looks.
 
@@ -55,8 +60,7 @@ class AttentionTransfer(Loss):
 
     def __init__(self, layers: dict[str, str], power: int = 2, weights: Weights = 1.0) -> None:
         super().__init__()
-        if power < 1:
-            raise ValueError(f"power={power} must be at least 1; the paper takes 2.")
+        check_integer("power", power, 1, MOST_POWER, "for instance 2")
         self.layers, self.power = layers, power
         self.weights = LayerWeights(list(layers.items()), weights)
 

@@ -20,6 +20,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_metakd.configured import Configured
+from lightning_metakd.ranges import (
+    MOST_CLASSES,
+    MOST_UNITS,
+    Ends,
+    check_integer,
+    check_number,
+)
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -66,15 +73,9 @@ class Coefficient(nn.Module, ABC, Configured):
         """
         self.interval = interval
         closed = closed and not any(True for _ in self.parameters())
+        ends: Ends = "[]" if closed else "()"
         for value in self.values():
-            inside = interval.low < value < interval.high
-            on_border = closed and value in interval and math.isfinite(value)
-            if not (inside or on_border):
-                low, high = ("[", "]") if closed else ("(", ")")
-                raise ValueError(
-                    f"{name}={value} is outside of {low}{interval.low}, {interval.high}{high}; "
-                    f"choose a value inside, for instance {default}."
-                )
+            check_number(name, value, *interval, ends, f"for instance {default}")
         self.start(default)
         return self
 
@@ -105,6 +106,7 @@ class Constant(Coefficient):
 
     def __init__(self, value: float) -> None:
         super().__init__()
+        check_number("value", value)
         self.value = value
 
     def values(self) -> Sequence[float]:
@@ -124,6 +126,8 @@ class Scheduled(Coefficient):
 
     def __init__(self, begin: float, end: float) -> None:
         super().__init__()
+        check_number("begin", begin)
+        check_number("end", end)
         self.begin, self.end = begin, end
 
     def values(self) -> Sequence[float]:
@@ -142,6 +146,7 @@ class Learned(Coefficient):
 
     def __init__(self, init: float | None = None) -> None:
         super().__init__()
+        check_number("init", init, optional=True)
         self.init, self.raw = init, nn.Parameter(torch.zeros(()))
 
     def values(self) -> Sequence[float]:
@@ -164,6 +169,7 @@ class LearnedPerClass(Learned):
 
     def __init__(self, n_classes: int, init: float | None = None) -> None:
         super().__init__(init)
+        check_integer("n_classes", n_classes, 1, MOST_CLASSES)
         self.raw = nn.Parameter(torch.zeros(n_classes))
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
@@ -187,6 +193,8 @@ class LearnedPerSample(Coefficient):
         self, hidden: int = 8, init: float | None = None, student_signals: bool = True
     ) -> None:
         super().__init__()
+        check_integer("hidden", hidden, 1, MOST_UNITS, "for instance 8")
+        check_number("init", init, optional=True)
         self.init, self.student_signals = init, student_signals
         self.net = nn.Sequential(
             nn.Linear(8 if student_signals else 5, hidden), nn.Tanh(), nn.Linear(hidden, 1)
@@ -248,6 +256,14 @@ def coefficient(
     *,
     closed: bool = False,
 ) -> Coefficient:
-    """The coefficient that a loss holds under `name`: a copy of `value`, or a constant of that number."""
-    module = deepcopy(value) if isinstance(value, Coefficient) else Constant(float(value))
+    """The coefficient that a loss holds under `name`: a copy of `value`, or a constant of that number.
+
+    Raises:
+        ValueError: if a number lies outside of the interval.
+    """
+    if isinstance(value, Coefficient):
+        module = deepcopy(value)
+    else:
+        check_number(name, value, low, high, "[]" if closed else "()", f"for instance {default}")
+        module = Constant(float(value))
     return module.own(name, Interval(low, high), default, closed=closed)

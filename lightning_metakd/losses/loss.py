@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from lightning_metakd.configured import Configured
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.layers import Layers, Read
+from lightning_metakd.ranges import check_positive, check_share
 from lightning_metakd.types import Batch, Context, Lesson, Output, Params
 
 
@@ -118,10 +119,7 @@ class Targets(Loss):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(
-                f"label_smoothing={label_smoothing} is outside of [0, 1); 0 switches it off."
-            )
+        check_share("label_smoothing", label_smoothing, "where 0 switches it off")
         self.label_smoothing = label_smoothing
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
@@ -182,6 +180,7 @@ class CalibratedTargets(Loss):
 
     def __init__(self, max_scale: float = 8.0) -> None:
         super().__init__()
+        check_positive("max_scale", max_scale, "for instance 8")
         self.max_scale = max_scale
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:

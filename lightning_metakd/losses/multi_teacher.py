@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.layers import Read, facing
 from lightning_metakd.losses.loss import Loss
+from lightning_metakd.ranges import check_integer
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -40,8 +41,7 @@ class Heaviest(Choice):
 
     def __init__(self, count: int = 1) -> None:
         super().__init__()
-        if count < 1:
-            raise ValueError(f"count={count} leaves no teacher; choose 1 or more.")
+        check_integer("count", count, 1, hint="or nobody teaches")
         self.count = count
 
     def forward(self, weights: Float[Tensor, "k n"], context: Context) -> Bool[Tensor, " k"]:
@@ -57,8 +57,7 @@ class MostAccurate(Choice):
 
     def __init__(self, count: int = 1) -> None:
         super().__init__()
-        if count < 1:
-            raise ValueError(f"count={count} leaves no teacher; choose 1 or more.")
+        check_integer("count", count, 1, hint="or nobody teaches")
         self.count = count
 
     def forward(self, weights: Float[Tensor, "k n"], context: Context) -> Bool[Tensor, " k"]:
@@ -179,8 +178,7 @@ class OfTeacher(Loss):
 
     def __init__(self, teacher: int, loss: Loss) -> None:
         super().__init__()
-        if teacher < 0:
-            raise ValueError(f"teacher={teacher} must be 0 or more: a place in model.teachers.")
+        check_integer("teacher", teacher, 0, hint="a place in model.teachers counted from 0")
         self.teacher, self.loss = teacher, loss
 
     def reads(self, teacher: int | None = 0) -> Iterator[Read]:

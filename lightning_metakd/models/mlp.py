@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from lightning_metakd.models.model import Maps, Model, linear_head
+from lightning_metakd.ranges import MOST_UNITS, check_integer, check_integers
 
 
 class MLP(Model):
@@ -33,11 +34,8 @@ class MLP(Model):
         residual: bool = False,
     ) -> None:
         super().__init__()
-        if not widths or min(width_in, *widths) < 1:
-            raise ValueError(
-                f"width_in={width_in} and widths={list(widths)} must be positive, and one hidden layer "
-                "at least; give for instance width_in=64 and widths=[128]."
-            )
+        check_integer("width_in", width_in, 1, MOST_UNITS, "for instance 64")
+        check_integers("widths", widths, None, 1, MOST_UNITS)
         befores = [width_in, *widths[:-1]]
         self.hidden = nn.ModuleList(
             nn.Linear(before, width) for before, width in zip(befores, widths, strict=True)

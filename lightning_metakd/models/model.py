@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_metakd.configured import Configured
+from lightning_metakd.ranges import MOST_CLASSES, check_integer
 from lightning_metakd.types import Normalisation, Output
 
 Maps = dict[str, Tensor]
@@ -145,5 +146,9 @@ def linear_head(width: int, n_classes: int) -> nn.Module:
 
     A head that no loss reaches would be a parameter without gradient, an error on several
     processes.
+
+    Raises:
+        ValueError: if the number of classes is out of range.
     """
+    check_integer("n_classes", n_classes, 0, MOST_CLASSES, "where 0 is no head")
     return nn.Linear(width, n_classes) if n_classes else nn.Identity()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.models.model import Maps, Model
 from lightning_metakd.models.wrapped import as_model
+from lightning_metakd.ranges import LARGEST_SIDE, check_integer
 from lightning_metakd.types import Normalisation
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -40,10 +41,8 @@ class Preprocessed(Model):
         pretrained_on: str | None = None,
     ) -> None:
         super().__init__()
-        if size is not None and size < 1:
-            raise ValueError(
-                f"size={size} must be at least 1 pixel; leave it out to keep that of the images."
-            )
+        hint = "or left out to keep that of the images"
+        check_integer("size", size, 1, LARGEST_SIDE, hint, optional=True)
         if (mean is None) != (std is None):
             raise ValueError(
                 f"mean={mean} and std={std} belong together; give both, or neither to take those of the "
@@ -93,4 +92,4 @@ def numbers(moments: Moments, name: Literal["mean", "std"]) -> list[float]:
     """What is meant, channel by channel."""
     if moments == "imagenet":
         return list(getattr(IMAGENET, name))
-    return moments if isinstance(moments, list) else [float(moments)]
+    return moments if isinstance(moments, list) else [moments]

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from lightning_metakd.models.model import Maps, Model, linear_head
+from lightning_metakd.ranges import MOST_CHANNELS, check_integer, check_integers
+
+MOST_DEPTH = 1_202
+"""The paper's deepest."""
 
 
 class BasicBlock(nn.Module):
@@ -45,7 +49,7 @@ class ResNet(Model):
         in_channels: 3 for colour, 1 for grey.
 
     Raises:
-        ValueError: if the depth is not 6 k + 2.
+        ValueError: if the depth is not 6 k + 2, or a size is out of range.
     """
 
     def __init__(
@@ -57,7 +61,11 @@ class ResNet(Model):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        if depth < 8 or (depth - 2) % 6:
+        check_integer("depth", depth, 8, MOST_DEPTH)
+        check_integers("widths", widths, 3, 1, MOST_CHANNELS)
+        check_integer("stem", stem, 1, MOST_CHANNELS)
+        check_integer("in_channels", in_channels, 1, MOST_CHANNELS)
+        if (depth - 2) % 6:
             raise ValueError(f"depth={depth} is not 6 k + 2; choose 8, 14, 20, 32, 44, 56 or 110.")
         blocks = (depth - 2) // 6
         self.embedding_width = widths[2]

@@ -16,6 +16,13 @@ from torch.nn.functional import leaky_relu, max_pool2d, pad
 
 from lightning_metakd.models.model import Maps, Model, check_side, linear_head
 from lightning_metakd.models.resnet import start_convolutions
+from lightning_metakd.ranges import (
+    LARGEST_SIDE,
+    MOST_CHANNELS,
+    check_integer,
+    check_integers,
+    check_share,
+)
 
 SLOPE = 0.1
 
@@ -73,6 +80,9 @@ class ResNet12(Model):
             published. Blocks 1 and 2 drop single activations, blocks 3 and 4 squares.
         drop_block: side of those squares; 5 is published for 84x84 images, 2 for 32x32.
         in_channels: 3 for colour, 1 for grey.
+
+    Raises:
+        ValueError: if a size or the rate is out of range.
     """
 
     def __init__(
@@ -84,6 +94,10 @@ class ResNet12(Model):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
+        check_integers("widths", widths, 4, 1, MOST_CHANNELS)
+        check_share("drop_rate", drop_rate)
+        check_integer("drop_block", drop_block, 1, LARGEST_SIDE)
+        check_integer("in_channels", in_channels, 1, MOST_CHANNELS)
         self.embedding_width = widths[3]
         self.layer1 = Block(in_channels, widths[0], nn.Dropout(drop_rate))
         self.layer2 = Block(widths[0], widths[1], nn.Dropout(drop_rate))

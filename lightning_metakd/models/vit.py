@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from lightning_metakd.models.model import Maps, Model, linear_head
 from lightning_metakd.models.norm import LayerNorm
+from lightning_metakd.ranges import LARGEST_SIDE, MOST_CHANNELS, MOST_LAYERS, check_integer
+
+MOST_MLP_RATIO = 64
 
 
 class Attention(nn.Module):
@@ -61,7 +64,7 @@ class ViT(Model):
         in_channels: 3 for colour, 1 for grey.
 
     Raises:
-        ValueError: if the heads do not divide the width, or the patches the image.
+        ValueError: if the heads do not divide the width, or the patches the image, or a size is out of range.
     """
 
     def __init__(
@@ -77,6 +80,13 @@ class ViT(Model):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
+        check_integer("width", width, 1, MOST_CHANNELS)
+        check_integer("depth", depth, 1, MOST_LAYERS)
+        check_integer("n_heads", n_heads, 1, MOST_CHANNELS)
+        check_integer("patch", patch, 1, LARGEST_SIDE)
+        check_integer("image_size", image_size, 1, LARGEST_SIDE)
+        check_integer("mlp_ratio", mlp_ratio, 1, MOST_MLP_RATIO)
+        check_integer("in_channels", in_channels, 1, MOST_CHANNELS)
         if width % n_heads:
             raise ValueError(
                 f"n_heads={n_heads} does not divide width={width}; choose one that does."

@@ -11,6 +11,7 @@ from torch.nn.functional import dropout, relu
 
 from lightning_metakd.models.model import Maps, Model, linear_head
 from lightning_metakd.models.resnet import start_convolutions
+from lightning_metakd.ranges import MOST_CHANNELS, MOST_LAYERS, check_integer, check_share
 
 
 class PreActivationBlock(nn.Module):
@@ -60,7 +61,7 @@ class WideResNet(Model):
         in_channels: 3 for colour, 1 for grey.
 
     Raises:
-        ValueError: if the depth is not 6 k + 4.
+        ValueError: if the depth is not 6 k + 4, or a size or the rate is out of range.
     """
 
     def __init__(
@@ -72,7 +73,11 @@ class WideResNet(Model):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        if depth < 10 or (depth - 4) % 6:
+        check_integer("depth", depth, 10, MOST_LAYERS)
+        check_integer("width", width, 1, MOST_CHANNELS // 64)
+        check_share("drop_rate", drop_rate)
+        check_integer("in_channels", in_channels, 1, MOST_CHANNELS)
+        if (depth - 4) % 6:
             raise ValueError(f"depth={depth} is not 6 k + 4; choose 10, 16, 22, 28, 34 or 40.")
         blocks = (depth - 4) // 6
         self.embedding_width = 64 * width

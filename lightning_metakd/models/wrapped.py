@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_metakd.models.model import Maps, Model, linear_head, recording, the_tensor
+from lightning_metakd.ranges import MOST_CLASSES, check_integer
 
 SIDES = (32, 64, 224, 28, 84, 96, 105, 128, 16, 256, 299, 384)
 """Sides of the square images on which a network is tried, in pixels."""
@@ -45,6 +46,7 @@ class Wrapped(Model):
         n_classes: int | None = None,
     ) -> None:
         super().__init__()
+        check_integer("n_classes", n_classes, 0, MOST_CLASSES, optional=True)
         self.module = deepcopy(module)
         self.classifier = find_classifier(module) if head is None else head
         linear = linear_at(self.module, self.classifier)

@@ -21,6 +21,7 @@ from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import listed
 from lightning_metakd.models.norm import NormForm, follow_statistics, untrained_statistics
+from lightning_metakd.ranges import check_integer
 from lightning_metakd.recipes.episodic import Episodic
 from lightning_metakd.recipes.exams import QuizClasses, checked_exams, exams, tell_known_classes
 from lightning_metakd.recipes.objective import Objective
@@ -121,10 +122,8 @@ class MetaKD(Episodic):
             share=share,
         )
         checked_pilot(hypergradient, pilot_lr, pilot_steps)
-        if tasks_at_once is not None and tasks_at_once < 1:
-            raise ValueError(
-                f"tasks_at_once={tasks_at_once} must be at least 1; leave it out for what suits the device."
-            )
+        hint = "or left out for what suits the device"
+        check_integer("tasks_at_once", tasks_at_once, 1, hint=hint, optional=True)
         self.runs_together = learner.fixed_graph and norm != "tracked"
         if tasks_at_once is not None and tasks_at_once > 1 and not self.runs_together:
             raise ValueError(

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_metakd.models.model import Model
+from lightning_metakd.ranges import check_number, check_positive, check_share
 
 Schedule = Literal["constant", "cosine", "one_cycle"]
 
@@ -48,16 +49,14 @@ class Optimisation:
     strategy_optimiser: Literal["sgd", "adam"] = "adam"
 
     def __post_init__(self) -> None:
-        for name, value, low, high, ends in (
-            ("lr", self.lr, 0, math.inf, "(0, inf)"),
-            ("warmup", self.warmup, -1e-12, 1, "[0, 1)"),
-            ("grad_clip", self.grad_clip, 0, math.inf, "(0, inf), or null"),
-            ("ema_decay", self.ema_decay, 0, 1, "(0, 1), or null"),
-        ):
-            if value is not None and not low < value < high:
-                raise ValueError(
-                    f"optimisation.{name}={value} is outside of {ends}; choose a value inside."
-                )
+        check_positive("optimisation.lr", self.lr)
+        check_share("optimisation.momentum", self.momentum)
+        check_number("optimisation.weight_decay", self.weight_decay, 0.0, ends="[)")
+        check_share("optimisation.warmup", self.warmup)
+        check_positive("optimisation.grad_clip", self.grad_clip, "or null", optional=True)
+        check_number(
+            "optimisation.ema_decay", self.ema_decay, 0.0, 1.0, hint="or null", optional=True
+        )
 
     def factor(self, progress: float, step: float = 0.0) -> float:
         """Part of the peak rate of a step at `progress` in [0, 1] through the training.

@@ -42,6 +42,7 @@ from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, make_episodic
 from lightning_metakd.models.weights import load_weights, shapes
 from lightning_metakd.models.wrapped import Wrapped, as_model
+from lightning_metakd.ranges import check_integer, check_number, check_share
 from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_half, refuse_sharding
@@ -152,14 +153,11 @@ class Recipe(OuterLoop):
 
     def check_strategy(self, lr: float, every: int, warmup: float, teacher_lr: float) -> None:
         """Refuse a strategy that could not be learned as it is told."""
+        check_number("strategy_lr", lr, 0.0, ends="[)", hint="where 0 freezes the strategy")
+        check_number("teacher_lr", teacher_lr, 0.0, ends="[)", hint="where 0 freezes the teachers")
+        check_integer("strategy_every", every, 1)
+        check_share("strategy_warmup", warmup)
         checked_control(self.control, lr, teacher_lr)
-        for name, rate in (("strategy_lr", lr), ("teacher_lr", teacher_lr)):
-            if rate < 0:
-                raise ValueError(f"{name}={rate} must be 0 (frozen) or positive.")
-        if every < 1:
-            raise ValueError(f"strategy_every={every} must be at least 1.")
-        if not 0 <= warmup < 1:
-            raise ValueError(f"strategy_warmup={warmup} must be at least 0 and less than 1.")
         if lr > 0 and not any(True for _ in self.loss.parameters()):
             raise ValueError(
                 f"strategy_lr={lr} trains a strategy, but no coefficient of the loss is learned; "

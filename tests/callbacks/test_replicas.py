@@ -119,5 +119,5 @@ def test_frozen_parameters_that_stay_are_fine(tmp_path):
 
 
 def test_an_interval_below_one_is_refused():
-    with pytest.raises(ValueError, match="every_n_steps=0 must be at least 1"):
+    with pytest.raises(ValueError, match="every_n_steps=0 must be 1 or more"):
         ReplicaConsistency(0)

@@ -54,5 +54,5 @@ def test_pilot_steps_that_keep_leading_astray_are_warned_of(tmp_path, gains, war
 
 
 def test_an_interval_below_one_is_refused():
-    with pytest.raises(ValueError, match="every_n_steps=0 must be at least 1"):
+    with pytest.raises(ValueError, match="every_n_steps=0 must be 1 or more"):
         StrategyReport(0)

@@ -109,7 +109,7 @@ def test_shots_of_a_range_reach_both_ends_and_are_shared_by_a_step(source):
         ),
         ({"n_way": 1}, "n_way=1 leaves nothing"),
         ({"k_shot": 0}, "k_shot=0 must be 1 or more"),
-        ({"k_shot": (3, 2)}, r"k_shot=\(3, 2\) must be 1 or more, or a range"),
+        ({"k_shot": (3, 2)}, r"k_shot=\(3, 2\) must be a range such as"),
         ({"n_query": 0}, "n_query=0 must be 1 or more"),
         (
             {"n_query": 7},

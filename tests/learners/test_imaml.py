@@ -50,5 +50,5 @@ def test_a_rate_that_leads_away_is_refused():
 
 
 def test_a_start_that_does_not_pull_is_refused():
-    with pytest.raises(ValueError, match=r"pull=0\.0 must be positive and solver_steps=5"):
+    with pytest.raises(ValueError, match=r"pull=0\.0 must be positive and finite, for instance 2"):
         IMAML(pull=0.0)

@@ -39,5 +39,7 @@ def test_it_fits_where_no_graph_is_kept(mode):
 
 
 def test_a_penalty_that_is_not_positive_is_refused():
-    with pytest.raises(ValueError, match=r"penalty=0\.0 must be positive; without it"):
+    with pytest.raises(
+        ValueError, match=r"penalty=0\.0 must be positive and finite, as without it"
+    ):
         Logistic(penalty=0.0)

@@ -65,5 +65,5 @@ def test_the_weights_of_the_steps_sum_to_one(done):
 
 
 def test_a_part_that_is_none_is_refused():
-    with pytest.raises(ValueError, match=r"multi_step_until=1\.5 must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"multi_step_until=1\.5 must be at least 0 and at most 1"):
         MAMLPlusPlus(multi_step_until=1.5)

@@ -50,5 +50,7 @@ def test_a_learned_scale_is_a_parameter_and_gets_a_gradient():
 
 
 def test_a_scale_that_is_not_positive_is_refused():
-    with pytest.raises(ValueError, match=r"scale=0\.0 must be positive; 1 for euclidean"):
+    with pytest.raises(
+        ValueError, match=r"scale=0\.0 must be positive and finite, for instance 1 for euclidean"
+    ):
         ProtoNet(scale=0.0)

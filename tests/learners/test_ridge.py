@@ -60,5 +60,7 @@ def test_scale_and_penalty_are_learned_unless_told_otherwise():
 
 
 def test_a_penalty_that_is_not_positive_is_refused():
-    with pytest.raises(ValueError, match=r"penalty=0\.0 and scale=10\.0 must be positive"):
+    with pytest.raises(
+        ValueError, match=r"penalty=0\.0 must be positive and finite, for instance 1"
+    ):
         Ridge(penalty=0.0)

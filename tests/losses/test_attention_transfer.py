@@ -114,5 +114,5 @@ def test_vectors_have_no_attention(as_users_run_it):
 
 
 def test_a_power_below_one_is_refused():
-    with pytest.raises(ValueError, match="power=0 must be at least 1"):
+    with pytest.raises(ValueError, match="power=0 must be 1 or more, for instance 2"):
         AttentionTransfer({"low": "low"}, power=0)

@@ -78,5 +78,5 @@ def test_it_weighs_the_two_terms():
 
 @pytest.mark.parametrize("name", ["alpha", "beta"])
 def test_a_negative_weight_is_refused(name):
-    with pytest.raises(ValueError, match=rf"{name}=-1.0 is outside of \[0.0, inf\]"):
+    with pytest.raises(ValueError, match=rf"{name}=-1.0 must be at least 0 and finite"):
         DKD(**{name: -1.0})

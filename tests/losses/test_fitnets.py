@@ -110,7 +110,7 @@ def test_a_weight_may_look_at_the_teachers_map(rows, student):
             lambda: FitNets(PAIR, {"block3": 1.0}),
             "weights names block3, but the teacher's layers are low; rename or drop",
         ),
-        (lambda: FitNets(PAIR, -1.0), r"weights.low>low=-1.0 is outside of \[0.0, inf\]"),
+        (lambda: FitNets(PAIR, -1.0), r"weights.low>low=-1.0 must be at least 0 and finite"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(make, told):

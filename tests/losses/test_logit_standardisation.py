@@ -79,5 +79,5 @@ def test_a_row_of_equal_logits_is_pulled_to_the_teacher_as_hintons_loss_would(dt
 
 
 def test_a_temperature_of_zero_is_refused():
-    with pytest.raises(ValueError, match=r"temperature=0.0 is outside of \(0.0, inf\)"):
+    with pytest.raises(ValueError, match=r"temperature=0.0 must be positive and finite"):
         LogitStandardisation(0.0)

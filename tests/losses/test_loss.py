@@ -284,7 +284,9 @@ def test_smoothed_targets_spread_their_share_over_all_classes(rows, student):
 
 @pytest.mark.parametrize("value", [-0.1, 1.0])
 def test_a_smoothing_outside_of_its_range_is_refused(value):
-    with pytest.raises(ValueError, match=rf"label_smoothing={value} is outside of \[0, 1\)"):
+    with pytest.raises(
+        ValueError, match=rf"label_smoothing={value} must be at least 0 and less than 1"
+    ):
         Targets(value)
 
 
@@ -304,7 +306,7 @@ def test_a_weight_of_a_term_that_is_not_there_is_refused():
 
 
 def test_a_negative_weight_is_refused():
-    with pytest.raises(ValueError, match=r"weights.soft=-1.0 is outside of \[0.0, inf\]"):
+    with pytest.raises(ValueError, match=r"weights.soft=-1.0 must be at least 0 and finite"):
         WeightedSum({"soft": Hinton()}, {"soft": -1.0})
 
 

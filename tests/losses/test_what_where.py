@@ -163,8 +163,14 @@ def test_uniform_channels_add_up_to_one(rows):
             lambda: WhatWhere(ALL, channels={"middle": LearnedPerChannel(4)}),
             "channels names middle, but the teacher's layers are high, low; rename",
         ),
-        (lambda: WhatWhere(ALL, LearnedPerMap(6, init=6.0)), r"LearnedPerMap lies in \[0, 6\]"),
-        (lambda: WhatWhere(ALL, LearnedPerMap(6, init=-1.0)), "=-1.0 is outside of"),
+        (
+            lambda: WhatWhere(ALL, LearnedPerMap(6, init=6.0)),
+            "init=6.0 must be positive and less than 6",
+        ),
+        (
+            lambda: WhatWhere(ALL, LearnedPerMap(6, init=-1.0)),
+            "init=-1.0 must be positive and less than 6",
+        ),
         (lambda: MatchGate(LearnedPerMap(6)), r"is asked for 0.5 in \(0.0, 1.0\); use it for"),
     ],
 )

@@ -83,7 +83,7 @@ def test_unknown_options_name_the_choices() -> None:
         Conv4(norm="layer")
     with pytest.raises(ValueError, match="pooling='max' is unknown; choose one of flatten"):
         Conv4(pooling="max")
-    with pytest.raises(ValueError, match="image_size=8 is too small"):
+    with pytest.raises(ValueError, match="image_size=8 must be 16 or more, as there are four"):
         Conv4(image_size=8)
 
 

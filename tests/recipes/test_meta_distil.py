@@ -351,7 +351,7 @@ def test_learners_through_which_nothing_is_differentiated_are_refused(learner):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"teacher_lr": -1.0}, r"teacher_lr=-1\.0 must be 0 \(frozen\) or positive"),
+        ({"teacher_lr": -1.0}, r"teacher_lr=-1\.0 must be at least 0 and finite"),
     ],
 )
 def test_rates_that_train_nothing_are_refused(make, data, settings, told):

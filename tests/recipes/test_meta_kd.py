@@ -184,10 +184,10 @@ def test_a_head_that_does_not_suit_the_learner_is_refused(learner, n_classes, to
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"strategy_lr": -1.0}, r"strategy_lr=-1\.0 must be 0 .frozen. or positive"),
+        ({"strategy_lr": -1.0}, r"strategy_lr=-1\.0 must be at least 0 and finite"),
         ({"loss": Hinton(4.0)}, "trains a strategy, but no coefficient of the loss is learned"),
         ({"pilot_lr": 0.0}, r"pilot_lr=0\.0 must be positive"),
-        ({"strategy_every": 0}, "strategy_every=0 must be at least 1"),
+        ({"strategy_every": 0}, "strategy_every=0 must be 1 or more"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, told):

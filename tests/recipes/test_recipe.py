@@ -238,7 +238,7 @@ def test_what_is_logged_of_the_coefficients_is_of_the_step_at_which_it_is(make, 
     [
         ({"strategy_warmup": 1.0}, r"strategy_warmup=1\.0 must be at least 0 and less than 1"),
         ({"pilot_steps": 2}, "pilot_steps=2 with hypergradient='tangent': tangent looks one step"),
-        ({"pilot_steps": 0}, "pilot_steps=0 with hypergradient='tangent'"),
+        ({"pilot_steps": 0}, "pilot_steps=0 must be 1 or more"),
     ],
 )
 @each_recipe
