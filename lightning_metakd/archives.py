@@ -114,6 +114,7 @@ class Reader(pickle._Unpickler):
             ("torch._utils", "_rebuild_tensor_v2"): self.tensor,
             ("torch._utils", "_rebuild_tensor_v3"): self.retyped,
             ("torch._utils", "_rebuild_parameter"): parameter,
+            ("torch", "device"): torch.device,
             ("torch", "Size"): lambda sizes: torch.Size(self.counted(sizes)),
             ("__builtin__", "set"): lambda items: set(self.counted(items)),
             ("_codecs", "encode"): lambda text, _: self.counted(text).encode("latin1"),

@@ -40,6 +40,7 @@ def test_plain_values_come_back(tmp_path):
     values = [None, True, 1, 300, 2**40, -(2**70), 0.1, "a", b"\0\xff", (1, (2,)), {3}, set(), []]
     read = round_trip({**dict(enumerate(values)), "size": torch.Size([2, 3])}, tmp_path / "x")
     assert type(read["size"]) is torch.Size
+    assert round_trip({"on": torch.device("cuda", 1)}, tmp_path / "x")["on"].index == 1
     assert round_trip({"dtype": torch.float16}, tmp_path / "x") == {"dtype": torch.float16}
 
 
