@@ -1,5 +1,6 @@
 """Tiny configurations for the command, what may go wrong on the way, and what runs leave behind."""
 
+import csv
 import json
 import os
 import subprocess
@@ -128,6 +129,14 @@ def checkpoint(experiment: str, name: str = "final", version: str = "latest") ->
     return torch.load(path, weights_only=True)
 
 
+def numbers(run: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, without what differs between two runs of the same training: times."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    return [{k: v for k, v in row.items() if not k.startswith("cost/")} for row in rows]
+
+
 def same(one: object, other: object) -> bool:
     """Whether two nests hold the same, tensors bit for bit."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
@@ -154,6 +163,33 @@ class PowerCut(Callback):
     def cut(self, trainer, *args) -> None:
         if trainer.global_step == self.step:
             raise RuntimeError("power cut")
+
+
+class Trace(Callback):
+    """Writes what the training is about, line by line.
+
+    Args:
+        path: where.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def write(self, trainer, where: str) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{trainer.global_step} {where}\n")
+
+    def on_train_batch_start(self, trainer, *args) -> None:
+        self.write(trainer, "in a step")
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        self.write(trainer, "after a step")
+
+    def on_validation_start(self, trainer, *args) -> None:
+        self.write(trainer, "in a validation")
+
+    def on_validation_end(self, trainer, *args) -> None:
+        self.write(trainer, "after a validation")
 
 
 class Net(nn.Module):

@@ -1,6 +1,5 @@
 """A run that was stopped goes on: one course, in one directory, to the very same end."""
 
-import csv
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ import yaml
 
 from lightning_metakd import cli, files, loggers
 from lightning_metakd.files import file_sha256
-from tests.commands import MAML, STUDENT, TEACHER, checkpoint, same, work_in, written
+from tests.commands import MAML, STUDENT, TEACHER, checkpoint, numbers, same, work_in, written
 
 OFTEN = {"class_path": "Checkpoints", "init_args": {"every_minutes": 1e-9}}
 
@@ -45,14 +44,6 @@ def power_cut(step, hook):
         "class_path": "tests.commands.PowerCut",
         "init_args": {"step": step, "hook": hook},
     }
-
-
-def numbers(run):
-    """The rows of metrics.csv, without what differs between two runs of the same training: times."""
-    with (run / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert rows
-    return [{k: v for k, v in row.items() if not k.startswith("cost/")} for row in rows]
 
 
 CUTS = [  # of 6 steps, validated after 3 and 6
