@@ -30,6 +30,7 @@ from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.loggers import RunLogger, directory_made, first_process
 from lightning_metakd.parser import Parser
+from lightning_metakd.processes import check_others
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
 from lightning_metakd.runs import SETTINGS, built_in
@@ -126,6 +127,7 @@ class MetaKDCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except Exception as error:
+            check_others(self.trainer, error)
             note_fault(error, directory_made(self.trainer))
             raise
 
