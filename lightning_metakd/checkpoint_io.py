@@ -4,10 +4,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.plugins import AsyncCheckpointIO
 from lightning.pytorch.strategies import Strategy
+from torch.utils._pytree import tree_map
 from torch.utils.serialization import config
 
 from lightning_metakd.checkpoint import open_checkpoint
@@ -26,11 +28,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write all of it or nothing.
+        """Write all of it or nothing; numbers of NumPy as those of Python, which alone are read back.
 
         Raises:
             OSError: if it cannot be written; names the path, the free space and the way out.
         """
+        checkpoint = {
+            name: part if name == "state_dict" else tree_map(of_python, part)
+            for name, part in checkpoint.items()
+        }
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -74,6 +80,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 "to start from its weights."
             )
         return found
+
+
+def of_python(value: Any) -> Any:
+    """A scalar of NumPy as Python's, anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def read_safely(strategy: Strategy) -> None:

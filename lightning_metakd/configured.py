@@ -2,15 +2,19 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Object = TypeVar("Object", bound="Configured")
-PLAIN = (str, int, float, bool, type(None))
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+"""Where an object lies in memory, as Python shows it."""
 
 
 class Configured:
@@ -42,8 +46,9 @@ def bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str,
 def as_config(value: Any) -> Any:
     """A value as a configuration has it: classes by their path, with what they were built with.
 
-    Numbers of a tensor are a hash. Of an object that does not remember it there is what it keeps under the
-    names of its arguments, and of a network its modules too.
+    Numbers of a tensor are a hash, and those of other libraries are Python's: what is said here goes into
+    checkpoints and JSON. Of an object that does not remember it there is what it keeps under the names of its
+    arguments, and of a network its modules too; of one that keeps nothing, what it calls itself.
     """
     if isinstance(value, Configured):
         return class_config(value, value.constructor_arguments)
@@ -53,8 +58,13 @@ def as_config(value: Any) -> Any:
         return {str(key): as_config(part) for key, part in value.items()}
     if isinstance(value, list | tuple | nn.ModuleList):
         return [as_config(part) for part in value]
-    if isinstance(value, PLAIN):
+    if isinstance(value, set | frozenset):
+        return sorted(map(as_config, value), key=str)
+    if value is None or isinstance(value, bool):
         return value
+    for kind, plain in PLAIN.items():
+        if isinstance(value, kind):
+            return plain(value)
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, Tensor):
@@ -62,9 +72,19 @@ def as_config(value: Any) -> Any:
         return hashlib.sha256(content).hexdigest()[:16]
     parts = getattr(value, "__dict__", {})
     kept = {name: as_config(parts[name]) for name in parameters(type(value)) if name in parts}
+    shown = ADDRESS.sub("", repr(value))
     if isinstance(value, nn.Module):
-        kept["modules"] = hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+        kept["modules"] = hashlib.sha256(shown.encode()).hexdigest()[:16]
+    elif not kept and type(value).__repr__ is not object.__repr__:
+        return shown
     return class_config(value, kept)
+
+
+PLAIN: Mapping[type, Callable[[Any], Any]] = {
+    **{str: str, Integral: int, Real: float},
+    os.PathLike: os.fspath,
+}
+"""How values of several kinds are written."""
 
 
 def parameters(cls: type) -> list[str]:

@@ -58,7 +58,7 @@ class SourceData(LightningDataModule, Configured):
     def names(self, classes: Int[Tensor, " c"]) -> list[str]:
         """Names of dataset classes: their identity beyond this source, whose numbers are its own."""
         names = self.source.everything().class_names
-        return [names[c] for c in classes.tolist()]
+        return [str(names[c]) for c in classes.tolist()]
 
     def images(self, split: str = "all") -> Labelled:
         """Examples by row number; `all` is every row of the source, and not a copy."""
