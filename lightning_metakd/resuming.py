@@ -12,8 +12,8 @@ from lightning_metakd.settings import ORIGIN, RUNNING, Settings
 
 MAY_CHANGE = RUNNING - {"seed"} | {"n_episodes", "eval_seed", "grad_clip"}
 """Last parts of names of settings of model and data with which a training goes on."""
-ARE_BEHIND = {"model.init", "model.strategy"}
-"""Files that a training begins from, and that one that goes on does not read."""
+ARE_BEHIND = {"model.init", "model.strategy", "model.student.trained_by"}
+"""What a training begins from, and one that goes on does not read."""
 AROUND = ("trainer.callbacks", "trainer.logger")
 """What watches a training."""
 STAYS = ("trainer.limit_train_batches", "trainer.overfit_batches")

@@ -89,9 +89,13 @@ class Sharing:
             hold(pair.own, {n: alone(p) for n, p in pair.own.named_parameters()})
 
     def begin(self) -> None:
-        """Copy weights, over which a checkpoint may be loaded, and join what is held in common."""
+        """Copy weights, over which a checkpoint may be loaded, and join."""
         for pair in self.pairs:
             pair.own.load_state_dict(pair.source.state_dict())
+        self.join()
+
+    def join(self) -> None:
+        """Have student and teacher hold the same weights, where they are to."""
         for pair in self.of("share"):
             hold(pair.own, dict(pair.source.named_parameters()))
 

@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from PIL import Image
 
 from lightning_metakd import cli
+from lightning_metakd.data.synthetic import Synthetic
 from lightning_metakd.recipes.outer_loop import refuse_sharding
 from tests.commands import MAML, STUDENT, TEACHER, work_in, written
 
@@ -239,6 +240,10 @@ def test_a_truncated_checkpoint_is_named(path, words, told, refused, folder):
             r"init runs/.*: the checkpoint is of another network: .* Build the model with",
         ),
         (
+            ["test", "--ckpt_path", MAML_FINAL, "--model.student.width=6"],
+            r"ckpt_path=runs/.*: the checkpoint is of another network: student\.convs\.0\.weight is",
+        ),
+        (
             [*STUDENT_FIT, "--model.strategy=no.safetensors"],
             r"strategy='no\.safetensors' does not exist",
         ),
@@ -430,6 +435,20 @@ def test_a_fault_of_the_program_is_one_line_and_is_written_down_in_the_runs_dire
     assert "in on_train_batch_end" in log
     assert f"torch {torch.__version__.split('+')[0]}" in log
     assert "secret" not in log
+
+
+class Away(Synthetic):
+    """Images that cannot be told from others, by a mistake of the program."""
+
+    content = property(lambda self: {}["content"])
+
+
+def test_a_fault_before_anything_is_written_is_not_lost(metakd, folder, monkeypatch, capsys):
+    words = [*MAML_FIT, "--data.source=tests.test_bad_input.Away", "--experiment=early"]
+    code, line, _ = ended(cli.main, monkeypatch, capsys, words)
+    assert code == 70
+    assert line.startswith("metakd: a fault of the program, KeyError: 'content' (the full")
+    assert "in <lambda>" in Path("runs/early/0/error.log").read_text()
 
 
 def test_a_fault_before_there_is_a_run_is_written_down_too(monkeypatch, capsys, tmp_path):

@@ -1,8 +1,12 @@
 """A run from Python knows its settings as one of the command does."""
 
 import copy
+import enum
+import json
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,10 +22,12 @@ from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.settings import digest, flat_settings, training_settings
+from lightning_metakd.settings import digest, flat_settings, training_settings, with_origins
 from lightning_metakd.sharing import Share
 from lightning_metakd.teachers import Teacher
 from tests.commands import STUDENT, TEACHER, Net, written
+from tests.recipes.runs import episodes, meta_kd
+from tests.tiny import SmoothConv4, trainer
 
 SHORT = (
     "--trainer.limit_train_batches=1",
@@ -136,7 +142,7 @@ def test_tensors_are_said_by_a_hash_and_what_is_not_written_in_python_by_its_cla
     assert one != other
     assert one == as_config(torch.ones(2, 3))
     assert as_config(torch.tensor(2.0, dtype=torch.bfloat16)) != one
-    assert as_config({1}) == {"class_path": "builtins.set", "init_args": {}}
+    assert as_config(object()) == {"class_path": "builtins.object", "init_args": {}}
 
 
 def test_objects_of_others_are_said_by_what_they_keep():
@@ -148,3 +154,61 @@ def test_objects_of_others_are_said_by_what_they_keep():
     assert as_config(torch.relu).endswith(".relu")
     config = as_config(Own(1, scale=2.0, depth=3))
     assert flat_settings(config["init_args"]) == {"parts": [1], "scale": 2.0, "more.depth": 3}
+
+
+class Kind(enum.Enum):
+    ONE = 1
+    TWO = 2
+
+
+class Act(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def extra_repr(self):
+        return repr(self.function)
+
+
+@pytest.mark.parametrize(
+    ("value", "config"),
+    [
+        (Path("some/file.ckpt"), "some/file.ckpt"),
+        (np.float64(0.25), 0.25),
+        (np.float32(0.25), 0.25),
+        (np.int64(3), 3),
+        (np.str_("blob"), "blob"),
+        (np.bool_(True), "np.True_"),
+        (True, True),
+        ({"b", "a"}, ["a", "b"]),
+        (torch.float16, "torch.float16"),
+        (torch.device("cpu"), "device(type='cpu')"),
+        (Kind.TWO, "<Kind.TWO: 2>"),
+        (Act(lambda x: x), as_config(Act(lambda x: x))),
+    ],
+    ids=repr,
+)
+def test_every_value_is_said_plainly_and_by_what_tells_it_from_others(value, config):
+    said = as_config(value)
+    assert (said, type(said)) == (config, type(config))
+    json.dumps(said)
+
+
+def test_a_file_is_known_by_who_wrote_it_whether_its_path_is_a_text_or_not(
+    tmp_path, as_users_run_it
+):
+    (tmp_path / "weights.pt").write_bytes(b"none")
+    for path in (tmp_path / "weights.pt", str(tmp_path / "weights.pt")):
+        settings = flat_settings({"model": as_config(Teacher(Net(), checkpoint=path))})
+        assert "model.checkpoint.origin" in with_origins(settings)
+
+
+def test_a_student_that_was_trained_is_another_than_a_new_one():
+    student, data = SmoothConv4(0), episodes()
+    recipe = meta_kd(ProtoNet(), student=student)
+    trainer(max_steps=1).fit(recipe, data)
+    one, other = (meta_kd(ProtoNet(), student=s) for s in (student, recipe.student))
+    settings = [flat_settings({"model": as_config(r)}) for r in (one, other)]
+    assert "model.student.trained_by" not in settings[0]
+    assert settings[1].pop("model.student.trained_by")
+    assert settings[0] == settings[1]

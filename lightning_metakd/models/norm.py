@@ -68,7 +68,9 @@ class EpisodicNorm(nn.Module):
     def follow(self, var: Tensor, mean: Tensor) -> None:
         """Let the running statistics go a part of the way to those of a step, or average all steps."""
         self.num_batches_tracked.add_(1)
-        part = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        part: Tensor | float = (
+            (1 / self.num_batches_tracked).to(var) if self.momentum is None else self.momentum
+        )
         self.running_var.lerp_(var, part)
         self.running_mean.lerp_(mean, part)
 

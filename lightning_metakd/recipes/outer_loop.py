@@ -95,8 +95,9 @@ class OuterLoop(LightningModule, ABC, Configured):
         timers: list[Any] = [c for c in callbacks if isinstance(c, Timer) and c._duration]
         parts = [timer.time_elapsed() / timer._duration for timer in timers]
         furthest = min(1.0, max(trainer.global_step / self.total_steps(), *parts, 0.0))
-        # clocks differ between processes, and rates must not
-        return float(trainer.strategy.broadcast(furthest)) if trainer.world_size > 1 else furthest
+        if timers and trainer.world_size > 1:  # clocks differ between processes, and rates must not
+            return float(trainer.strategy.broadcast(furthest))
+        return furthest
 
     def outer_update(self, scalar: Tensor, moves: Moves = ("student", "strategy")) -> None:
         """Backward, clip, step, average.

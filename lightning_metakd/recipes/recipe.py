@@ -40,7 +40,7 @@ from lightning_metakd.loggers import scrubbed
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, make_episodic
-from lightning_metakd.models.weights import load_weights, shapes
+from lightning_metakd.models.weights import load_weights, refuse_mismatch, shapes
 from lightning_metakd.models.wrapped import Wrapped, as_model
 from lightning_metakd.ranges import check_integer, check_number, check_share
 from lightning_metakd.recipes.objective import TEACHERS
@@ -138,6 +138,8 @@ class Recipe(OuterLoop):
         self.rows: dict[str, Tensor] = {}
         self.said: dict[str, float] = {}
         self.warned = False
+        self.has_begun = False
+        """Whether it has trained or taken over a checkpoint: then `init` and `strategy` are behind it."""
         self.began_with: tuple[str, ...] = ()
         """Names of the classes on which the student of `init` was trained."""
         self.resumes = False
@@ -243,25 +245,15 @@ class Recipe(OuterLoop):
             if self.teacher_lr > 0:
                 teacher.learns()
         self.watch_layers(stage)
-        if self.init is not None and not self.resumes:
-            found = read_checkpoint(self.init)
-            self.trained = trained_with(found, Path(self.init))
-            self.began_with = class_names(found)
-            self.start_student(student_weights(found), stage)
-            take_origin(self.student, found, f"init {self.init}")
-            self.start_from(found["state_dict"])
-            self.take_adapters(found["state_dict"], stage)
-            if stage == "test":  # what is judged is what that run trained
-                told = found.get("callbacks", {}).get("Results", {})
-                self.record.update(told, train_steps=found.get("global_step"))
-                self.record.update(found.get("spent", {}))
-                self.record["train_classes"] = len(self.began_with) or None
+        begins = not self.resumes and not self.has_begun
+        if self.init is not None and begins:
+            self.take_init(self.init, stage)
         if stage == "fit":
             self.take_shares()
-        begins = self.init is not None or (stage == "fit" and self.sharing.pairs)
-        if self.ema is not None and begins and not self.resumes:
+        starts_elsewhere = self.init is not None or (stage == "fit" and self.sharing.pairs)
+        if self.ema is not None and starts_elsewhere and begins:
             self.ema.module.load_state_dict(self.student.state_dict())
-        if self.strategy is not None and not self.resumes:
+        if self.strategy is not None and begins:
             if self.control == "final_constant":
                 settle(self.loss, read_strategy(Path(self.strategy))[0]["said"])
             else:
@@ -271,6 +263,24 @@ class Recipe(OuterLoop):
                 )
                 load_strategy(own, Path(self.strategy), heads, numbers)
         self.settings = self.settings_of_run()
+        goes_on = self.has_begun and self.trainer.ckpt_path is None
+        if stage == "fit" and goes_on:
+            self.settings["resumed"] = digest(self.trained_by())
+
+    def take_init(self, init: str, stage: str) -> None:
+        """Take over what the run of `init` trained."""
+        found = read_checkpoint(init)
+        self.trained = trained_with(found, Path(init))
+        self.began_with = class_names(found)
+        self.start_student(student_weights(found), stage)
+        take_origin(self.student, found, f"init {init}")
+        self.start_from(found["state_dict"])
+        self.take_adapters(found["state_dict"], stage)
+        if stage == "test":  # what is judged is what that run trained
+            told = found.get("callbacks", {}).get("Results", {})
+            self.record.update(told, train_steps=found.get("global_step"))
+            self.record.update(found.get("spent", {}))
+            self.record["train_classes"] = len(self.began_with) or None
 
     def settings_of_run(self) -> Settings:
         """The settings under dotted names; files and images by what they are."""
@@ -313,6 +323,9 @@ class Recipe(OuterLoop):
 
     def take_shares(self) -> None:
         """Take what is named of the teachers' weights, over those of `init`."""
+        if self.has_begun:
+            self.sharing.join()
+            return
         self.sharing.begin()
         if self.init is not None and self.sharing.pairs and not self.resumes:
             names = "; ".join(pair.name for pair in self.sharing.pairs)
@@ -376,7 +389,8 @@ class Recipe(OuterLoop):
         self.student.normalisation = self.data.source.reading(self.student.normalisation)
         self.student.external_data = self.external_data
         self.record["train_classes"] = len(self.trained_classes()) or None
-        self.trained = None
+        self.trained, self.has_begun = None, True
+        self.student.constructor_arguments["trained_by"] = digest(training_settings(self.settings))
 
     def learned(self) -> str | None:
         """Names of the parameters of the strategy; a teacher that learns is one."""
@@ -415,6 +429,7 @@ class Recipe(OuterLoop):
         self.before |= checkpoint.get("spent", {})
         self.said = checkpoint.get("said", {})
         self.record.update(checkpoint.get("spent", {}))
+        self.has_begun = True
         own = {name: self.state_dict()[name] for name in self.frozen_networks()}
         checkpoint["state_dict"] = state = own | checkpoint["state_dict"]
         if stage is not None and not self.teaches_in(stage):
@@ -422,6 +437,7 @@ class Recipe(OuterLoop):
         if not self.adapters.reads:  # the student alone is judged
             for name in [name for name in state if name.startswith("adapters.")]:
                 del state[name]
+        refuse_mismatch(self.state_dict(), state, f"ckpt_path={self.trainer.ckpt_path}")
 
     def without_lesson(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a checkpoint has, but of strategy and teachers only what there is here: nobody asks them."""
@@ -468,11 +484,12 @@ class Recipe(OuterLoop):
         """What the result row says of the settings; nothing is written inside a training."""
         if self.trainer.state.fn == "fit":
             return {}
-        trained = self.trained
-        if trained is None:
-            trained = {"weights": weights_hash(self.judged)[:16]}
-        settings = result_settings(trained, self.settings)
+        settings = result_settings(self.trained_by(), self.settings)
         return {"settings_sha256": digest(settings), "settings": settings}
+
+    def trained_by(self) -> Settings:
+        """What trained the weights, or a hash of them."""
+        return self.trained or {"weights": weights_hash(self.judged)[:16]}
 
     def classes(self) -> Tensor:
         """Dataset classes on which the student is trained."""

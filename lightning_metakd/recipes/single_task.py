@@ -172,7 +172,6 @@ class SingleTask(Recipe):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As always; the head must tell the classes of the data apart."""
-        super().on_load_checkpoint(checkpoint)
         theirs, own = class_names(checkpoint), tuple(self.trained_classes())
         if theirs and theirs != own:
             raise ValueError(
@@ -180,6 +179,7 @@ class SingleTask(Recipe):
                 f"{self.data.source.name} are {listed(own, 3)}, in this order; name data of its classes, or "
                 "give the file as model.init, which goes by the names of classes."
             )
+        super().on_load_checkpoint(checkpoint)
 
     def asked(self, batch: Batch, teachers_learn: bool = False) -> Batch:
         """The batch with the teachers' answers.

@@ -2,19 +2,33 @@
 
 import logging
 import re
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
+from lightning_metakd.checkpoint import read_checkpoint
+from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.meta_sgd import MetaSGD
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.losses.loss import CalibratedTargets, Targets
+from lightning_metakd.settings import digest, training_settings
 from lightning_metakd.sharing import Share
-from tests.recipes.runs import batches, episodes, helper, meta_kd, single_task
+from tests.recipes.runs import (
+    batches,
+    episodes,
+    helper,
+    meta_kd,
+    moved,
+    sgd,
+    single_task,
+    state,
+)
 from tests.tiny import SmoothConv4, trainer
 
 RUNS = {"MetaKD": (meta_kd, episodes, 0), "SingleTask": (single_task, batches, 12)}
@@ -157,3 +171,83 @@ def test_a_quiz_with_a_slope_is_not_told(caplog):
     recipe.warn_of_silence(CalibratedTargets(), torch.tensor(3.0).log() - 1e-3, 3)
     recipe.warn_of_silence(Targets(), torch.tensor(3.0).log(), 3)
     assert not caplog.text
+
+
+# --- what has begun goes on ---------------------------------------------------------------------------
+
+
+@each_recipe
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_what_a_recipe_has_trained_is_tested_and_not_the_files_it_began_from(
+    make, data, classes, ema, tmp_path
+):
+    few = partial(data, val_fraction=0.25) if data is batches else data
+    first = make()
+    fit(first, few())
+    path, strategy = tmp_path / "first.ckpt", tmp_path / "strategy.safetensors"
+    first.trainer.save_checkpoint(path)
+    first.save_strategy(strategy)
+    torch.manual_seed(3)
+    recipe = make(init=str(path), strategy=str(strategy), optimisation=sgd(ema_decay=ema))
+    fit(recipe, few(), max_steps=2)
+    trained, settings = state(recipe), training_settings(recipe.settings)
+    assert moved(state(first.student), state(recipe.student))
+    trainer().test(recipe, few(), verbose=False)
+    assert not moved(trained, state(recipe))
+    row = recipe.settings_described()["settings"]
+    assert {f"train.{key}": value for key, value in settings.items()}.items() <= row.items()
+    fit(recipe, few(), max_steps=1)
+    assert moved(trained, state(recipe))
+    assert training_settings(recipe.settings) == settings | {
+        "trainer.max_steps": 1,
+        "resumed": digest(settings),
+    }
+
+
+def test_shared_weights_are_held_in_common_again_and_others_go_on():
+    share = [Share({"convs.0": "convs.0"}), Share({"convs.1": "convs.1"}, how="share")]
+    recipe = meta_kd(ProtoNet(), student=SmoothConv4(0, 4), share=share, teacher_lr=0.1)
+    fit(recipe, episodes())
+    begun = state(recipe.student.convs[0])
+    trainer().test(recipe, episodes(), verbose=False)
+    theirs = recipe.teachers[0].model.convs
+    assert recipe.student.convs[1].weight is not theirs[1].weight
+    recipe.trainer.state.fn = "fit"
+    recipe.setup("fit")
+    assert recipe.student.convs[1].weight is theirs[1].weight
+    assert not moved(begun, state(recipe.student.convs[0]))
+    assert moved(begun, state(theirs[0]))
+
+
+@each_recipe
+@pytest.mark.parametrize("ema", [False, True])
+def test_a_checkpoint_of_another_network_is_told(make, data, classes, ema, tmp_path):
+    few = partial(data, val_fraction=0.25) if data is batches else data
+    recipe = make()
+    fit(recipe, few())
+    recipe.trainer.save_checkpoint(tmp_path / "run.ckpt")
+    settings = {"optimisation": sgd(ema_decay=0.5)} if ema else {}
+    other = make(student=SmoothConv4(classes or 3, width=3 if ema else 5), **settings)
+    name = "ema.n_averaged is missing" if ema else r"student.convs.0.weight is \[3, 1, 3, 3\] in"
+    told = (
+        rf"^ckpt_path=.*run.ckpt: the checkpoint is of another network: .*{name} .*Build the model"
+    )
+    for run in (trainer().test, trainer(limit_val_batches=1).validate):
+        with pytest.raises(ValueError, match=told):
+            run(other, few(), ckpt_path=tmp_path / "run.ckpt", verbose=False)
+
+
+def test_numbers_of_numpy_train_and_are_read_back(tmp_path, as_users_run_it):
+    recipe = meta_kd(
+        ProtoNet(scale=np.float64(2.0)),
+        optimisation=sgd(lr=np.float64(0.05)),
+        strategy_lr=np.float32(0.05),
+        pilot_lr=np.float64(0.01),
+    )
+    fit(recipe, episodes())
+    AtomicCheckpointIO().save_checkpoint(
+        recipe.trainer._checkpoint_connector.dump_checkpoint(), tmp_path / "run.ckpt"
+    )
+    found = read_checkpoint(tmp_path / "run.ckpt")
+    assert found["optimizer_states"][0]["param_groups"][0]["peak_lr"] == 0.05
+    assert found["settings"]["model.learner.scale"] == 2.0
