@@ -151,7 +151,8 @@ class Bank:
         again = mix(index ^ mix(view)) % CHECKED == 0
         if again.any():
             self.compare(index[again], view[again], answer.embedding[again])
-        return Output(answer.logits.to(batch.x.device), answer.embedding.to(batch.x.device))
+        device, dtype = batch.x.device, self.weight.dtype
+        return Output(answer.logits.to(device, dtype), answer.embedding.to(device, dtype))
 
     def look_up(self, index: Tensor, view: Tensor) -> Output:
         """What is stored, row by row."""

@@ -71,14 +71,18 @@ class SourceData(LightningDataModule, Configured):
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """What networks read, in the precision of their weights: the Trainer meets whole pixels alone."""
         normalisation = None if self.reader is None else self.reader.normalisation
+        module = None if self.trainer is None else self.trainer.lightning_module
+        weights = (p for p in (module.parameters() if module else ()) if p.is_floating_point())
+        dtype = next(weights, torch.empty(0)).dtype
 
         def finish(part: Any) -> Any:
             if not isinstance(part, Batch):
                 return part
             flat = part.x.flatten(0, part.index.dim() - 1)
             index, view = part.index.flatten(), part.view.flatten()
-            x = self.source.inputs(flat, index, view, normalisation)
+            x = self.source.inputs(flat, index, view, normalisation).to(dtype)
             return part._replace(x=x.unflatten(0, part.index.shape))
 
         return tree_map(finish, batch, is_leaf=lambda part: isinstance(part, Batch))

@@ -354,7 +354,8 @@ class Recipe(OuterLoop):
         adapted = tuple(read for read in reads if read.adapted)
         if adapted and adapted != self.adapters.reads:
             models, source = [teacher.model for teacher in self.teachers], self.data.source
-            seen, pictures = two_inputs(source), two_inputs(source.pictures)
+            weight = next(self.student.parameters())
+            seen, pictures = (two_inputs(s).to(weight) for s in (source, source.pictures))
             # not of the generator's state, which differs with the number of processes
             seed = torch.initial_seed()
             self.adapters = make_adapters(adapted, self.student, models, seen, pictures, seed)
