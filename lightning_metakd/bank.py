@@ -8,8 +8,9 @@ teacher, and a difference is an error.
 
 import hashlib
 import sys
+from copy import copy, deepcopy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -65,6 +66,12 @@ class Bank:
         self.examples = source.everything()
         self.folder = None if folder is None else folder / stored_under(model, key, source)
         self.tables: dict[int, Table] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Bank":
+        """The same answers and images for a copy of the network; nothing of them is ever changed."""
+        other = copy(self)
+        other.model, other.tables = deepcopy(self.model, memo), dict(self.tables)
+        return other
 
     def fill(self, rows: Int[Tensor, " n"], view: int) -> None:
         """Have these rows in this view: from memory, from disk, or from the network.
@@ -143,8 +150,7 @@ class Bank:
         """The stored answers for a batch.
 
         Raises:
-            KeyError: if a view was not stored.
-            ValueError: if the live network answers otherwise.
+            ValueError: if a view was not stored, or the live network answers otherwise.
         """
         index, view = batch.index.cpu(), batch.view.cpu()
         answer = self.look_up(index, view)
@@ -158,7 +164,7 @@ class Bank:
         """What is stored, row by row."""
         views = view.unique().tolist()
         if missing := [v for v in views if not self.has(index[view == v], v)]:
-            raise KeyError(
+            raise ValueError(
                 f"no answers are stored for some images in view {missing[0]}; set data.views to the number "
                 "of views that the bank keeps, or teacher.bank to false."
             )

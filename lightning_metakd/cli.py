@@ -19,7 +19,6 @@ from typing import Any, get_args
 from jsonargparse import auto_cli
 from jsonargparse._instantiation import default_class_instantiator
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_metakd
@@ -33,7 +32,7 @@ from lightning_metakd.parser import Parser
 from lightning_metakd.processes import check_others
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
-from lightning_metakd.runs import SETTINGS, built_in
+from lightning_metakd.runs import SETTINGS, as_list, with_built_in
 from lightning_metakd.terminal import last_line, note_fault, tidy_terminal
 from lightning_metakd.wandb_logger import with_run_logger
 from lightning_metakd.words import (
@@ -141,25 +140,15 @@ class MetaKDCLI(LightningCLI):
         name = self._get(self.config, "experiment") or experiment_name(
             self._get(self.config, "config"), self.subcommand or "fit"
         )
-        callbacks = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
-        bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
-        if bars or config.enable_progress_bar is False:  # ours is for those who say nothing
-            usual = self.trainer_defaults["callbacks"]
-            usual[:] = [callback for callback in usual if not isinstance(callback, ProgressBar)]
         kwargs["logger"] = with_run_logger(config.logger, name, self._get(self.config, "runs"))
         self.go_on(next((log for log in kwargs["logger"] if isinstance(log, RunLogger)), None))
-        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
-        kwargs["plugins"] = [AtomicCheckpointIO(), *(p for p in plugins if p is not None)]
+        kwargs["plugins"] = [AtomicCheckpointIO(), *as_list(config.plugins)]
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """A callback of the configuration takes the place of the built-in one of its class."""
-        given = config["callbacks"] or []
-        given = given if isinstance(given, list) else [given]
-        built_in = self.trainer_defaults["callbacks"]
-        self.trainer_defaults["callbacks"] = [
-            default for default in built_in if not any(isinstance(c, type(default)) for c in given)
-        ]
+        shows_progress = config["enable_progress_bar"] is not False
+        config["callbacks"] = with_built_in(as_list(config["callbacks"]), shows_progress)
         return super()._instantiate_trainer(config, callbacks)
 
 
@@ -262,7 +251,7 @@ def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         save_config_callback=SaveConfig,
-        trainer_defaults={**SETTINGS, "callbacks": built_in()},
+        trainer_defaults=SETTINGS,
         parser_kwargs={
             "prog": "metakd",
             "description": f"Commands without a Trainer: bank, {', '.join(COMMANDS)}.",

@@ -1,6 +1,6 @@
 """Training from Python that writes what the command writes, where the command writes it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch
@@ -42,6 +42,23 @@ def built_in() -> list[Callback]:
     ]
 
 
+def with_built_in(own: Sequence[Callback], shows_progress: bool = True) -> list[Callback]:
+    """Callbacks of a user, and those of every run, in whose place they are where they are of their class.
+
+    Args:
+        own: of the user.
+        shows_progress: false leaves our progress out; a bar of the user does so too.
+    """
+    shows_progress = shows_progress and not any(isinstance(c, ProgressBar) for c in own)
+    usual = [
+        callback
+        for callback in built_in()
+        if not any(isinstance(c, type(callback)) for c in own)
+        if shows_progress or not isinstance(callback, ProgressBar)
+    ]
+    return [*own, *usual]
+
+
 class Trainer(lightning.pytorch.Trainer):
     """Lightning's Trainer as the command sets it up: each run has a directory with its numbers and results.
 
@@ -64,24 +81,17 @@ class Trainer(lightning.pytorch.Trainer):
         plugins: Any = None,
         **settings: Any,
     ) -> None:
-        given = listed(callbacks)
-        shows = settings.get("enable_progress_bar") is not False
-        shows = shows and not any(isinstance(callback, ProgressBar) for callback in given)
-        usual = [
-            callback
-            for callback in built_in()
-            if type(callback) not in map(type, given) and (shows or type(callback) is not Progress)
-        ]
+        shows_progress = settings.get("enable_progress_bar") is not False
         super().__init__(
             **SETTINGS | settings,
-            callbacks=[*usual, *given],
+            callbacks=with_built_in(as_list(callbacks), shows_progress),
             logger=with_run_logger(logger, experiment, runs),
-            plugins=[AtomicCheckpointIO(), *listed(plugins)],
+            plugins=[AtomicCheckpointIO(), *as_list(plugins)],
         )
 
 
-def listed(given: Any) -> list[Any]:
+def as_list(parts: Any) -> list[Any]:
     """None, one, or several, as a list."""
-    if given is None:
+    if parts is None:
         return []
-    return list(given) if isinstance(given, list | tuple) else [given]
+    return list(parts) if isinstance(parts, list | tuple) else [parts]

@@ -201,7 +201,7 @@ def test_a_tampered_file_is_noticed(net, source, tmp_path, change):
 
 def test_a_view_that_was_not_stored_is_told(net, source, tmp_path):
     with pytest.raises(
-        KeyError, match=r"no answers are stored for some images in view 5; set data\.views"
+        ValueError, match=r"no answers are stored for some images in view 5; set data\.views"
     ):
         bank(net, source, tmp_path)(rows(source, 5))
 
@@ -209,7 +209,7 @@ def test_a_view_that_was_not_stored_is_told(net, source, tmp_path):
 def test_a_row_that_was_not_stored_is_told(net, source, tmp_path):
     some = Bank(net, "key", source, tmp_path)
     some.fill(torch.arange(10), 0)
-    with pytest.raises(KeyError, match="no answers are stored for some images in view 0"):
+    with pytest.raises(ValueError, match="no answers are stored for some images in view 0"):
         some(rows(source, 0))
 
 

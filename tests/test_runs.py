@@ -42,8 +42,13 @@ def test_results_and_checkpoints_lie_where_those_of_the_command_do(tmp_path, mon
     assert [row.name for row in rows] == ["first, lr 0.1", "first, lr 0.2"]
 
 
-def test_callbacks_stand_beside_those_of_every_run_or_in_their_place():
-    own = Checkpoints(every_minutes=9.0)
+class Seldom(Checkpoints):
+    """A user's own way of saving."""
+
+
+@pytest.mark.parametrize("kind", [Checkpoints, Seldom])
+def test_callbacks_stand_beside_those_of_every_run_or_in_their_place(kind):
+    own = kind(every_minutes=9.0)
     callbacks = Trainer(callbacks=own, accelerator="cpu").callbacks
     assert [c for c in callbacks if isinstance(c, Checkpoints)] == [own]
     assert len(callbacks) == len(built_in())

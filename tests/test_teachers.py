@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -6,6 +8,7 @@ from lightning_metakd.functional import class_means
 from lightning_metakd.heads import PrototypeHead, SlicedHead, leave_one_out_means, metric_logits
 from lightning_metakd.models.mlp import MLP
 from lightning_metakd.teachers import Teacher, another_view, uncounted, weights_hash
+from tests import tiny
 from tests.tiny import N_WAY, SHOTS, Blobs, SmoothConv4, batch, episode, teacher
 
 CLASSES = [f"blob {c}" for c in (2, 4, 5, 9, 11, 13)]
@@ -208,3 +211,22 @@ def test_it_answers_live_where_its_bank_has_not_what_is_read(layers, asks):
     helper.model.tap(layers)
     assert helper.asks_bank == asks
     assert (helper.embed(rows) is kept) == asks
+
+
+def test_a_copy_of_a_teacher_has_the_answers_and_images_of_the_first():
+    source, known = Blobs(), tiny.teacher(bank=True).float()
+    known.open()
+    known.meet(source)
+    known.bank.folder = None
+    known.store(source.rows("val"), range(-1, 0))
+    known.centred_on = (known.sha256, source)
+    other = copy.deepcopy(known)
+    assert other.bank.model is other.model is not known.model
+    assert other.bank.source is other.centred_on[1] is source
+    assert other.bank.examples.x is known.bank.examples.x
+    assert other.bank.tables[-1].embedding is known.bank.tables[-1].embedding
+    bank = other.bank
+    other.meet(source)
+    assert other.bank is bank
+    other.bank.fill(source.rows("test"), -1)
+    assert not known.bank.has(source.rows("test"), -1)

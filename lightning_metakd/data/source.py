@@ -58,6 +58,10 @@ class Source(ABC, Configured):
         """What the source is called in messages, manifests and results."""
         return type(self).__name__
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Source":
+        """Itself: images are never changed, and are many."""
+        return self
+
     @property
     def pictures(self) -> "Source":
         """The source of the images behind these rows: itself, where the rows are the images."""
