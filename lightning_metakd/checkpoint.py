@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_metakd.archives import read_archive
 from lightning_metakd.files import DamagedFileError
+from lightning_metakd.limits import check_size
 from lightning_metakd.loggers import scrubbed
 from lightning_metakd.mapped import read_sealed
 from lightning_metakd.models.model import Model
@@ -34,6 +35,7 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
     file = local_file(path)
     try:
         if file.suffix == ".safetensors":
+            check_size(file.stat().st_size, f"checkpoint={str(path)!r}")
             return {"state_dict": read_sealed(file, must=False)[1]}
         found = read_archive(file)
     except DamagedFileError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_metakd.limits import check_size
 from lightning_metakd.losses.coefficient import Coefficient, LearnedPerClass
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.multi_teacher import Weights
@@ -147,6 +148,7 @@ def read_strategy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ValueError: if it is damaged, or a number in it is none.
     """
     check_strategy_exists(path)
+    check_size(path.stat().st_size, f"strategy={str(path)!r}")
     try:
         metadata, tensors = read_sealed(path)
         head = json.loads(metadata["strategy"])

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from lightning_metakd.data.source import Labelled
-from lightning_metakd.files import remove_unfinished, replaced
+from lightning_metakd.files import DamagedFileError, remove_unfinished, replaced
+from lightning_metakd.limits import check_size
 from lightning_metakd.mapped import head, read_sealed, seal
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,9 @@ def read(path: Path) -> Labelled:
     """A stored collection, memory-mapped; one tensor per process however often it is read."""
     metadata, tensors = read_sealed(path)
     x, y = tensors["x"], tensors["y"]
+    if x.ndim != 4 or y.ndim != 1 or len(x) != len(y):
+        raise DamagedFileError(f"its images are {list(x.shape)}, its labels {list(y.shape)}")
+    check_size(torch.int64.itemsize * len(y), str(path))
     return Labelled(x, y, torch.arange(len(y)), tuple(json.loads(metadata["class_names"])))
 
 

@@ -157,7 +157,7 @@ def picture(
         if image.container in archives:
             member = archives[image.container].getinfo(str(image.member))
             check_size(member.file_size, "it")
-            content = archives[image.container].read(member)
+            content = unpacked(archives[image.container], member)
         else:
             check_size((image.container / image.member).stat().st_size, "it")
             content = (image.container / image.member).read_bytes()
@@ -174,6 +174,20 @@ def picture(
             f"cannot read the image {image.member} in {image.container} ({error}); "
             "remove it, or copy the data again."
         ) from error
+
+
+def unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """What a member holds, no more of it than it says.
+
+    Raises:
+        ValueError: if it is compressed in a way that is unpacked without a limit.
+    """
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(
+            "it is neither stored nor deflated; pack the archive with zip's usual method"
+        )
+    with archive.open(member) as file:
+        return file.read(member.file_size + 1)  # the one more has the checksum compared
 
 
 def as_shown(image: Image.Image) -> Image.Image:
