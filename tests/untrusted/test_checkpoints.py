@@ -89,7 +89,7 @@ def server(place):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("force", ["", "1"])
-def test_no_way_to_load_opens_an_address_or_runs_code(way, force, server, monkeypatch):
+def test_no_way_to_load_opens_an_address_or_runs_code(way, force, server, monkeypatch, thrifty):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", force)
     address, asked = server
     with pytest.raises(ValueError, match="is an address, and none is opened"):
@@ -101,7 +101,7 @@ def test_no_way_to_load_opens_an_address_or_runs_code(way, force, server, monkey
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
-def test_the_command_opens_no_address(command, server, metakd):
+def test_the_command_opens_no_address(command, server, metakd, thrifty):
     with pytest.raises(ValueError, match="is an address, and none is opened"):
         metakd(command, f"--ckpt_path={server[0]}")
     assert not server[1]

@@ -12,6 +12,8 @@ def test_no_planted_file_takes_a_gigabyte(tmp_path):
     pytest_apart("-m", "not slow", str(Path(__file__).parent), METAKD_PEAKS=str(peaks))
     rows = [line.split(" ", 1) for line in peaks.read_text().splitlines()]
     most, name = max((int(size), name) for size, name in rows)
-    print(f"\n{len(rows)} planted files, at most {most / 1e6:.0f} MB beyond the start: {name}")
+    print(
+        f"\n{len(rows)} readings of planted files, at most {most / 1e6:.0f} MB beyond the start: {name}"
+    )
     assert len(rows) > 60
     assert most < 1e9
