@@ -1,0 +1,79 @@
+"""Each bad input of the table is refused in one line, and leaves nothing that looks like a result."""
+
+import re
+
+import pytest
+
+from lightning_metakd import cli
+from tests.bad_input import plants
+from tests.bad_input.table import ROWS, rows
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("parsers")]
+
+MISTAKES = (1, 2)
+"""Exit codes of what a user can mend: said by the program, or by its parser."""
+
+
+def of_need(need):
+    return pytest.mark.parametrize("row", rows(need), ids=str)
+
+
+def check(row, code, said):
+    *_, line = said.splitlines() or [""]
+    assert code in MISTAKES, f"exit code {code}: {line}"
+    assert "Traceback" not in said
+    assert re.fullmatch(row.pattern, line), f"\n{line}\nis not\nmetakd: {row.line}"
+
+
+def whole(folder):
+    """What says that something is complete, and where `latest` points."""
+    found = {p: p.stat().st_mtime_ns for p in folder.rglob("final.ckpt")}
+    found |= {p: p.read_text() for p in folder.rglob("results.jsonl")}
+    return found | {p: p.readlink() for p in folder.glob("runs/*/latest")}
+
+
+@of_need("parse")
+def test_the_parser_refuses_it(row, console, trained):
+    code, said = console(*row.words, folder=trained)
+    check(row, code, said)
+    assert said.count("\n") == 1
+
+
+@of_need("build")
+def test_it_is_refused_before_anything_is_read(row, console, trained, monkeypatch):
+    monkeypatch.setattr(cli.MetaKDCLI, "_dump_config", no_dump)
+    monkeypatch.setattr("lightning_metakd.data.synthetic.generate", None)
+    check(row, *console(*row.words, folder=trained))
+
+
+def no_dump(self):
+    """Leave out what only a run needs, and takes half of the time."""
+    self.config_dump = {}
+
+
+@of_need("start")
+def test_a_run_refuses_it_at_its_start(row, console, trained):
+    before = whole(trained)
+    check(row, *console(*row.words, "--trainer.fast_dev_run=1", folder=trained))
+    assert whole(trained) == before
+
+
+@of_need("files")
+def test_a_file_that_is_no_good_is_named(row, console, folder):
+    if row.plant is not None:
+        getattr(plants, row.plant)(folder)
+    before = whole(folder)
+    check(row, *console(*row.words, folder=folder))
+    assert whole(folder) == before
+
+
+@of_need("report")
+def test_the_report_refuses_it(row, console, tmp_path):
+    plants.results(tmp_path)
+    check(row, *console(*row.words, folder=tmp_path))
+
+
+def test_the_table_is_whole():
+    assert len(ROWS) >= 300
+    assert len(set(map(str, ROWS))) == len(ROWS)
+    assert {row.need for row in ROWS} == {"parse", "build", "start", "files", "report"}
