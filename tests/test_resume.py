@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from lightning_metakd import cli, files, loggers
+from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.files import file_sha256
 from tests.commands import MAML, STUDENT, TEACHER, checkpoint, numbers, same, work_in, written
 
@@ -247,3 +248,19 @@ def test_the_test_that_is_recommended_is_one_that_works(change, line, metakd, tm
     said = capsys.readouterr().err
     assert line in said
     assert ("metakd test --ckpt_path" in said) is (not change)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config=often.yaml"],
+        ["--trainer.callbacks=Checkpoints", "--trainer.callbacks.every_minutes=0.5"],
+        ["--trainer.callbacks+=Checkpoints", "--trainer.callbacks.every_minutes=0.5"],
+    ],
+)
+def test_how_often_a_run_is_saved_is_a_setting(words, metakd, tmp_path):
+    often = {"class_path": "Checkpoints", "init_args": {"every_minutes": 0.5}}
+    written(tmp_path, maml=MAML, often={"trainer": {"callbacks": [often]}})
+    run = metakd("fit", "--config=maml.yaml", *words, "--trainer.max_steps=0")
+    (saving,) = (c for c in run.trainer.callbacks if isinstance(c, Checkpoints))
+    assert saving.every_minutes == 0.5
