@@ -31,6 +31,8 @@ class Model(nn.Module, ABC, Configured):
         normalisation: of the images that it was trained on; None before that.
         external_data: names of data beside those of the experiment that it was trained on, or taught with.
         input_size: side to which it scales its images; None takes them as they are.
+        head_fits_task: whether recipes bring its head to the size of their task: that of a network which
+            was written elsewhere, and has no n_classes.
     """
 
     head: nn.Module
@@ -40,10 +42,16 @@ class Model(nn.Module, ABC, Configured):
     normalisation: Normalisation | None = None
     external_data: tuple[str, ...] = ()
     input_size: int | None = None
+    head_fits_task: bool = False
 
     @abstractmethod
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding [n, d], and what was seen on the way, by name."""
+
+    def resize_head(self, n_classes: int) -> None:
+        """Take a new head of this size in place of the old one; 0 takes it away."""
+        new = linear_head(self.embedding_width, n_classes)
+        self.head = new.to(next(self.head.parameters(), torch.empty(0)))
 
     def read_as(self, normalisation: Normalisation, who: str) -> None:
         """From now on, read images as the weights that it has taken over were trained to.

@@ -51,6 +51,7 @@ class Preprocessed(Model):
         self.model, self.input_size = as_model(model), size
         self.head, self.model.head = self.model.head, nn.Identity()
         self.embedding_width, self.maps = self.model.embedding_width, self.model.maps
+        self.head_fits_task = self.model.head_fits_task
         self.external_data = self.model.external_data
         if pretrained_on is not None:
             self.external_data = tuple(sorted({*self.external_data, pretrained_on}))

@@ -39,6 +39,8 @@ class Wrapped(Model):
             neither the output of a linear layer nor its softmax.
     """
 
+    head_fits_task = True
+
     def __init__(
         self,
         module: nn.Module,
@@ -53,11 +55,6 @@ class Wrapped(Model):
         self.embedding_width = linear.in_features
         self.module.set_submodule(self.classifier, nn.Identity())
         self.head = linear if n_classes is None else linear_head(linear.in_features, n_classes)
-
-    def resize_head(self, n_classes: int) -> None:
-        """Take a new head of this size in place of the old one; 0 takes it away."""
-        new = linear_head(self.embedding_width, n_classes)
-        self.head = new.to(next(self.head.parameters(), torch.empty(0)))
 
     @property
     def tapped(self) -> nn.Module:

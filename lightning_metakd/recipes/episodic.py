@@ -8,7 +8,7 @@ that one process and seven give the same number.
 import logging
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,6 @@ from lightning_metakd.metrics import (
 from lightning_metakd.models.model import Model, head_width
 from lightning_metakd.models.norm import NormForm, answers_row_by_row
 from lightning_metakd.models.weights import shapes
-from lightning_metakd.models.wrapped import Wrapped
 from lightning_metakd.recall import Recall, by_number
 from lightning_metakd.recipes.objective import with_answers
 from lightning_metakd.recipes.optimisation import Optimisation
@@ -86,7 +85,7 @@ class Episodic(Recipe):
                 "taught on the query rows (ProtoNet), or a loss of logits."
             )
         has_head = head_width(self.student) > 0
-        if has_head != learner.needs_head and not isinstance(self.student, Wrapped):
+        if has_head != learner.needs_head and not self.student.head_fits_task:
             way_out = (
                 "set its n_classes to data.n_way" if learner.needs_head else "set n_classes to 0"
             )
@@ -103,9 +102,9 @@ class Episodic(Recipe):
 
     def drop_head(self) -> None:
         """Take away the classifier of a wrapped network, which the learner does not use."""
-        if head_width(self.student) and isinstance(self.student, Wrapped):
+        if head_width(self.student) and self.student.head_fits_task:
             for network in self.copies_of_student():
-                cast(Wrapped, network).resize_head(0)
+                network.resize_head(0)
             log.warning(
                 f"{type(self.learner).__name__} brings its own classifier: the student's is left out."
             )

@@ -41,7 +41,7 @@ from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, make_episodic
 from lightning_metakd.models.weights import load_weights, refuse_mismatch, shapes
-from lightning_metakd.models.wrapped import Wrapped, as_model
+from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.ranges import check_integer, check_number, check_share
 from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation
@@ -305,10 +305,11 @@ class Recipe(OuterLoop):
             return
         shared = any(pair.own is self.student.head for pair in self.sharing.pairs)
         for network in self.copies_of_student():
-            if shared or not isinstance(network, Wrapped):
+            if shared or not network.head_fits_task:
+                way_out = f"set the n_classes of model.student to {wanted}"
                 raise ValueError(
-                    f"the student has {width} logits for the {wanted} classes of the data; set the "
-                    f"n_classes of model.student to {wanted}."
+                    f"the student has {width} logits for the {wanted} classes of the data; "
+                    f"{'leave the head out of share' if shared else way_out}."
                 )
             network.resize_head(wanted)
         for twin in self.copies_of_student()[1:]:

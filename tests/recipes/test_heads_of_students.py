@@ -10,7 +10,8 @@ from lightning_metakd.learners.meta_sgd import MetaSGD
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.model import head_width
-from lightning_metakd.models.wrapped import Wrapped
+from lightning_metakd.models.preprocessed import Preprocessed
+from lightning_metakd.models.wrapped import Wrapped, as_model
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.single_task import SingleTask
@@ -39,10 +40,10 @@ def episodes(**settings):
 
 @pytest.mark.parametrize("learner", [MAML(inner_steps=1), MetaSGD()], ids=["MAML", "MetaSGD"])
 @pytest.mark.parametrize("head", [10, 0, 3])
-def test_a_wrapped_network_is_given_a_logit_for_each_class(learner, head, caplog):
-    recipe = MetaKD(
-        Wrapped(Grey(), n_classes=head), learner, optimisation=Optimisation(ema_decay=0.5)
-    )
+@pytest.mark.parametrize("around", [as_model, Preprocessed], ids=["plain", "preprocessed"])
+def test_a_wrapped_network_is_given_a_logit_for_each_class(around, learner, head, caplog):
+    student = around(Wrapped(Grey(), n_classes=head))
+    recipe = MetaKD(student, learner, optimisation=Optimisation(ema_decay=0.5))
     run = trainer()
     run.fit(recipe, episodes())
     assert head_width(recipe.student) == head_width(recipe.judged) == 3
@@ -51,8 +52,9 @@ def test_a_wrapped_network_is_given_a_logit_for_each_class(learner, head, caplog
     run.test(recipe, episodes(), verbose=False)
 
 
-def test_a_classifier_that_the_learner_does_not_use_is_left_out(caplog):
-    recipe = MetaKD(Grey(), ProtoNet())
+@pytest.mark.parametrize("student", [Grey(), Preprocessed(Grey(), size=12)])
+def test_a_classifier_that_the_learner_does_not_use_is_left_out(student, caplog):
+    recipe = MetaKD(student, ProtoNet())
     trainer().fit(recipe, episodes())
     assert head_width(recipe.student) == 0
     assert "ProtoNet brings its own classifier: the student's is left out." in caplog.text
