@@ -41,7 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         target = Path(path)
-        checksums = config.patch("save.compute_crc32", True)
+        torch_config: Any = config
+        checksums = torch_config.patch("save.compute_crc32", True)
         try:
             with replaced(target) as part, part.open("wb") as file, checksums:
                 torch.save(checkpoint, file)

@@ -73,9 +73,10 @@ def as_config(value: Any) -> Any:
     parts = getattr(value, "__dict__", {})
     kept = {name: as_config(parts[name]) for name in parameters(type(value)) if name in parts}
     shown = ADDRESS.sub("", repr(value))
+    represented: Any = type(value).__repr__
     if isinstance(value, nn.Module):
         kept["modules"] = hashlib.sha256(shown.encode()).hexdigest()[:16]
-    elif not kept and type(value).__repr__ is not object.__repr__:
+    elif not kept and represented is not object.__repr__:
         return shown
     return class_config(value, kept)
 

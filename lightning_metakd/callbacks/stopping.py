@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 from typing import Any, NoReturn
 
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 SIGNALS = tuple(
@@ -109,7 +109,7 @@ class StopOnSignal(Callback):
         self.give_back()
         launcher = trainer.strategy.launcher
         if isinstance(exception, Stopped) and not self.requested and launcher is not None:
-            launcher.kill(signal.SIGTERM)  # type: ignore[attr-defined]  # others may wait for this process
+            launcher.kill(signal.SIGTERM)  # others may wait for this process
 
 
 def requested_stop(trainer: Trainer) -> int:
@@ -124,9 +124,8 @@ def stop(trainer: Trainer, by: int) -> NoReturn:
     Raises:
         Stopped: always.
     """
-    environment = (
-        trainer._accelerator_connector.cluster_environment
-    )  # the Trainer has no other name for it
+    # the Trainer has no other name for it
+    environment: Any = trainer._accelerator_connector.cluster_environment
     slurm = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
     if slurm and by == (environment.requeue_signal or signal.SIGUSR1):
         if trainer.is_global_zero:
