@@ -42,21 +42,21 @@ def built_in() -> list[Callback]:
     ]
 
 
-def with_built_in(own: Sequence[Callback], shows_progress: bool = True) -> list[Callback]:
+def with_built_in(callbacks: Sequence[Callback], shows_progress: bool = True) -> list[Callback]:
     """Callbacks of a user, and those of every run, in whose place they are where they are of their class.
 
     Args:
-        own: of the user.
+        callbacks: of the user.
         shows_progress: false leaves our progress out; a bar of the user does so too.
     """
-    shows_progress = shows_progress and not any(isinstance(c, ProgressBar) for c in own)
+    shows_progress = shows_progress and not any(isinstance(c, ProgressBar) for c in callbacks)
     usual = [
         callback
         for callback in built_in()
-        if not any(isinstance(c, type(callback)) for c in own)
+        if not any(isinstance(c, type(callback)) for c in callbacks)
         if shows_progress or not isinstance(callback, ProgressBar)
     ]
-    return [*own, *usual]
+    return [*callbacks, *usual]
 
 
 class Trainer(lightning.pytorch.Trainer):

@@ -263,9 +263,6 @@ class Recipe(OuterLoop):
                 )
                 load_strategy(own, Path(self.strategy), heads, numbers)
         self.settings = self.settings_of_run()
-        goes_on = self.has_begun and self.trainer.ckpt_path is None
-        if stage == "fit" and goes_on:
-            self.settings["resumed"] = digest(self.trained_by())
 
     def take_init(self, init: str, stage: str) -> None:
         """Take over what the run of `init` trained."""
@@ -391,6 +388,8 @@ class Recipe(OuterLoop):
         self.student.normalisation = self.data.source.reading(self.student.normalisation)
         self.student.external_data = self.external_data
         self.record["train_classes"] = len(self.trained_classes()) or None
+        if self.has_begun and trainer.ckpt_path is None:  # from what it trained before
+            self.settings["resumed"] = digest(self.trained_by())
         self.trained, self.has_begun = None, True
         self.student.constructor_arguments["trained_by"] = digest(training_settings(self.settings))
 

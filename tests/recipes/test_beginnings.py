@@ -35,8 +35,8 @@ RUNS = {"MetaKD": (meta_kd, episodes, 0), "SingleTask": (single_task, batches, 1
 each_recipe = pytest.mark.parametrize(("make", "data", "classes"), RUNS.values(), ids=RUNS)
 
 
-def fit(recipe, data, **settings) -> None:
-    trainer(**{"max_steps": 1, **settings}).fit(recipe, datamodule=data)
+def fit(recipe, data, ckpt_path=None, **settings) -> None:
+    trainer(**{"max_steps": 1, **settings}).fit(recipe, datamodule=data, ckpt_path=ckpt_path)
 
 
 def plain(**settings):
@@ -202,6 +202,21 @@ def test_what_a_recipe_has_trained_is_tested_and_not_the_files_it_began_from(
         "trainer.max_steps": 1,
         "resumed": digest(settings),
     }
+
+
+@each_recipe
+def test_a_recipe_that_goes_on_from_a_checkpoint_is_of_that_training_whatever_it_did_before(
+    make, data, classes, tmp_path
+):
+    first = make()
+    fit(first, data())
+    first.trainer.save_checkpoint(tmp_path / "run.ckpt")
+    settings, again = training_settings(first.settings), make()
+    for _ in range(2):
+        fit(again, data(), tmp_path / "run.ckpt")
+        assert training_settings(again.settings) == settings
+    fit(again, data(), tmp_path / "run.ckpt", max_steps=2)
+    assert training_settings(again.settings)["resumed"] == digest(settings)
 
 
 def test_shared_weights_are_held_in_common_again_and_others_go_on():
