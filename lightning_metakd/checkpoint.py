@@ -22,6 +22,12 @@ from lightning_metakd.types import Normalisation
 
 ADDRESS = re.compile(r"[\w+.:-]{2,}:/")
 """How an address begins, as text or as what `Path` makes of it."""
+SECTIONS: Mapping[str, type] = {
+    **dict.fromkeys(("settings", "spent", "said", "callbacks", "loops"), dict),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+    **dict.fromkeys(("global_step", "epoch"), int),
+}
+"""What a run keeps beside its tensors."""
 
 
 def open_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -47,7 +53,30 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"checkpoint={str(path)!r} holds a {type(found).__name__}, not a state dict."
         )
+    if "state_dict" in found:
+        check_sections(found, path)
     return found
+
+
+def check_sections(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Raise where something that a run keeps beside its tensors is of another kind.
+
+    Raises:
+        ValueError: names it.
+    """
+    for name in SECTIONS.keys() & checkpoint.keys():
+        section, kind = checkpoint[name], SECTIONS[name]
+        right = isinstance(section, kind)
+        if right and kind is dict:
+            right = all(isinstance(key, str) for key in section)
+        if right and name in ("callbacks", "loops", "optimizer_states"):
+            parts = section.values() if kind is dict else section
+            right = all(isinstance(part, dict) for part in parts)
+        if not right:
+            raise ValueError(
+                f"checkpoint={str(path)!r} has {name}={section!r:.40}, which no run writes; take an "
+                "earlier file of the run, or train again."
+            )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def check_resumable(checkpoint: Mapping[str, Any], path: Path, settings: Setting
         ValueError: if a setting has changed without which it is another training, or if the file is no
             checkpoint of a training.
     """
-    if "optimizer_states" not in checkpoint:
+    if not {"optimizer_states", "lr_schedulers"} <= checkpoint.keys():
         raise ValueError(
             f"ckpt_path={path} holds weights and no training that could go on; begin from it by "
             f"--model.init={path}."

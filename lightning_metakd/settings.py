@@ -165,7 +165,7 @@ def trained_with(checkpoint: Mapping[str, Any], path: Path) -> Settings:
     if states.get("Checkpoints", {}).get("is_best"):
         return settings | {"checkpoint": "best"}
     complete = states.get("Results", {}).get("complete", False)
-    return settings | ({} if complete else {"steps": checkpoint["global_step"]})
+    return settings | ({} if complete else {"steps": checkpoint.get("global_step")})
 
 
 def resumed_from(settings: Settings, earlier: Settings) -> Settings:

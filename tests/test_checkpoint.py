@@ -121,6 +121,27 @@ def test_what_holds_no_tensors_is_refused(tmp_path, content):
         read_checkpoint(tmp_path / "it.pt")
 
 
+@pytest.mark.parametrize(
+    "section",
+    [
+        *({"settings": [1]}, {"settings": {1: 2}}, {"spent": "x"}, {"said": None}, {"loops": 3}),
+        *({"callbacks": {"Results": []}}, {"optimizer_states": {}}, {"optimizer_states": [1]}),
+        *({"lr_schedulers": None}, {"global_step": "3"}, {"epoch": 1.0}),
+    ],
+    ids=str,
+)
+def test_what_no_run_writes_beside_its_tensors_is_named(tmp_path, section):
+    torch.save({"state_dict": {}} | section, tmp_path / "it.pt")
+    told = rf"it\.pt' has {next(iter(section))}=.*, which no run writes; take an earlier file"
+    with pytest.raises(ValueError, match=told):
+        read_checkpoint(tmp_path / "it.pt")
+
+
+def test_a_tensor_may_be_called_as_a_section_is(tmp_path):
+    torch.save({"epoch": torch.ones(1)}, tmp_path / "it.pt")
+    assert list(read_checkpoint(tmp_path / "it.pt")["state_dict"]) == ["epoch"]
+
+
 def test_something_else_than_a_dictionary_is_refused(tmp_path):
     torch.save(torch.ones(2), tmp_path / "tensor.pt")
     with pytest.raises(ValueError, match="holds a Tensor, not a state dict"):

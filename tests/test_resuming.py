@@ -32,7 +32,7 @@ EARLIER = {
 
 def said(change, earlier=EARLIER):
     now = {key: value for key, value in {**EARLIER, **change}.items() if value is not None}
-    saved = {"settings": earlier, "optimizer_states": [{}]}
+    saved = {"settings": earlier, "optimizer_states": [{}], "lr_schedulers": []}
     return check_resumable(saved, Path("last.ckpt"), now)
 
 
