@@ -15,9 +15,9 @@ from torch import Tensor
 from lightning_metakd.archives import read_archive
 from lightning_metakd.files import DamagedFileError
 from lightning_metakd.limits import check_size
-from lightning_metakd.loggers import scrubbed
 from lightning_metakd.mapped import read_sealed
 from lightning_metakd.models.model import Model
+from lightning_metakd.redaction import scrubbed
 from lightning_metakd.types import Normalisation
 
 ADDRESS = re.compile(r"[\w+.:-]{2,}:/")

@@ -7,7 +7,7 @@ a stop does so in its directory. `runs/<experiment>/latest` points to the newest
 import os
 import re
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,37 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning_metakd.files import hold_folder, named
 from lightning_metakd.metrics_file import MetricsFile
 from lightning_metakd.ranges import check_integer
-
-SECRET = re.compile(r"(^|[_.-])(key|api_?key|token|secret|password)s?$", re.IGNORECASE)
-IN_URL = re.compile(
-    r"(?<=://)[^/\s?#]+(?=@)|(?<=[?&;])([\w.-]*(?:key|token|secret|password|sig|signature)=)[^&;#\s]+",
-    re.IGNORECASE,
-)
-"""Who calls, and words of access among the arguments of an address."""
-
-
-def scrubbed(value: Any, name: str = "") -> Any:
-    """The value with every text under a name like `api_key`, and access inside URLs, hidden."""
-    if isinstance(value, dict):
-        return {k: scrubbed(v, str(k)) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [scrubbed(v, name) for v in value]
-    if isinstance(value, str):
-        return "***" if SECRET.search(name) else IN_URL.sub(r"\g<1>***", value)
-    return value
-
-
-def scrubbed_words(words: Sequence[str]) -> list[str]:
-    """The words of a command with the same hidden, given as `--name value` or `--name=value`."""
-    found, name = [], ""
-    for word in words:
-        option, equals, value = word.partition("=")
-        if word.startswith("--") and equals:
-            found.append(f"{option}={scrubbed(value, option)}")
-        else:
-            found.append(scrubbed(word, "" if word.startswith("--") else name))
-        name = word if word.startswith("--") and not equals else ""
-    return found
+from lightning_metakd.redaction import scrubbed
 
 
 def as_dict(params: Namespace | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import OutOfMemoryError
 
-from lightning_metakd.loggers import scrubbed
+from lightning_metakd.redaction import scrubbed, scrubbed_words
 
 NOISE = (
     *("Tip: For seamless", "`weights_only` was not set", "GPU available", "TPU available"),
@@ -148,7 +148,7 @@ def write_fault(error: Exception, folder: Path | None) -> str:
     """Write the traceback with the versions that it was made with, and return the file's path."""
     versions = [f"{name} {version(name)}" for name in VERSIONS]
     text = "".join(traceback.format_exception(error))
-    report = f"{' '.join(sys.argv)}\n{', '.join(versions)}, {platform.platform()}\n\n{text}\n"
+    report = f"{' '.join(scrubbed_words(sys.argv))}\n{', '.join(versions)}, {platform.platform()}\n\n{text}\n"
     if folder is None:
         handle, path = tempfile.mkstemp(prefix="metakd-error-", suffix=".log")
     else:

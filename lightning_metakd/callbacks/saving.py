@@ -10,7 +10,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_metakd.files import written_whole
-from lightning_metakd.loggers import run_directory, scrubbed
+from lightning_metakd.loggers import run_directory
+from lightning_metakd.redaction import scrubbed
 from lightning_metakd.settings import flat_settings
 
 

@@ -36,7 +36,6 @@ from lightning_metakd.controls import (
 )
 from lightning_metakd.files import file_sha256
 from lightning_metakd.functional import bind, part
-from lightning_metakd.loggers import scrubbed
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, make_episodic
@@ -47,6 +46,7 @@ from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_half, refuse_sharding
 from lightning_metakd.recipes.preparation import check_views, tap_teachers, two_inputs
+from lightning_metakd.redaction import scrubbed
 from lightning_metakd.resuming import check_resumable
 from lightning_metakd.settings import (
     Settings,

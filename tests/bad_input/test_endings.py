@@ -69,11 +69,14 @@ def test_a_fault_before_there_is_a_run_is_written_down_too(monkeypatch, capsys, 
     def fail():
         raise RuntimeError("shapes do not match")
 
-    code, line, _ = ended(fail, monkeypatch, capsys)
+    words = ["fit", "--api_key=secret"]
+    code, line, _ = ended(fail, monkeypatch, capsys, words)
     (log,) = tmp_path.iterdir()
     assert code == 70
     assert str(log) in line
-    assert "RuntimeError: shapes do not match" in log.read_text()
+    text = log.read_text()
+    assert text.startswith("metakd fit --api_key=***\n")
+    assert "RuntimeError: shapes do not match" in text
 
 
 def test_an_interruption_ends_with_130(monkeypatch, capsys):
