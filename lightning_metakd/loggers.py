@@ -199,6 +199,11 @@ class RunLogger(CSVLogger):
         super().log_hyperparams(scrubbed(as_dict(params)))
 
 
+def run_loggers(trainer: Trainer) -> list[RunLogger]:
+    """The loggers that write into a run's directory."""
+    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+
+
 def rehearsed(trainer: Trainer) -> bool:
     """Whether this is a `fast_dev_run`, which writes and measures nothing."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
@@ -214,7 +219,5 @@ def run_directory(trainer: Trainer) -> Path | None:
 
 def directory_made(trainer: Trainer) -> Path | None:
     """The run's directory where there is one already; asks no other process, which may have ended."""
-    for logger in trainer.loggers:
-        if isinstance(logger, RunLogger) and logger._version is not None:
-            return Path(logger.log_dir)
-    return None
+    made = (logger for logger in run_loggers(trainer) if logger._version is not None)
+    return next((Path(logger.log_dir) for logger in made), None)

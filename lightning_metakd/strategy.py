@@ -20,6 +20,7 @@ from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.multi_teacher import Weights
 from lightning_metakd.mapped import filled, read_sealed
 from lightning_metakd.models.model import listed
+from lightning_metakd.models.weights import shapes
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -125,11 +126,6 @@ def save_strategy(
     with filled(path, sizes, {"strategy": json.dumps(head)}) as places:
         for name, place in places.items():
             place.copy_(tensors[name])
-
-
-def shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """Shape of each tensor."""
-    return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
 def check_strategy_exists(path: Path) -> None:

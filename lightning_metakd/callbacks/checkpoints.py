@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning_metakd.callbacks.stopping import Stopped, requested_stop, stop
 from lightning_metakd.checkpoint import read_checkpoint
 from lightning_metakd.files import remove_unfinished, written_whole
-from lightning_metakd.loggers import RunLogger, rehearsed, run_directory
+from lightning_metakd.loggers import rehearsed, run_directory, run_loggers
 from lightning_metakd.ranges import check_positive
 
 STAGED = ".last"
@@ -237,11 +237,6 @@ def between_steps(loops: dict[str, Any]) -> None:
         epochs[kind] = {"ready": n, "started": n, "processed": n - 1, "completed": n - 1}
     batches["is_last_batch"] = False
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - 1  # the Trainer adds one
-
-
-def run_loggers(trainer: Trainer) -> list[RunLogger]:
-    """The loggers that write into a run's directory."""
-    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
 
 
 def agreed(trainer: Trainer, due: bool, stop_by: int) -> tuple[bool, int]:

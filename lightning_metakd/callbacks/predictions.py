@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_metakd.data.source import Source
 from lightning_metakd.files import written_whole
-from lightning_metakd.loggers import RunLogger, run_directory
+from lightning_metakd.loggers import run_directory, run_loggers
 
 Row = tuple[int | None, int, int, int, float]
 """Episode, image, class, predicted class, probability of the latter."""
@@ -53,9 +53,8 @@ class Predictions(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rows = [row for part in gathered for row in part]
         write_predictions(folder / "predictions.csv", rows, data.source)
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger):
-                logger.be_latest()
+        for logger in run_loggers(trainer):
+            logger.be_latest()
         print(f"{len(rows)} predictions written to {folder / 'predictions.csv'}")
 
 
