@@ -24,12 +24,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 import lightning_metakd
 from lightning_metakd.ahead import make_banks
 from lightning_metakd.callbacks.saving import SaveConfig
-from lightning_metakd.checkpoint import check_address
+from lightning_metakd.checkpoint import local_file
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.loggers import RunLogger, directory_made, first_process
 from lightning_metakd.parser import Parser
 from lightning_metakd.processes import check_others
+from lightning_metakd.ranges import check_seed
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
 from lightning_metakd.runs import SETTINGS, as_list, with_built_in
@@ -38,6 +39,7 @@ from lightning_metakd.wandb_logger import with_run_logger
 from lightning_metakd.words import (
     experiment_name,
     last_checkpoint,
+    refusal_of_trainer,
     refuse_settings,
     refuse_untrained,
     version_of,
@@ -79,6 +81,13 @@ class MetaKDCLI(LightningCLI):
             parser.set_defaults({unless_asked[subcommand]: False})
         return parser
 
+    def _set_seed(self) -> None:
+        """As always, with a seed that all generators take."""
+        seed = self._get(self.config, "seed_everything")
+        if not isinstance(seed, bool):
+            check_seed("seed_everything", seed)
+        super()._set_seed()
+
     def _add_instantiators(self) -> None:
         """Have every class built by the parser's own way, which names what a constructor refuses."""
         super()._add_instantiators()
@@ -87,7 +96,7 @@ class MetaKDCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """What a class says of its arguments, without what the parser says around it."""
         refuse_untrained(self.subcommand, self.config)
-        check_address(self._get(self.config, "ckpt_path") or "")
+        self.check_checkpoint(self._get(self.config, "ckpt_path"))
         try:
             super().instantiate_classes()
         except Exception as error:
@@ -95,6 +104,16 @@ class MetaKDCLI(LightningCLI):
         if self.subcommand in (None, "fit"):
             self.model.check_teachers("fit")  # before the data are read
         self.model.resumes = self.checkpoint() is not None
+
+    def check_checkpoint(self, path: str | None) -> None:
+        """Refuse a checkpoint that is no file; Lightning has words too, for files among its own."""
+        if path is None:
+            return
+        if self._get(self.config, "resume"):
+            raise ValueError(
+                f"resume=true and ckpt_path={path} both say where to go on; leave one of them out."
+            )
+        local_file(path)
 
     def checkpoint(self) -> Any:
         """What the command goes on from, or judges; None where it begins."""
@@ -108,10 +127,6 @@ class MetaKDCLI(LightningCLI):
         if self.subcommand != "fit" or run is None:
             return
         experiment, path = Path(run.root_dir), self.checkpoint()
-        if resume and path is not None:
-            raise ValueError(
-                f"resume=true and ckpt_path={path} both say where to go on; leave one of them out."
-            )
         if resume:
             path = self.config_init[self.subcommand]["ckpt_path"] = last_checkpoint(experiment)
             if path is None and first_process():
@@ -137,9 +152,9 @@ class MetaKDCLI(LightningCLI):
         """A directory of its own for each run; other loggers of the configuration stand beside it."""
         config = self._get(self.config_init, "trainer")
         refuse_settings(config)
-        name = self._get(self.config, "experiment") or experiment_name(
-            self._get(self.config, "config"), self.subcommand or "fit"
-        )
+        name = self._get(self.config, "experiment")
+        if name is None:
+            name = experiment_name(self._get(self.config, "config"), self.subcommand or "fit")
         kwargs["logger"] = with_run_logger(config.logger, name, self._get(self.config, "runs"))
         self.go_on(next((log for log in kwargs["logger"] if isinstance(log, RunLogger)), None))
         kwargs["plugins"] = [AtomicCheckpointIO(), *as_list(config.plugins)]
@@ -149,7 +164,12 @@ class MetaKDCLI(LightningCLI):
         """A callback of the configuration takes the place of the built-in one of its class."""
         shows_progress = config["enable_progress_bar"] is not False
         config["callbacks"] = with_built_in(as_list(config["callbacks"]), shows_progress)
-        return super()._instantiate_trainer(config, callbacks)
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except Exception as error:
+            usual = self._parser(self.subcommand).get_defaults()["trainer"]
+            asked = self._get(self.config, "trainer")
+            raise refusal_of_trainer(error, vars(asked), vars(usual)) from error
 
 
 def import_everything() -> None:

@@ -83,7 +83,7 @@ class RunLogger(CSVLogger):
     ) -> None:
         check_integer("flush_logs_every_n_steps", flush_logs_every_n_steps, 1)
         super().__init__(save_dir, "", flush_logs_every_n_steps=flush_logs_every_n_steps)
-        self.call_it(experiment or "default")
+        self.call_it("default" if experiment is None else experiment)
         self.is_named = experiment is not None
         self._agreed = self._is_latest = self._waits = False
         self._lock: int | None = None

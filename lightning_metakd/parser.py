@@ -9,6 +9,7 @@ import argparse
 import inspect
 import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -45,6 +46,12 @@ NO_CLASS = re.compile(
 VALUE = re.compile(r"Given value: (?:NestedArg\(key='\w+', val=(?P<nested>.*)\)|(?P<plain>.*))$")
 REQUIRED = re.compile(r"the following arguments are required: (.+)")
 NO_VALUE = re.compile(r"argument (?:-\w/)?--(\S+): expected one argument")
+NO_PATH = re.compile(r"Expected a path but (\S+) either not accessible or invalid$")
+NO_MODULE = re.compile(r"No module named '|module '.+' has no attribute '")
+NO_SUBCLASS = re.compile(r"Import path does not correspond to a subclass of \w+$")
+NO_DERIVED = re.compile(r"Subclasses are disabled for \w+, thus '(.+?)' is not accepted")
+SEVERAL = re.compile(r"Multiple subclasses with name (\w+)\. .+: (.+)\.$")
+NO_CONFIG = re.compile(r"Unexpected config:(.*)")
 NO_GROUP = re.compile(r'Unable to load config "(.*)"')
 
 
@@ -84,6 +91,13 @@ class Parser(LightningArgumentParser):
         called = [frame.f_code.co_name for frame, _ in traceback.walk_tb(cause.__traceback__)]
         function = next(name for name in called[1:] if "wrapper" not in name)
         return ValueError(f"{function}() cannot be built: {' '.join(str(cause).split())}")
+
+    def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
+        """Take `None` for null: the parser writes it so where it hands a word on to a class in a list."""
+        words = sys.argv[1:] if args is None else args
+        if isinstance(words, list):
+            words = [re.sub(r"=None$", "=null", word) for word in words]
+        return super().parse_args(words, *others, **kwargs)
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read a file of settings; one that holds none is named."""
@@ -132,6 +146,8 @@ def condensed(message: str, parser: argparse.ArgumentParser) -> str:
             key, text = key or match[1], text[match.end() :]
         if match := CLASS.match(text):
             class_name, text = match[1], text[match.end() :]
+        if match := NO_PATH.match(text):
+            value = match[1]
         if TRIED.match(text):
             continue
         if match := VALUE.match(text):
@@ -139,6 +155,18 @@ def condensed(message: str, parser: argparse.ArgumentParser) -> str:
         elif match := NO_CLASS.match(text):
             value = match[1]
             texts.append(unknown_class(value, base_classes(parser, key)))
+        elif NO_SUBCLASS.match(text):
+            value = value or given_value(message)
+            texts.append(unknown_class(value, base_classes(parser, key)))
+        elif match := NO_DERIVED.match(text):
+            texts.append(unknown_class(match[1], base_classes(parser, key)))
+        elif NO_MODULE.match(text):
+            value = value or given_value(message)
+            texts.append(f"={shortened(value)} is no class that can be used here: {text}")
+        elif match := SEVERAL.match(text):
+            texts.append(f"={match[1]} is the name of several classes; give one of {match[2]}")
+        elif match := NO_CONFIG.match(text):
+            texts.append(f".config={match[1].strip()} names no file of settings; name one")
         elif match := TYPE.match(text):
             types.append(type_name(match[1]))
             value = match[2] or value
@@ -166,13 +194,19 @@ def condensed(message: str, parser: argparse.ArgumentParser) -> str:
     return prefix + (text if text[:1] in (".", "=", ":") else f": {text}")
 
 
+def given_value(message: str) -> str:
+    """The value that a message of the parser ends with."""
+    matches = [match for line in message.splitlines() if (match := VALUE.match(line.strip()))]
+    return (matches[-1]["plain"] or "").strip("'") if matches else ""
+
+
 def unknown_setting(match: re.Match[str], parser: argparse.ArgumentParser) -> str:
     """That a setting does not exist, and the nearest that does."""
     group, name, words = match.groups()
     word = (words or name).split()[0]
     if words and not word.startswith("-"):
         return f": {word!r} is neither an option nor the value of one; options begin with --"
-    name = word.lstrip("-").split("=")[0]
+    name = word.lstrip("-").split("=")[0] or word
     if group and group not in COMMANDS_WITH_A_TRAINER:
         name = f"{group}.{name}"
     settings = {action.dest for action in parser._actions}

@@ -80,7 +80,8 @@ def is_mistake(error: Exception) -> bool:
         return True
     if isinstance(error, OutOfMemoryError) or MEMORY in str(error):
         return True
-    checked = isinstance(error, ValueError | TypeError | FloatingPointError)
+    kinds = (ValueError, TypeError, FloatingPointError)
+    checked = isinstance(error, (*kinds, RuntimeError) if from_callback(error) else kinds)
     return checked and refuses(error)
 
 
@@ -96,6 +97,13 @@ def package_of(error: BaseException) -> str:
     """The package in which an error arose."""
     trace = origin(error)
     return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0]
+
+
+def from_callback(error: BaseException) -> bool:
+    """Whether a callback of Lightning has raised it: those refuse settings of theirs by a RuntimeError."""
+    trace = origin(error)
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return module.startswith("lightning.pytorch.callbacks.")
 
 
 def refuses(error: Exception) -> bool:

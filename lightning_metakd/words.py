@@ -1,11 +1,15 @@
 """The words of a command: which configuration, which checkpoint, which run's directory they mean."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning_metakd.checkpoint import check_address
+from lightning_metakd.parser import shortened
+from lightning_metakd.ranges import check_integer, check_positive
 from lightning_metakd.recipes.outer_loop import refuse_half, refuse_sharding
+from lightning_metakd.terminal import is_mistake, message_of
 
 
 def refuse_settings(config: Any) -> None:
@@ -15,10 +19,16 @@ def refuse_settings(config: Any) -> None:
         ValueError: names the setting and the one to use.
     """
     refuse_half(config.precision)
-    if config.check_val_every_n_epoch is not None and config.check_val_every_n_epoch < 1:
+    without = "and trainer.limit_val_batches=0 leaves validation out"
+    epochs, steps = config.check_val_every_n_epoch, config.val_check_interval
+    check_integer("trainer.check_val_every_n_epoch", epochs, 1, hint=without, optional=True)
+    if steps == 0:
+        check_positive("trainer.val_check_interval", steps, without)
+    check_integer("trainer.log_every_n_steps", config.log_every_n_steps, 0, optional=True)
+    check_integer("trainer.num_sanity_val_steps", config.num_sanity_val_steps, -1, optional=True)
+    if config.barebones:
         raise ValueError(
-            f"trainer.check_val_every_n_epoch={config.check_val_every_n_epoch} must be 1 or more; "
-            "trainer.limit_val_batches=0 leaves validation out."
+            "trainer.barebones=true leaves out what writes numbers and weights; leave the setting out."
         )
     refuse_sharding(config.strategy)
     if config.gradient_clip_val:
@@ -31,6 +41,30 @@ def refuse_settings(config: Any) -> None:
             f"trainer.accumulate_grad_batches={config.accumulate_grad_batches} does not act on the outer "
             "update; raise data.meta_batch_size (episodes) or data.batch_size (rows) instead."
         )
+
+
+def refusal_of_trainer(
+    error: Exception, settings: Mapping[str, Any], usual: Mapping[str, Any]
+) -> Exception:
+    """What the Trainer refuses, with the settings that it speaks of; all that were given where it names none.
+
+    Args:
+        settings: those of the configuration.
+        usual: what they are where nobody gives them.
+    """
+    if not is_mistake(error):
+        return error
+    text = message_of(error)
+    given = {name: value for name, value in settings.items() if value != usual.get(name)}
+
+    def is_named(name: str, value: Any) -> bool:
+        words = [name, value] if isinstance(value, str) else [name]
+        return any(re.search(rf"\b{re.escape(word)}\b", text) for word in words if word)
+
+    about = {name: value for name, value in given.items() if is_named(name, value)} or given
+    values = {name: getattr(value, "class_path", value) for name, value in about.items()}
+    said = ", ".join(f"trainer.{name}={shortened(str(value))}" for name, value in values.items())
+    return ValueError(f"{said or 'trainer'}: {text}")
 
 
 def refuse_untrained(command: str | None, config: Any) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lightning_metakd.bank import Bank, stored_under
-from lightning_metakd.checkpoint import read_checkpoint, student_weights, take_origin
+from lightning_metakd.checkpoint import local_file, read_checkpoint, student_weights, take_origin
 from lightning_metakd.data import cache
 from lightning_metakd.data.source import Labelled, Source
 from lightning_metakd.files import make_once
@@ -97,6 +97,18 @@ class Embedded(Source):
                 f"data.views to {self.views}, or source.views to more."
             )
         return x[torch.arange(len(x), device=x.device), view + 1]
+
+    def check_files(self) -> None:
+        self.source.check_files()
+        if self.checkpoint is not None:
+            local_file(self.checkpoint)
+
+    def check_views(self, views: int | None) -> None:
+        if views is None or views > self.views:
+            raise ValueError(
+                f"data.views={'null' if views is None else views} draws more views than the {self.views} "
+                f"that {self.name} keeps; set data.views to {self.views}, or data.source.views to more."
+            )
 
     @cached_property
     def _everything(self) -> Labelled:

@@ -125,6 +125,12 @@ class Source(ABC, Configured):
                 f"choose one of {', '.join(self.splits)} or all."
             )
 
+    def check_files(self) -> None:
+        """Raise where a file of weights that reads the examples is not there; opens none."""
+
+    def check_views(self, views: int | None) -> None:
+        """Raise where so many augmented views of a row cannot be had; None stands for any number."""
+
     def load(self, split: str) -> Labelled:
         """The examples of a split. A copy, except for `all`; `rows` selects without copying."""
         everything = self.everything()

@@ -206,6 +206,7 @@ class Episodic(Recipe):
         y = episode.query.y
         answer = self.recalled_answer(episode)
         self.check_adapted(self.judged, answer, episode)
+        self.check_finite(answer.logits)
         self.calibration.update(answer.logits.softmax(-1), y)
         row = {"accuracy": accuracy(answer.logits, y), "nll": nll(answer.logits, y)}
         if self.teachers:
@@ -270,6 +271,7 @@ class Episodic(Recipe):
         """Episode id, its classes, and for its query rows number, label and class probabilities [q, c]."""
         answer = self.adapted_answer(self.asked(episode))
         self.check_adapted(self.judged, answer, episode)
+        self.check_finite(answer.logits)
         probs = answer.logits.softmax(-1)
         rows = {"index": episode.query.index, "y": episode.query.y, "probs": probs}
         return {"id": episode.id, "classes": episode.classes, **rows}

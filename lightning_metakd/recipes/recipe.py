@@ -225,6 +225,9 @@ class Recipe(OuterLoop):
                 local_file(path)
         if self.strategy is not None and not self.resumes:
             check_strategy_exists(Path(self.strategy))
+        data.source.check_files()
+        if stage == "fit":
+            data.source.check_views(data.views)
         if stage == "fit" and not any(self.loss.reads()):  # a loss of layers asks its teachers live
             check_views(self.teachers, data)
 
@@ -314,6 +317,18 @@ class Recipe(OuterLoop):
         log.warning(
             f"the student's head of {width} logits is replaced by one of {wanted}, one for each class."
         )
+
+    def check_finite(self, logits: Tensor) -> None:
+        """Raise where the student that is judged answers by what is no number.
+
+        Raises:
+            FloatingPointError: names the rate of its training.
+        """
+        if not logits.isfinite().all():
+            raise FloatingPointError(
+                "the student's answers are not finite: its training has diverged, or its weights or images "
+                f"are none; start anew with a lower model.optimisation.lr={self.optimisation.lr}."
+            )
 
     def start_student(self, weights: Mapping[str, Tensor], stage: str) -> None:
         """Load the student of `init`."""

@@ -266,6 +266,7 @@ class SingleTask(Recipe):
     def evaluation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count."""
         logits = self.judged(batch.x).logits
+        self.check_finite(logits)
         nll = nn.functional.cross_entropy(logits.double(), batch.y, reduction="sum")
         for name, value in (
             ("rows", len(batch.y)),

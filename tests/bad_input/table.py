@@ -43,7 +43,7 @@ def read(path: Path) -> list[Row]:
             continue
         if line.startswith("["):
             need, _, command = line.strip("[]").partition(":")
-            base = shlex.split(command)
+            base, words = shlex.split(command), []
         elif line.startswith(" "):
             plant = words.pop(0)[1:] if words and words[0].startswith("@") else None
             rows.append(Row(need, plant, (*base, *words), line.strip()))
