@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.data import cache
 from lightning_metakd.data.source import Source
 from lightning_metakd.recipes.preparation import answers_needed
@@ -33,6 +34,8 @@ def make_banks(teachers: Pool, data: Any, device: torch.device) -> None:
             if teachers
             else "model.teachers is empty, and nothing would be stored; name a teacher with bank: true."
         )
+    if device.type == "cpu":
+        keep_large_blocks()
     needed = by_views(
         answers_needed(teachers, data, "fit") + answers_needed(teachers, data, "test")
     )
