@@ -8,7 +8,7 @@ DATA ?= data
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer maml maml-full test test-all check lint format type notebooks report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full test test-all check lint format type notebooks report clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -122,6 +122,14 @@ TASKS := cifar_fs_teacher_wrn fc100_teacher omniglot_teacher
 transfer: cifar-fs-teaching $(foreach task,$(TASKS),$(call trained,single_task_$(task)))  ## Learned strategies on other tasks, resumable
 	$(BIN)/python -m benchmarks.transfer --data $(DATA)
 	$(METAKD) report --folder runs/transfer --baseline constant --output README.md --section transfer
+
+# A teacher that was trained on ImageNet, and reads images in its own way.
+LITE0 := meta_kd_cifar_fs_5w5s_efficientnet
+cifar-fs-efficientnet: $(call trained,$(LITE0))  ## EfficientNet-Lite0 as a teacher on real CIFAR-FS, resumable
+	for shots in 1 5; do $(METAKD) test --runs=runs/$(LITE0).test --experiment=$(LITE0) \
+	--config configs/experiment/$(LITE0).yaml --ckpt_path=$(call trained,$(LITE0)) \
+	--data.k_shot=$$shots --data.source.root=$(DATA) || exit 1; done
+	$(METAKD) report --folder runs/$(LITE0).test --output README.md --section cifar-fs-efficientnet
 
 maml: install  ## MAML beside an independent implementation, 2,000 meta-steps each; hours, resumable
 	$(BIN)/python -m benchmarks.maml_against_higher --steps 2000 --data $(DATA) --output README.md
