@@ -2,6 +2,7 @@
 
 import http.server
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,14 @@ def test_a_trainer_is_not_talked_into_running_code():
             recipe(), datamodule=Fixed([episode()]), ckpt_path="x.ckpt", weights_only=False
         )
     assert not CREATED.exists()
+
+
+def test_a_class_that_somebody_called_safe_is_refused_too():
+    torch.save({"weight": Fraction(1, 2)}, "x.ckpt")
+    with torch.serialization.safe_globals([Fraction]):
+        assert torch.load("x.ckpt", weights_only=True) == {"weight": Fraction(1, 2)}
+        with pytest.raises(ValueError, match=r"it names 'fractions\.Fraction', which is code"):
+            read_checkpoint("x.ckpt")
 
 
 def test_a_plugin_that_reads_in_its_own_way_is_refused():
