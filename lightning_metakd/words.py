@@ -1,5 +1,6 @@
 """The words of a command: which configuration, which checkpoint, which run's directory they mean."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from lightning_metakd.parser import shortened
 from lightning_metakd.ranges import check_integer, check_positive
 from lightning_metakd.recipes.outer_loop import refuse_half, refuse_sharding
 from lightning_metakd.terminal import is_mistake, message_of
+
+MOST_DEVICES = max(64, os.cpu_count() or 1)
 
 
 def refuse_settings(config: Any) -> None:
@@ -26,6 +29,15 @@ def refuse_settings(config: Any) -> None:
         check_positive("trainer.val_check_interval", steps, without)
     check_integer("trainer.log_every_n_steps", config.log_every_n_steps, 0, optional=True)
     check_integer("trainer.num_sanity_val_steps", config.num_sanity_val_steps, -1, optional=True)
+    check_integer("trainer.min_epochs", config.min_epochs, 0, optional=True)
+    check_integer("trainer.min_steps", config.min_steps, 0, optional=True)
+    if str(config.devices).isdecimal():  # on a CPU each is a process
+        check_integer("trainer.devices", int(config.devices), 1, MOST_DEVICES)
+    if config.enable_checkpointing is False:
+        raise ValueError(
+            "trainer.enable_checkpointing=false would leave nothing to test or to go on from; leave it out, "
+            "or rehearse by trainer.fast_dev_run, which writes nothing."
+        )
     if config.barebones:
         raise ValueError(
             "trainer.barebones=true leaves out what writes numbers and weights; leave the setting out."
