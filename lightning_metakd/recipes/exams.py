@@ -71,12 +71,6 @@ def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> Non
         raise ValueError(f"quiz_classes={quiz_classes!r} is unknown; choose one of same, other.")
     name = "n_query" if data.strategy_split else "train_n_query"
     if learner.adapts_by_loss:
-        if learner.first_order and learner.inner_steps > 1:
-            log.warning(
-                f"{type(learner).__name__} is first-order: the gradient of the strategy leaves out what each "
-                f"of its {learner.inner_steps} inner steps did to later ones, and may point elsewhere than "
-                "that of the quiz; second order or a single inner step has all of it."
-            )
         if quiz_classes == "other":
             raise ValueError(
                 f"quiz_classes=other asks of other classes after a pilot step, and {type(learner).__name__} "
@@ -95,6 +89,16 @@ def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> Non
             f"{name}={getattr(data, name)} leaves no rows to judge the strategy on: for "
             f"{type(learner).__name__} half of the query rows of a class teach, and the other half is the "
             "quiz; set data.n_query to 2 or more, or strategy_lr and teacher_lr to 0."
+        )
+
+
+def tell_first_order(learner: Learner) -> None:
+    """Tell where the gradient of the strategy is not that of the quiz."""
+    if learner.adapts_by_loss and learner.first_order and learner.inner_steps > 1:
+        log.warning(
+            f"{type(learner).__name__} is first-order: the gradient of the strategy leaves out what each "
+            f"of its {learner.inner_steps} inner steps did to later ones, and may point elsewhere than "
+            "that of the quiz; second order or a single inner step has all of it."
         )
 
 

@@ -23,7 +23,13 @@ from lightning_metakd.models.model import listed
 from lightning_metakd.models.norm import NormForm, follow_statistics, untrained_statistics
 from lightning_metakd.ranges import check_integer
 from lightning_metakd.recipes.episodic import Episodic
-from lightning_metakd.recipes.exams import QuizClasses, checked_exams, exams, tell_known_classes
+from lightning_metakd.recipes.exams import (
+    QuizClasses,
+    checked_exams,
+    exams,
+    tell_first_order,
+    tell_known_classes,
+)
 from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.tasks import mean_over_tasks
@@ -179,6 +185,8 @@ class MetaKD(Episodic):
         refuse_new_classes(self.loss, taught, torch.cat([taught[:0], *evaluated]), class_names)
         self.check_taps()
         learns = self.strategy_lr + self.teacher_lr > 0
+        if learns:
+            tell_first_order(self.learner)
         if learns and self.quiz_classes == "other":
             tell_known_classes(data, {*self.trained_classes(), *self.began_with})
         if untrained := untrained_statistics(self.student):

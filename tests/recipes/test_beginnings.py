@@ -130,8 +130,10 @@ def test_weights_that_are_not_finite_are_not_blamed_on_the_adaptation():
     ],
 )
 def test_a_strategy_whose_gradient_is_cut_off_is_told_once(learner, settings, warns, caplog):
+    recipe, data = meta_kd(learner, **settings), episodes()
     with caplog.at_level(logging.WARNING):
-        fit(meta_kd(learner, **settings), episodes(), max_steps=2)
+        recipe.check_data(data, "fit")  # as the command does, before there is a run
+        fit(recipe, data, max_steps=2)
     assert len(re.findall(r"is first-order: .* its \d inner steps", caplog.text)) == warns
 
 
