@@ -18,6 +18,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import OutOfMemoryError
 
+from lightning_metakd.loggers import first_process
 from lightning_metakd.redaction import scrubbed, scrubbed_words
 
 NOISE = (
@@ -45,8 +46,16 @@ def one_line(message: Any, category: type[Warning], *where: Any, line: Any = Non
     return f"{category.__name__}: {message}\n"
 
 
+def by_first_process(record: logging.LogRecord) -> bool:
+    """Whether this process says what all of them would."""
+    return first_process()
+
+
 def tidy_terminal() -> None:
-    """Nothing but what a user can act on."""
+    """Nothing but what a user can act on, and that once."""
+    speaker = logging.StreamHandler()
+    speaker.addFilter(by_first_process)
+    logging.getLogger("lightning_metakd").addHandler(speaker)
     for name in ("lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(quiet)
