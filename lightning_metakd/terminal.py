@@ -53,9 +53,9 @@ def by_first_process(record: logging.LogRecord) -> bool:
 
 def tidy_terminal() -> None:
     """Nothing but what a user can act on, and that once."""
-    speaker = logging.StreamHandler()
-    speaker.addFilter(by_first_process)
-    logging.getLogger("lightning_metakd").addHandler(speaker)
+    to_stderr = logging.StreamHandler()
+    to_stderr.addFilter(by_first_process)
+    logging.getLogger("lightning_metakd").addHandler(to_stderr)
     for name in ("lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(quiet)
