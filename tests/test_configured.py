@@ -186,7 +186,7 @@ class Act(nn.Module):
         (Kind.TWO, "<Kind.TWO: 2>"),
         (Act(lambda x: x), as_config(Act(lambda x: x))),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_every_value_is_said_plainly_and_by_what_tells_it_from_others(value, config):
     said = as_config(value)
