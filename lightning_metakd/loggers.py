@@ -35,12 +35,13 @@ def new_version(folder: Path) -> str:
     Raises:
         OSError: if the directory cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+    taken = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
     version = max(taken, default=-1) + 1
     while True:
         try:
-            (folder / str(version)).mkdir()
+            (folder / str(version)).mkdir(
+                parents=True
+            )  # another start that failed may remove `folder`
         except FileExistsError:  # another process was quicker
             version += 1
         else:
@@ -175,7 +176,7 @@ class RunLogger(CSVLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write the rest; a directory in which nothing was written goes away.
+        """Write the rest; a directory in which nothing was written goes away, and one without runs.
 
         Raises:
             OSError: if numbers are lost.
@@ -192,10 +193,11 @@ class RunLogger(CSVLogger):
         if self._version is not None:
             with suppress(OSError):  # something is in it
                 Path(self.log_dir).rmdir()
+                Path(self.root_dir).rmdir()
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:
-        """Keep them beside the numbers, without secrets."""
+        """Keep them beside the numbers, with the first of which they are written, without secrets."""
         super().log_hyperparams(scrubbed(as_dict(params)))
 
 

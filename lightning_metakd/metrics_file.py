@@ -4,7 +4,9 @@ import csv
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from lightning_metakd.files import written_whole
@@ -60,6 +62,8 @@ class MetricsFile(ExperimentWriter):
         if columns != self.metrics_keys or not there:
             self.rewrite(columns, self.rows()[1] if there else [])
             self.metrics_keys = columns
+        if not there:
+            self.save_hparams()
         size = self.path.stat().st_size
         try:
             with self.path.open("a", newline="") as file:
@@ -69,6 +73,16 @@ class MetricsFile(ExperimentWriter):
                 os.truncate(self.path, size)
             raise
         self.metrics = []
+
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        """Keep hyper-parameters: a run that fails before its first numbers leaves no file."""
+        self.hparams.update(params)
+        if self.path.is_file():
+            self.save_hparams()
+
+    def save_hparams(self) -> None:
+        """Write them beside the table."""
+        save_hparams_to_yaml(self.path.with_name(self.NAME_HPARAMS_FILE), self.hparams)
 
     def sync(self) -> None:
         """What was saved is on disk, whatever happens next, when this returns."""

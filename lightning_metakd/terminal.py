@@ -169,9 +169,7 @@ def write_fault(error: Exception, folder: Path | None) -> str:
     if folder is None:
         handle, path = tempfile.mkstemp(prefix="metakd-error-", suffix=".log")
     else:
-        folder.mkdir(
-            parents=True, exist_ok=True
-        )  # it goes away where a run ends before it has written
+        folder.mkdir(parents=True, exist_ok=True)  # gone where a run ends before it has written
         path = str(folder / "error.log")
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     with os.fdopen(handle, "a", encoding="utf-8") as file:

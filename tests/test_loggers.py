@@ -77,3 +77,23 @@ def test_hyper_parameters_are_kept_without_secrets(tmp_path):
     said = (tmp_path / "a" / "0" / "hparams.yaml").read_text()
     assert "abc" not in said
     assert "lr: 0.5" in said
+
+
+def test_hyper_parameters_come_with_the_first_numbers_and_grow_afterwards(tmp_path):
+    run, file = RunLogger("a", str(tmp_path)), tmp_path / "a" / "0" / "hparams.yaml"
+    run.log_hyperparams({"lr": 0.5})
+    assert not file.exists()
+    run.log_metrics({"x": 1.0}, 0)
+    run.save()
+    run.log_hyperparams({"width": 4})
+    assert file.read_text() == "lr: 0.5\nwidth: 4\n"
+
+
+def test_a_run_that_wrote_nothing_leaves_no_directory_and_no_other_run_is_touched(tmp_path):
+    one, other = (RunLogger("a", str(tmp_path)) for _ in range(2))
+    assert (one.version, other.version) == ("0", "1")
+    one.log_hyperparams({"lr": 0.5})
+    one.finalize("failed")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["1"]
+    other.finalize("failed")
+    assert not list(tmp_path.iterdir())

@@ -79,3 +79,28 @@ def test_the_table_is_whole():
     assert len(ROWS) >= 500
     assert len(set(map(str, ROWS))) == len(ROWS)
     assert {row.need for row in ROWS} == {"parse", "build", "start", "files", "report"}
+
+
+MAML_CHECKPOINT = "--ckpt_path=runs/maml/latest/checkpoints/final.ckpt"
+LATE = {
+    "no_test_rows": (
+        *("test", "--config=teacher.yaml", "--data.val_fraction=0"),
+        "--ckpt_path=runs/teacher/latest/checkpoints/final.ckpt",
+    ),
+    "too_small_images": (
+        *("fit", "--config=maml.yaml", "--model.student=Preprocessed", "--model.student.size=8"),
+        "--model.student.model={class_path: Conv4, init_args: {n_classes: 5}}",
+    ),
+    "another_network": ("test", "--config=maml.yaml", "--model.student=ResNet12", MAML_CHECKPOINT),
+    "another_width": ("validate", "--config=maml.yaml", "--model.student.width=6", MAML_CHECKPOINT),
+    "other_settings": ("fit", "--config=maml.yaml", "--data.k_shot=1", MAML_CHECKPOINT),
+}
+"""What is seen only when files are open, networks built, or loaders asked for."""
+
+
+@pytest.mark.parametrize("experiment", LATE)
+def test_a_refusal_costs_no_directory(experiment, console, trained):
+    code, said = console(*LATE[experiment], f"--experiment={experiment}", folder=trained)
+    assert code in MISTAKES
+    assert said.splitlines()[-1].startswith("metakd: ")
+    assert not (trained / "runs" / experiment).exists()

@@ -103,7 +103,7 @@ def test_a_training_of_nothing_says_so(tmp_path, capsys):
         name, value = next(iter(options.items()))
         assert line.startswith("nothing was trained (")
         assert f"{name}={value}" in line
-    assert not list((tmp_path / "tiny").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, math.inf, math.nan])

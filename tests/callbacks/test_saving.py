@@ -41,7 +41,7 @@ class Failing(Tiny):
 def test_a_run_that_fails_before_it_begins_leaves_nothing(config, tmp_path):
     with pytest.raises(RuntimeError, match="no such teacher"):
         trainer(tmp_path, SaveConfig(*config)).fit(Failing(), batches())
-    assert not list((tmp_path / "tiny").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_config_reads_back_and_hides_secrets(config, tmp_path):
