@@ -39,9 +39,8 @@ def new_version(folder: Path) -> str:
     version = max(taken, default=-1) + 1
     while True:
         try:
-            (folder / str(version)).mkdir(
-                parents=True
-            )  # another start that failed may remove `folder`
+            # with its parent, which another start that failed may just have removed
+            (folder / str(version)).mkdir(parents=True)
         except FileExistsError:  # another process was quicker
             version += 1
         else:

@@ -18,12 +18,13 @@ from lightning_metakd.settings import flat_settings
 class SaveConfig(SaveConfigCallback):
     """Writes `config.<stage>.yaml`, numbered where another one exists already; secrets are hidden.
 
-    It is written when the run has begun: one that fails before leaves nothing. The recipe is told it too: its
-    settings go with the weights.
+    It is written when the first batch has been worked through: a run that fails before leaves nothing. The
+    recipe is told it too: its settings go with the weights.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tell the recipe; nothing is written yet."""
+        self.folder = run_directory(trainer)  # every process
         self.hidden: dict[str, Any] = scrubbed(
             json.loads(
                 self.parser.dump(self.config, format="json", skip_unset=False, skip_validation=True)
@@ -31,29 +32,26 @@ class SaveConfig(SaveConfigCallback):
         )
         pl_module.configured = flat_settings(self.hidden)  # type: ignore[assignment]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self.write(trainer, "fit")
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.state.fn == "validate":
             self.write(trainer, "validate")
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self.write(trainer, "test")
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self.write(trainer, "predict")
 
     def write(self, trainer: Trainer, stage: str) -> None:
         """Write once per run, on the first process."""
-        folder = run_directory(trainer)  # every process
-        if folder is None or self.already_saved:
+        if self.already_saved or self.folder is None or not trainer.is_global_zero:
             return
         self.already_saved = True
-        if not trainer.is_global_zero:
-            return
         text = yaml.safe_dump(self.hidden, sort_keys=False, allow_unicode=True)
-        path = name_for(folder, stage, text)
+        path = name_for(self.folder, stage, text)
         if not path.exists():
             with written_whole(path) as part:
                 part.write_text(text)

@@ -91,7 +91,7 @@ def test_before_training_the_run_ends_at_once_and_leaves_nothing(tmp_path, capsy
     assert capsys.readouterr().err == (
         "stopped by SIGTERM before training began; nothing was saved.\n"
     )
-    assert not list((tmp_path / "tiny").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])
