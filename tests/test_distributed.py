@@ -68,7 +68,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = ("maml", "learning teachers")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS],
+)
 def test_two_processes_train_as_one_with_twice_the_episodes(kind, metakd, tmp_path):
     student = deepcopy(STUDENT)
     if kind == "learning teachers":

@@ -40,7 +40,10 @@ class Double(EpisodicData):
         return tree_map(lambda t: t.double() if t.is_floating_point() else t, finished)
 
 
-@pytest.fixture(params=["synthetic", pytest.param("real", marks=pytest.mark.real_data)])
+REAL_DATA = [pytest.mark.real_data, pytest.mark.slow]
+
+
+@pytest.fixture(params=["synthetic", pytest.param("real", marks=REAL_DATA)])
 def source(request) -> Source:
     if request.param == "synthetic":
         return Synthetic(per_class=12)

@@ -28,6 +28,7 @@ def cell(table, name, column):
     return next(line for line in lines if line[0] == name)[header.index(column)]
 
 
+@pytest.mark.slow
 def test_contestants_take_turns_in_processes_of_their_own():
     names = ["lightning_metakd", "lightning_metakd, recomputed"]
     found = compete(names, Setting("second order", **TINY), [1, 2], rounds=2, threads=1)
