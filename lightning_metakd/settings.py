@@ -34,6 +34,8 @@ TRAINER = ("max_epochs", "max_steps", "limit_train_batches", "overfit_batches", 
 """What of the Trainer trains, beside its time and its processes."""
 TRAINER_TESTS = ("precision", "limit_test_batches")
 """What of the Trainer tests."""
+TRAINER_CHOOSES = ("limit_val_batches", "val_check_interval", "check_val_every_n_epoch")
+"""What of the Trainer decides which state of a training is its best."""
 TRAINS_ALONE = {
     *("init", "optimisation", "share", "quiz", "quiz_classes", "hypergradient", "pilot_lr"),
     *("pilot_steps", "strategy_lr", "strategy_every", "strategy_warmup", "teacher_lr", "control"),
@@ -85,7 +87,7 @@ def trainer_settings(trainer: Trainer) -> Settings:
     """What of the Trainer trains: how long, on how much, how precisely, on how many processes."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     times = [c._duration for c in callbacks if isinstance(c, Timer) and c._duration is not None]
-    values = {name: getattr(trainer, name) for name in (*TRAINER, *TRAINER_TESTS)}
+    values = {name: getattr(trainer, name) for name in (*TRAINER, *TRAINER_TESTS, *TRAINER_CHOOSES)}
     values |= {"world_size": trainer.world_size, "max_time": min(times, default=None)}
     return flat_settings(values, "trainer")
 
@@ -157,13 +159,16 @@ def trained_with(checkpoint: Mapping[str, Any], path: Path) -> Settings:
     """What trained the weights in a checkpoint; of weights from elsewhere the hash of their file.
 
     A training that is not complete has the number of its steps as a setting, and the best state of a run is
-    another than its last.
+    another than its last, by the validations that chose it.
     """
     if "settings" not in checkpoint:
         return {"weights": content(path)}
-    settings, states = training_settings(checkpoint["settings"]), checkpoint.get("callbacks", {})
+    earlier, states = checkpoint["settings"], checkpoint.get("callbacks", {})
+    settings = training_settings(earlier)
     if states.get("Checkpoints", {}).get("is_best"):
-        return settings | {"checkpoint": "best"}
+        chosen_by = named_trainer(*TRAINER_CHOOSES)
+        by = {name: earlier[name] for name in chosen_by if name in earlier}
+        return settings | {"checkpoint": "best"} | by
     complete = states.get("Results", {}).get("complete", False)
     return settings | ({} if complete else {"steps": checkpoint.get("global_step")})
 

@@ -195,7 +195,7 @@ def test_what_may_change_is_said(metakd, folder, caplog):
     assert run.trainer.global_step == 9
     (line,) = [text for text in caplog.messages if text.startswith("goes on with ")]
     assert line == (
-        "goes on with data.n_episodes=5 (was 7), trainer.limit_val_batches=4 (was None), "
+        "goes on with data.n_episodes=5 (was 7), trainer.limit_val_batches=4 (was 1.0), "
         "trainer.max_epochs=3 (was 2), other trainer.callbacks"
     )
 

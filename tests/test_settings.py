@@ -178,3 +178,16 @@ def test_a_run_that_goes_on_needs_no_files_of_its_beginning():
     began = RUN | {"model.init": "gone.ckpt", "model.init.origin": "0123"}
     now = RUN | {"model.init": "gone.ckpt"}
     assert training_settings(resumed_from(now, began)) == training_settings(began)
+
+
+def test_the_best_state_of_a_training_is_told_by_the_validations_that_chose_it(tmp_path):
+    path = tmp_path / "best.ckpt"
+
+    def by(limit, **more):
+        settings = RUN | {"trainer.limit_val_batches": limit, "trainer.val_check_interval": 1.0}
+        return trained_with(torch.load(left(path, settings, **more)), path)
+
+    assert by(2, is_best=True) != by(3, is_best=True)
+    assert by(2, is_best=True)["trainer.limit_val_batches"] == 2
+    assert by(2) == by(3)  # the last state does not depend on them
+    assert "trainer.limit_val_batches" in trainer_settings(trainer(limit_val_batches=2))
