@@ -55,6 +55,22 @@ def read_archive(path: Path) -> Any:
         raise DamagedFileError(f"{error or 'it ends too early'}"[:120]) from error
 
 
+def check_readable(content: Any) -> None:
+    """Compare what is to be saved with what is read back.
+
+    Raises:
+        DamagedFileError: if it would not be.
+        ValueError: if it is too large.
+    """
+    buffer = io.BytesIO()
+    try:
+        torch.save(content, buffer)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise DamagedFileError(f"{error}"[:120]) from error
+    with zipfile.ZipFile(buffer) as archive:
+        Reader(archive, Path("in memory")).load()
+
+
 def check_members(archive: zipfile.ZipFile, path: Path) -> None:
     """Compare the sizes of the members with the limit, then the members with their checksums.
 

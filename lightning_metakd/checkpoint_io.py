@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there, and say so when they are not."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.plugins import AsyncCheckpointIO
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils._pytree import tree_map
 from torch.utils.serialization import config
 
+from lightning_metakd.archives import check_readable
 from lightning_metakd.checkpoint import open_checkpoint
-from lightning_metakd.files import replaced
+from lightning_metakd.files import DamagedFileError, replaced
 
 GIB = 2**30
 
@@ -30,6 +33,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Write all of it or nothing; numbers of NumPy as those of Python, which alone are read back.
 
+        The state of a callback that could not be read back is left out, with a warning.
+
         Raises:
             OSError: if it cannot be written; names the path, the free space and the way out.
         """
@@ -37,6 +42,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             name: part if name == "state_dict" else tree_map(of_python, part)
             for name, part in checkpoint.items()
         }
+        if "callbacks" in checkpoint:
+            checkpoint["callbacks"] = readable(checkpoint["callbacks"])
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -86,6 +93,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def of_python(value: Any) -> Any:
     """A scalar of NumPy as Python's, anything else as it is."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def readable(states: Mapping[str, Any]) -> dict[str, Any]:
+    """The states of those callbacks that have tensors and plain values alone; others are named."""
+    kept = {}
+    for callback, state in states.items():
+        try:
+            check_readable(state)
+        except DamagedFileError as error:
+            rank_zero_warn(
+                f"the state of the callback {callback} could not be read back ({error}) and is in no "
+                "checkpoint; have its state_dict return tensors and plain values."
+            )
+        else:
+            kept[callback] = state
+    return kept
 
 
 def read_safely(strategy: Strategy) -> None:

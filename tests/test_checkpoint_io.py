@@ -1,12 +1,15 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from tests.callbacks.tiny import Tiny, batches, trainer
+from tests.commands import same
 
 STATE = {"pytorch-lightning_version": "2.6.6"}
 
@@ -97,3 +100,44 @@ def test_checkpoints_lie_in_the_run_directory_and_load_safely(tmp_path):
     folder = tmp_path / "tiny" / "0" / "checkpoints"
     assert sorted(p.name for p in folder.iterdir()) == ["0-6.ckpt", "last.ckpt"]
     assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+class Keeping(Callback):
+    """Somebody's own, with a state."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def state_dict(self):
+        return {"kept": self.state}
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (Path("x"), "it names 'pathlib.PosixPath', which is code"),
+        (lambda: 0, "Can't pickle|Can't get local"),
+        (range(3), "it names '.*range', which is code"),
+    ],
+)
+def test_a_state_of_a_callback_that_cannot_be_read_back_is_left_out_and_named(
+    state, reason, tmp_path
+):
+    saving = ModelCheckpoint(save_last=True)
+    plugins = [AtomicCheckpointIO()]
+    runner = trainer(tmp_path, saving, Keeping(state), enable_checkpointing=True, plugins=plugins)
+    with pytest.warns(UserWarning, match=f"state of the callback Keeping .*{reason}.*is in no"):
+        runner.fit(Tiny(), batches())
+    read = AtomicCheckpointIO().load_checkpoint(
+        tmp_path / "tiny" / "0" / "checkpoints" / "last.ckpt"
+    )
+    assert "Keeping" not in read["callbacks"]
+    assert read["global_step"] == 6
+
+
+def test_a_state_of_tensors_and_plain_values_goes_on(tmp_path):
+    state = {"rates": (0.5, None), "mean": torch.ones(2), "names": ["a", b"b"], "n": np.int64(3)}
+    path = tmp_path / "a.ckpt"
+    AtomicCheckpointIO().save_checkpoint(STATE | {"callbacks": {"Keeping": state}}, path)
+    kept = AtomicCheckpointIO().load_checkpoint(path)["callbacks"]["Keeping"]
+    assert same(kept, state | {"n": 3})

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_metakd.callbacks.stopping import Stopped, requested_stop, stop
 from lightning_metakd.checkpoint import read_checkpoint
@@ -26,7 +27,9 @@ class Checkpoints(Checkpoint):
 
     Best is the highest `val/student_accuracy`; of equal ones the earlier. A run without `final.ckpt` was
     stopped. Whenever `last.ckpt` is written the numbers of all steps up to it are on disk. One that goes on
-    from a checkpoint in a directory of its own takes the best so far along.
+    from a checkpoint in a directory of its own takes the best so far along. Of a callback of your own it has
+    what `state_dict` returns, if that is tensors and plain values; a state of anything else is named and left
+    out.
 
     Args:
         every_minutes: time between two writes of `last.ckpt`.
@@ -73,8 +76,13 @@ class Checkpoints(Checkpoint):
         earlier = Path(trainer.ckpt_path).with_name("best.ckpt")
         if earlier.is_file():
             # it may be later than the checkpoint that is resumed; every process must know
-            known = read_checkpoint(earlier)["callbacks"][self.state_key]
-            self.best = max(self.best, known["best"])
+            record = read_checkpoint(earlier).get("callbacks", {}).get(self.state_key, {})
+            if "best" not in record:
+                rank_zero_warn(
+                    f"{earlier} does not say how good it is; the best from now on counts."
+                )
+                return
+            self.best = max(self.best, record["best"])
             self.keep(trainer, earlier, "best")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -110,3 +110,13 @@ def test_a_training_of_nothing_says_so(tmp_path, capsys):
 def test_an_interval_that_never_comes_is_refused(minutes):
     with pytest.raises(ValueError, match=f"every_minutes={minutes} must be positive and finite"):
         Checkpoints(minutes)
+
+
+def test_a_best_checkpoint_that_says_nothing_of_itself_is_no_measure(tmp_path):
+    run = fit(tmp_path)
+    best = run / "checkpoints" / "best.ckpt"
+    state = torch.load(best, weights_only=True)
+    for bare in (state | {"callbacks": {}}, state["state_dict"]):
+        torch.save(bare, best)
+        with pytest.warns(UserWarning, match=r"best\.ckpt does not say how good it is"):
+            fit(tmp_path, version="0", max_epochs=3)
