@@ -109,13 +109,21 @@ def check_address(path: str | Path) -> None:
         )
 
 
-def local_file(path: str | Path) -> Path:
-    """The path of a file that is there."""
+def local_file(path: str | Path, instead: str = "") -> Path:
+    """The path of a file that is there.
+
+    Args:
+        instead: what else can be done where it is not, for the message.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is an address.
+    """
     check_address(path)
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"checkpoint={str(path)!r} does not exist; train it first, or name the file that a run wrote "
-            "(runs/<experiment>/latest/checkpoints/last.ckpt)."
+            f"(runs/<experiment>/latest/checkpoints/last.ckpt){instead}."
         )
     return Path(path)
 

@@ -91,6 +91,11 @@ def test_a_fresh_process_finds_the_very_number_of_the_one_that_trained(once, fol
 def test_a_student_is_tested_without_its_teachers(once, metakd, folder):
     path = "runs/student/latest/checkpoints/final.ckpt"
     shutil.rmtree("runs/teacher")
+    way_out = (
+        r"final\.ckpt' does not exist; .* or judge the student alone by --model\.teachers=null\."
+    )
+    with pytest.raises(FileNotFoundError, match=way_out):
+        metakd("test", "--ckpt_path", path)
     metakd("test", "--ckpt_path", path, "--model.teachers=null")
     (row,) = results("student.test")
     assert row["accuracy"] == once[1]["accuracy"]

@@ -219,10 +219,16 @@ class Recipe(OuterLoop):
             ValueError: if data of these settings are not what the recipe needs.
         """
         self.check_teachers(stage)
-        files = [teacher.checkpoint for teacher in self.teachers]
-        for path in files if self.resumes else [self.init, *files]:
-            if path is not None:
-                local_file(path)
+        alone = (
+            ""
+            if self.teaches_in(stage)
+            else ", or judge the student alone by --model.teachers=null"
+        )
+        if self.init is not None and not self.resumes:
+            local_file(self.init)
+        for teacher in self.teachers:
+            if teacher.checkpoint is not None:
+                local_file(teacher.checkpoint, alone)
         if self.strategy is not None and not self.resumes:
             check_strategy_exists(Path(self.strategy))
         data.source.check_files()
