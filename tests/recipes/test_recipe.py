@@ -3,10 +3,12 @@
 import itertools
 from datetime import timedelta
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer, timer
 from torch import nn
 
 from lightning_metakd.checkpoint import read_checkpoint, student_weights
@@ -145,6 +147,34 @@ def test_progress_of_a_run_without_a_number_of_steps_is_that_of_its_time():
     recipe.outer_update = watched
     fit(recipe, episodes(), max_steps=-1, max_epochs=-1, callbacks=[clock])
     assert seen == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0], abs=0.01)
+
+
+class Tick(Callback):
+    """A clock on which each step takes a second before its update."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def on_train_batch_start(self, *args):
+        self.now += 1.0
+
+
+@pytest.mark.parametrize("max_steps", [-1, 100])
+def test_a_warm_up_in_limited_time_begins_at_the_rate_of_its_first_step(max_steps, monkeypatch):
+    clock, rates = Tick(), []
+    monkeypatch.setattr(timer, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    recipe = meta_kd(optimisation=sgd(warmup=0.5))
+    update = recipe.outer_update
+
+    def watched(*args):
+        update(*args)
+        (group, *_) = recipe.optimizers()[0].param_groups
+        rates.append(group["lr"] / group["peak_lr"])
+
+    recipe.outer_update = watched
+    limit = Timer(timedelta(seconds=8))
+    fit(recipe, episodes(), max_steps=max_steps, max_epochs=-1, callbacks=[clock, limit])
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0], abs=0.03)
 
 
 @each_recipe
