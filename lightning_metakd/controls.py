@@ -20,6 +20,7 @@ import torch
 from lightning_metakd.data.episodes import generator
 from lightning_metakd.losses.coefficient import Coefficient, Interval, Learned
 from lightning_metakd.losses.loss import Loss, WeightedSum
+from lightning_metakd.ranges import check_choice
 from lightning_metakd.strategy import coefficients, weights_of_teachers
 from lightning_metakd.types import Batch, Episode
 
@@ -36,10 +37,7 @@ def checked_control(control: Control, strategy_lr: float, teacher_lr: float) -> 
     Raises:
         ValueError: if it is unknown, or no strategy is learned that it could be compared with.
     """
-    if control not in get_args(Control):
-        raise ValueError(
-            f"control={control!r} is unknown; choose one of {', '.join(get_args(Control))}."
-        )
+    check_choice("control", control, get_args(Control))
     if control != "none" and strategy_lr == teacher_lr == 0:
         raise ValueError(
             f"control={control} takes something away from the learning of a strategy, and strategy_lr=0 "

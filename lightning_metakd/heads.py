@@ -10,7 +10,7 @@ left to distil. So on the rows it was fitted on, every head answers leave-one-ou
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lightning_metakd.configured import Configured
 from lightning_metakd.functional import class_means, is_class
 from lightning_metakd.models.model import listed
-from lightning_metakd.ranges import check_positive
+from lightning_metakd.ranges import check_choice, check_positive
 from lightning_metakd.types import Output
 
 Metric = Literal["euclidean", "cosine"]
@@ -131,6 +131,7 @@ class PrototypeHead(Head):
         self, metric: Metric = "cosine", scale: float | None = None, centre: bool = False
     ) -> None:
         super().__init__(scale)
+        check_choice("metric", metric, get_args(Metric))
         self.metric, self.centre = metric, centre
         self.register_buffer("mean", torch.empty(0), persistent=False)
 

@@ -18,7 +18,7 @@ The student's answer is a function `answer(theta) -> Output`; the lesson, which 
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from torch.func import grad, grad_and_value, jvp, vjp
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lightning_metakd.functional import detach, lesson_gradient, step, stop
-from lightning_metakd.ranges import MOST_STEPS, check_integer, check_positive
+from lightning_metakd.ranges import MOST_STEPS, check_choice, check_integer, check_positive
 from lightning_metakd.recompute import Draws
 from lightning_metakd.types import Lesson, Output, Params
 
@@ -144,8 +144,9 @@ def checked_pilot(way: Way, lr: float, steps: int) -> None:
     """Refuse a pilot that could not be made.
 
     Raises:
-        ValueError: if the rate or the number of steps is out of range, or the way cannot take them.
+        ValueError: if a number is out of range, or the way is unknown or cannot take them.
     """
+    check_choice("hypergradient", way, get_args(Way))
     check_positive("pilot_lr", lr, "and so small that a step lowers the quiz")
     check_integer("pilot_steps", steps, 1, MOST_STEPS)
     if way == "tangent" and steps > 1:

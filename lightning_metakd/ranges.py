@@ -1,10 +1,10 @@
-"""Checks of numeric arguments: each raises one line with the argument, its value and what is allowed.
+"""Checks of arguments: each raises one line with the argument, its value and what is allowed.
 
 An argument is named as on the command line, such as `data.n_way`, or as the constructor calls it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Literal
 
@@ -50,6 +50,13 @@ def check_integers(path: str, values: object, count: int | None, low: int, high:
     if not (counted and all(whole) and all(low <= v <= high for v in listed)):
         number = "" if count is None else f"{count} "
         refuse(path, values, f"a list of {number}whole numbers from {low:,} to {high:,}")
+
+
+def check_choice(path: str, value: object, choices: Iterable[str]) -> None:
+    """Raise where an argument is none of a few words."""
+    words = tuple(choices)
+    if value not in words:
+        raise ValueError(f"{path}={value!r} is unknown; choose one of {', '.join(words)}.")
 
 
 def check_number(

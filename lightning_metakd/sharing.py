@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.weights import shapes
-from lightning_metakd.ranges import check_integer
+from lightning_metakd.ranges import check_choice, check_integer
 from lightning_metakd.teachers import Pool
 
 How = Literal["start", "freeze", "share"]
@@ -34,8 +34,7 @@ class Share:
     how: How = "start"
 
     def __post_init__(self) -> None:
-        if self.how not in get_args(How):
-            raise ValueError(f"how={self.how!r} is unknown; choose start, freeze or share.")
+        check_choice("how", self.how, get_args(How))
         check_integer("teacher", self.teacher, 0, hint="a place in model.teachers counted from 0")
 
 

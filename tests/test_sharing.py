@@ -341,7 +341,10 @@ def test_modules_of_somebodys_network_have_the_paths_that_they_know():
 
 
 REFUSED = {
-    "how": (lambda: Share(LOWER, how="lend"), r"how='lend' is unknown; choose start, freeze or sh"),
+    "how": (
+        lambda: Share(LOWER, how="lend"),
+        r"how='lend' is unknown; choose one of start, freeze",
+    ),
     "teacher": (
         lambda: Sharing([Share(LOWER, 1)], student(), Pool([helper()])),
         r"teacher=1 of share is not among the 1 of model\.teachers; they are counted from 0",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_metakd.functional import Rates, after, descend, detach, lesson_mean, part
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
+from lightning_metakd.ranges import check_choice
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 Adapts = Literal["all", "head", "body"]
@@ -90,10 +91,7 @@ class MAML(Learner):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        if adapts not in get_args(Adapts):
-            raise ValueError(
-                f"adapts={adapts!r} is unknown; choose all, head (ANIL) or body (BOIL)."
-            )
+        check_choice("adapts", adapts, get_args(Adapts))
         if recompute and adapts == "head":
             raise ValueError(
                 "recompute=true saves nothing with adapts='head', whose steps are small; leave it out."

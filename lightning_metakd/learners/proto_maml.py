@@ -7,13 +7,14 @@ that was trained in any other way it is fine-tuning on the support set.
 """
 
 from collections.abc import Callable
+from typing import get_args
 
 from torch import Tensor
 
 from lightning_metakd.functional import after, class_means, descend, lesson_mean, part
 from lightning_metakd.heads import Metric, metric_logits
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
-from lightning_metakd.ranges import check_positive
+from lightning_metakd.ranges import check_choice, check_positive
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 PROTOTYPES = "prototypes"
@@ -47,6 +48,7 @@ class ProtoMAML(Learner):
         scale: float = 10.0,
     ) -> None:
         super().__init__()
+        check_choice("metric", metric, get_args(Metric))
         check_positive("scale", scale, "for instance 1 for euclidean, 10 for cosine")
         self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps

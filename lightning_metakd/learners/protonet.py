@@ -8,6 +8,7 @@ teacher acts on the query rows, and training may have more ways than testing.
 """
 
 import math
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from lightning_metakd.functional import class_means, lesson_mean, part
 from lightning_metakd.heads import Metric, metric_logits
 from lightning_metakd.learners.learner import Adapted, Learner
-from lightning_metakd.ranges import check_positive
+from lightning_metakd.ranges import check_choice, check_positive
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 
@@ -36,6 +37,7 @@ class ProtoNet(Learner):
         self, metric: Metric = "euclidean", scale: float = 1.0, learn_scale: bool = False
     ) -> None:
         super().__init__()
+        check_choice("metric", metric, get_args(Metric))
         check_positive("scale", scale, "for instance 1 for euclidean, 10 for cosine")
         self.metric = metric
         log_scale = torch.tensor(math.log(scale))

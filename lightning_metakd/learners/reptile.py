@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightning_metakd.functional import after, descend, detach, lesson_gradient, part
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
+from lightning_metakd.ranges import check_choice
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 InnerOptimiser = Literal["sgd", "adam"]
@@ -78,8 +79,7 @@ class Reptile(Learner):
         inner_optimiser: InnerOptimiser = "sgd",
     ) -> None:
         super().__init__()
-        if inner_optimiser not in get_args(InnerOptimiser):
-            raise ValueError(f"inner_optimiser={inner_optimiser!r} is unknown; choose sgd or adam.")
+        check_choice("inner_optimiser", inner_optimiser, get_args(InnerOptimiser))
         self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.inner_optimiser = inner_optimiser

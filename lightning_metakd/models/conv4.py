@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
-from lightning_metakd.models.model import Maps, Model, check_side, linear_head
+from lightning_metakd.models.model import Maps, Model, check_side, check_width, linear_head
 from lightning_metakd.models.norm import norm_and_pool
-from lightning_metakd.ranges import LARGEST_SIDE, MOST_CHANNELS, check_integer
+from lightning_metakd.ranges import LARGEST_SIDE, MOST_CHANNELS, check_choice, check_integer
 
 Norm = Literal["batch", "group", "instance", "none"]
 Pooling = Literal["flatten", "average"]
@@ -70,12 +70,8 @@ class Conv4(Model):
         image_size: int = 32,
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"norm={norm!r} is unknown; choose one of {', '.join(NORMS)}.")
-        if pooling not in get_args(Pooling):
-            raise ValueError(
-                f"pooling={pooling!r} is unknown; choose one of {', '.join(get_args(Pooling))}."
-            )
+        check_choice("norm", norm, NORMS)
+        check_choice("pooling", pooling, get_args(Pooling))
         check_integer("width", width, 1, MOST_CHANNELS, "for instance 64")
         check_integer("in_channels", in_channels, 1, MOST_CHANNELS)
         check_integer("image_size", image_size, 16, LARGEST_SIDE, "as there are four pools")
@@ -90,6 +86,7 @@ class Conv4(Model):
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each block."""
+        check_width(self, x, "in_channels", self.convs[0].in_channels)
         check_side(self, x, 16 if self.pooling == "flatten" else 8)
         if self.pooling == "flatten" and any(
             n // 16 != self.image_size // 16 for n in x.shape[-2:]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_metakd.models.model import Maps, Model, linear_head
+from lightning_metakd.models.model import Maps, Model, check_width, linear_head
 from lightning_metakd.ranges import MOST_UNITS, check_integer, check_integers
 
 
@@ -49,6 +49,7 @@ class MLP(Model):
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding; hidden layers are tapped before their ReLU, as `hidden.0`."""
+        check_width(self, x, "width_in", self.hidden[0].in_features)
         vector = x
         for layer in self.hidden:
             vector = layer(vector).relu()

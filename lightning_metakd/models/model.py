@@ -93,6 +93,15 @@ class Model(nn.Module, ABC, Configured):
         return Output(self.head(embedding), embedding, features)
 
 
+def check_width(network: nn.Module, x: Tensor, argument: str, width: int) -> None:
+    """Raise where rows have more or fewer channels, or numbers, than the argument of a network says."""
+    if x.shape[1] != width:
+        raise ValueError(
+            f"rows of shape {list(x.shape[1:])} do not fit {argument}={width} of {type(network).__name__}; "
+            f"change {argument}, or choose another data.source."
+        )
+
+
 def check_side(network: nn.Module, x: Tensor, least: int) -> None:
     """Raise where images are so small that a network pools them away."""
     if min(x.shape[-2:]) < least:

@@ -30,6 +30,8 @@ from torch.nn.functional import relu6
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from lightning_metakd.ranges import check_choice
+
 NormForm = Literal["support", "running", "tracked", "batch"]
 Heard = tuple[Tensor, Tensor, int]
 """Variance and mean [ch] that normalised a pass, and of how many values they are."""
@@ -205,10 +207,7 @@ def make_episodic(module: nn.Module, form: NormForm) -> nn.Module:
         ValueError: if the form is unknown, `running` or `tracked` meets a norm that keeps no statistics,
             or a norm has no form for inner loops.
     """
-    if form not in get_args(NormForm):
-        raise ValueError(
-            f"norm={form!r} is unknown; choose one of {', '.join(get_args(NormForm))}."
-        )
+    check_choice("norm", form, get_args(NormForm))
     for name, layer in module.named_modules():
         refuse_norm(name, layer, form)
     return converted(module, form)

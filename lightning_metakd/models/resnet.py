@@ -11,7 +11,7 @@ as in that paper's code, but for the classifier, so its checkpoints load once `f
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from lightning_metakd.models.model import Maps, Model, linear_head
+from lightning_metakd.models.model import Maps, Model, check_width, linear_head
 from lightning_metakd.ranges import MOST_CHANNELS, check_integer, check_integers
 
 MOST_DEPTH = 1_202
@@ -79,6 +79,7 @@ class ResNet(Model):
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each stage."""
+        check_width(self, x, "in_channels", self.conv1.in_channels)
         first = self.layer1(relu(self.bn1(self.conv1(x))))
         second = self.layer2(first)
         third = self.layer3(second)

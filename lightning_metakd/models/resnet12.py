@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, max_pool2d, pad
 
-from lightning_metakd.models.model import Maps, Model, check_side, linear_head
+from lightning_metakd.models.model import Maps, Model, check_side, check_width, linear_head
 from lightning_metakd.models.resnet import start_convolutions
 from lightning_metakd.ranges import (
     LARGEST_SIDE,
@@ -109,6 +109,7 @@ class ResNet12(Model):
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each block."""
+        check_width(self, x, "in_channels", self.layer1.conv1.in_channels)
         check_side(self, x, 16)
         first = self.layer1(x)
         second = self.layer2(first)

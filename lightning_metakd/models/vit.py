@@ -10,7 +10,7 @@ meta-learning needs one. For the same reason its layer norm is that of `models.n
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.models.model import Maps, Model, linear_head
+from lightning_metakd.models.model import Maps, Model, check_width, linear_head
 from lightning_metakd.models.norm import LayerNorm
 from lightning_metakd.ranges import LARGEST_SIDE, MOST_CHANNELS, MOST_LAYERS, check_integer
 
@@ -105,6 +105,7 @@ class ViT(Model):
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the tokens after each block, laid out as maps [n, d, h, w]."""
+        check_width(self, x, "in_channels", self.patches.in_channels)
         if x.shape[-1] != self.image_size or x.shape[-2] != self.image_size:
             raise ValueError(
                 f"images of {x.shape[-2]}x{x.shape[-1]} do not fit image_size={self.image_size}; "

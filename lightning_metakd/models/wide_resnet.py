@@ -9,7 +9,7 @@ so its checkpoints load once `fc` is called `head`.
 from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
-from lightning_metakd.models.model import Maps, Model, linear_head
+from lightning_metakd.models.model import Maps, Model, check_width, linear_head
 from lightning_metakd.models.resnet import start_convolutions
 from lightning_metakd.ranges import MOST_CHANNELS, MOST_LAYERS, check_integer, check_share
 
@@ -91,6 +91,7 @@ class WideResNet(Model):
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each stage, before the last norm and ReLU."""
+        check_width(self, x, "in_channels", self.conv1.in_channels)
         first = self.block1(self.conv1(x))
         second = self.block2(first)
         third = self.block3(second)

@@ -17,6 +17,7 @@ from lightning_metakd.controls import shuffled_quiz
 from lightning_metakd.functional import rows
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.models.model import listed
+from lightning_metakd.ranges import check_choice
 from lightning_metakd.types import Episode, Exam
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,7 @@ def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> Non
         ValueError: if the word is unknown, a learner that adapts by a loss is to be asked of other classes,
             or the data have none, or no query rows beside those that are taught.
     """
-    if quiz_classes not in get_args(QuizClasses):
-        raise ValueError(f"quiz_classes={quiz_classes!r} is unknown; choose one of same, other.")
+    check_choice("quiz_classes", quiz_classes, get_args(QuizClasses))
     name = "n_query" if data.strategy_split else "train_n_query"
     if learner.adapts_by_loss:
         if quiz_classes == "other":

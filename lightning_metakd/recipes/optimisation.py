@@ -7,16 +7,18 @@ here, once for all recipes.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_metakd.models.model import Model
-from lightning_metakd.ranges import check_number, check_positive, check_share
+from lightning_metakd.ranges import check_choice, check_number, check_positive, check_share
 
 Schedule = Literal["constant", "cosine", "one_cycle"]
+Optimiser = Literal["sgd", "adam", "adamw"]
+StrategyOptimiser = Literal["sgd", "adam"]
 
 
 @dataclass
@@ -39,17 +41,23 @@ class Optimisation:
     """
 
     lr: float = 1e-3
-    optimiser: Literal["sgd", "adam", "adamw"] = "adam"
+    optimiser: Optimiser = "adam"
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: Schedule = "constant"
     warmup: float = 0.0
     grad_clip: float | None = None
     ema_decay: float | None = None
-    strategy_optimiser: Literal["sgd", "adam"] = "adam"
+    strategy_optimiser: StrategyOptimiser = "adam"
 
     def __post_init__(self) -> None:
         check_positive("optimisation.lr", self.lr)
+        check_choice("optimisation.optimiser", self.optimiser, get_args(Optimiser))
+        check_choice("optimisation.schedule", self.schedule, get_args(Schedule))
+        strategy_optimiser = self.strategy_optimiser
+        check_choice(
+            "optimisation.strategy_optimiser", strategy_optimiser, get_args(StrategyOptimiser)
+        )
         check_share("optimisation.momentum", self.momentum)
         check_number("optimisation.weight_decay", self.weight_decay, 0.0, ends="[)")
         check_share("optimisation.warmup", self.warmup)

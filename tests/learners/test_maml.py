@@ -108,5 +108,5 @@ def test_computing_a_small_step_again_is_refused():
 
 
 def test_an_unknown_part_to_adapt_is_refused(as_users_run_it):
-    with pytest.raises(ValueError, match="adapts='tail' is unknown; choose all, head"):
+    with pytest.raises(ValueError, match="adapts='tail' is unknown; choose one of all, head"):
         MAML(adapts="tail")

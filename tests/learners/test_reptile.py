@@ -53,5 +53,7 @@ def test_its_adam_is_that_of_torch_without_momentum():
 
 
 def test_an_unknown_inner_optimiser_is_refused(as_users_run_it):
-    with pytest.raises(ValueError, match="inner_optimiser='lion' is unknown; choose sgd or adam"):
+    with pytest.raises(
+        ValueError, match="inner_optimiser='lion' is unknown; choose one of sgd, adam"
+    ):
         Reptile(inner_optimiser="lion")

@@ -30,6 +30,13 @@ def test_a_residual_one_starts_exactly_at_its_input_and_leaves_it_in_one_step() 
     assert not model(x).embedding.equal(x)
 
 
+def test_vectors_of_another_width_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"rows of shape \[6\] do not fit width_in=4 of MLP; change"
+    ):
+        MLP(4, [8])(torch.rand(2, 6))
+
+
 @pytest.mark.parametrize(
     ("width_in", "widths", "told"),
     [
