@@ -96,7 +96,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def check_address(path: str | Path) -> None:
+def check_address(path: str | Path, argument: str = "checkpoint") -> None:
     """Refuse an address: what comes from one may be another file each time.
 
     Raises:
@@ -104,25 +104,26 @@ def check_address(path: str | Path) -> None:
     """
     if ADDRESS.match(str(path)):
         raise ValueError(
-            f"checkpoint={scrubbed(str(path))!r} is an address, and none is opened; download the file, "
+            f"{argument}={scrubbed(str(path))!r} is an address, and none is opened; download the file, "
             "compare its checksum with the one that its author gives, and name the file."
         )
 
 
-def local_file(path: str | Path, instead: str = "") -> Path:
+def local_file(path: str | Path, argument: str = "checkpoint", instead: str = "") -> Path:
     """The path of a file that is there.
 
     Args:
+        argument: that names it, for the message.
         instead: what else can be done where it is not, for the message.
 
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it is an address.
     """
-    check_address(path)
+    check_address(path, argument)
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"checkpoint={str(path)!r} does not exist; train it first, or name the file that a run wrote "
+            f"{argument}={str(path)!r} does not exist; train it first, or name the file that a run wrote "
             f"(runs/<experiment>/latest/checkpoints/last.ckpt){instead}."
         )
     return Path(path)

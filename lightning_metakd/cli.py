@@ -16,7 +16,7 @@ from operator import or_
 from pathlib import Path
 from typing import Any, get_args
 
-from jsonargparse import auto_cli
+from jsonargparse import Namespace, auto_cli
 from jsonargparse._instantiation import default_class_instantiator
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -113,7 +113,7 @@ class MetaKDCLI(LightningCLI):
             raise ValueError(
                 f"resume=true and ckpt_path={path} both say where to go on; leave one of them out."
             )
-        local_file(path)
+        local_file(path, "ckpt_path")
 
     def checkpoint(self) -> Any:
         """What the command goes on from, or judges; None where it begins."""
@@ -151,11 +151,16 @@ class MetaKDCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """A directory of its own for each run; other loggers of the configuration stand beside it."""
         config = self._get(self.config_init, "trainer")
+        if not isinstance(config, Namespace):
+            raise ValueError(f"trainer={config} must be a group of settings, such as max_epochs.")
         refuse_settings(config)
         name = self._get(self.config, "experiment")
         if name is None:
             name = experiment_name(self._get(self.config, "config"), self.subcommand or "fit")
-        kwargs["logger"] = with_run_logger(config.logger, name, self._get(self.config, "runs"))
+        runs = self._get(self.config, "runs")
+        if not runs:
+            raise ValueError(f"runs={runs!r} names no folder; leave it out to write into runs/.")
+        kwargs["logger"] = with_run_logger(config.logger, name, runs)
         self.go_on(next((log for log in kwargs["logger"] if isinstance(log, RunLogger)), None))
         kwargs["plugins"] = [AtomicCheckpointIO(), *as_list(config.plugins)]
         return super().instantiate_trainer(**kwargs)

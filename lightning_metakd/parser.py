@@ -43,7 +43,7 @@ NO_CLASS = re.compile(
     r"Expected an instantiatable class, but) (\S*?)"
     r"(?: does not correspond to a subclass of \w+| is abstract\.?)?$"
 )
-VALUE = re.compile(r"Given value: (?:NestedArg\(key='\w+', val=(?P<nested>.*)\)|(?P<plain>.*))$")
+VALUE = re.compile(r"Given value:\s*(?:NestedArg\(key='\w+', val=(?P<nested>.*)\)|(?P<plain>.*))$")
 REQUIRED = re.compile(r"the following arguments are required: (.+)")
 NO_VALUE = re.compile(r"argument (?:-\w/)?--(\S+): expected one argument")
 NO_PATH = re.compile(r"Expected a path but (\S+) either not accessible or invalid$")

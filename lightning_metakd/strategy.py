@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_metakd.checkpoint import check_address
 from lightning_metakd.limits import check_size
 from lightning_metakd.losses.coefficient import Coefficient, LearnedPerClass
 from lightning_metakd.losses.loss import Loss
@@ -130,6 +131,7 @@ def save_strategy(
 
 def check_strategy_exists(path: Path) -> None:
     """Refuse a path without a file."""
+    check_address(path, "strategy")
     if not path.is_file():
         raise FileNotFoundError(
             f"strategy={str(path)!r} does not exist; name a strategy.safetensors that a MetaKD run wrote."

@@ -67,7 +67,7 @@ class Teacher(nn.Module, Configured):
                 "head.centre=true centres the embeddings of the teacher's model, and its top has others; set "
                 "the head's centre to false, or leave top out."
             )
-        self.top = None if top is None else as_model(top)
+        self.top = None if top is None else as_model(top, "top")
         self.model, self.checkpoint, self.keeps_bank = as_model(model), checkpoint, bank
         self.head = PrototypeHead() if head is None else deepcopy(head)
         self.bank: Bank | None = None

@@ -1,10 +1,15 @@
 """The words of a command: which configuration, which checkpoint, which run's directory they mean."""
 
+import inspect
 import os
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
+
+from lightning.pytorch import Trainer
 
 from lightning_metakd.checkpoint import check_address
 from lightning_metakd.parser import shortened
@@ -21,6 +26,7 @@ def refuse_settings(config: Any) -> None:
     Raises:
         ValueError: names the setting and the one to use.
     """
+    check_nulls(vars(config))
     refuse_half(config.precision)
     without = "and trainer.limit_val_batches=0 leaves validation out"
     epochs, steps = config.check_val_every_n_epoch, config.val_check_interval
@@ -31,6 +37,8 @@ def refuse_settings(config: Any) -> None:
     check_integer("trainer.num_sanity_val_steps", config.num_sanity_val_steps, -1, optional=True)
     check_integer("trainer.min_epochs", config.min_epochs, 0, optional=True)
     check_integer("trainer.min_steps", config.min_steps, 0, optional=True)
+    if isinstance(config.max_time, dict):
+        check_time("trainer.max_time", config.max_time)
     if str(config.devices).isdecimal():  # on a CPU each is a process
         check_integer("trainer.devices", int(config.devices), 1, MOST_DEVICES)
     if config.enable_checkpointing is False:
@@ -53,6 +61,26 @@ def refuse_settings(config: Any) -> None:
             f"trainer.accumulate_grad_batches={config.accumulate_grad_batches} does not act on the outer "
             "update; raise data.meta_batch_size (episodes) or data.batch_size (rows) instead."
         )
+
+
+def check_nulls(settings: Mapping[str, Any]) -> None:
+    """Raise where a file says null of what the Trainer has to know; the parser lets it pass."""
+    for name, parameter in inspect.signature(Trainer).parameters.items():
+        if settings[name] is None and NoneType not in get_args(parameter.annotation):
+            raise ValueError(
+                f"trainer.{name}=null says nothing; leave it out for {parameter.default!r}."
+            )
+
+
+def check_time(name: str, parts: Mapping[str, Any]) -> None:
+    """Raise where days, hours and so on are no length of time."""
+    try:
+        timedelta(**parts)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(
+            f"{name}={dict(parts)} is no length of time ({error}); give numbers of days, hours, minutes and "
+            "seconds, or text as DD:HH:MM:SS."
+        ) from error
 
 
 def refusal_of_trainer(
@@ -112,7 +140,7 @@ def with_found_config(args: list[str]) -> list[str]:
     checkpoint = option(args, "--ckpt_path")
     if checkpoint is None or option(args, "--config") or option(args, "-c"):
         return args
-    check_address(checkpoint)
+    check_address(checkpoint, "ckpt_path")
     run = Path(checkpoint).parent.parent
     if not Path(checkpoint).is_file():
         raise ValueError(

@@ -313,7 +313,8 @@ class SupervisedData(SourceData):
         if steps == 0:
             raise ValueError(
                 f"batch_size={self.batch_size} on {world} rank(s) exceeds the {len(self.parts['train'])} "
-                f"rows to train on of split {self.split!r} in {self.source.name}; lower data.batch_size."
+                f"rows to train on of split {self.split!r} in {self.source.name}; lower data.batch_size, "
+                "or get more rows by data.split, source, val_fraction or quiz_fraction."
             )
         trainer = self.trainer
         folder = trainer.log_dir if trainer and trainer.loggers else None  # every process must ask

@@ -148,7 +148,7 @@ class EpisodeSet(Dataset[Episode]):
         if (needed := shots + self.n_query) > counts[smallest]:
             raise ValueError(
                 f"k_shot + n_query = {needed} exceeds the {counts[smallest]} images of class {smallest!r} "
-                f"{where}; lower data.k_shot or data.n_query, or add images."
+                f"{where}; lower data.k_shot or data.n_query, or add images to data.source."
             )
 
     def __getitem__(self, i: int) -> Episode:

@@ -75,7 +75,7 @@ class Source(ABC, Configured):
     @property
     def more_classes(self) -> str:
         """What to do where a split has fewer classes than an episode."""
-        return "lower data.n_way or choose another split"
+        return "lower data.n_way, or choose another split or data.source"
 
     @cached_property
     def identity(self) -> str:

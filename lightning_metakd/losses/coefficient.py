@@ -11,7 +11,7 @@ temperature above 0), so the config need not.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -74,20 +74,25 @@ class Coefficient(nn.Module, ABC, Configured):
         self.interval = interval
         closed = closed and not any(True for _ in self.parameters())
         ends: Ends = "[]" if closed else "()"
-        for value in self.values():
-            check_number(name, value, *interval, ends, f"for instance {default}")
+        for argument, value in self.values().items():
+            check_number(
+                f"{name}.{argument}" if argument else name,
+                value,
+                *interval,
+                ends,
+                f"for instance {default}",
+            )
         self.start(default)
         return self
 
-    def values(self) -> Sequence[float]:
-        """The values which the config names, to be checked against the interval."""
-        return ()
+    def values(self) -> Mapping[str, float]:
+        """What must lie in the interval, by arguments; "" for a coefficient that is a number alone."""
+        return {}
 
     def start(self, default: float) -> None:
         """Begin at the default where the config names no value."""
         if any(True for _ in self.parameters()):
-            named = self.values()
-            self.settle(named[0] if named else default)
+            self.settle(next(iter(self.values().values()), default))
 
     def settle(self, value: float) -> None:
         """Say this from now on, whatever is asked, or the nearest that can be learned."""
@@ -109,8 +114,8 @@ class Constant(Coefficient):
         check_number("value", value)
         self.value = value
 
-    def values(self) -> Sequence[float]:
-        return (self.value,)
+    def values(self) -> Mapping[str, float]:
+        return {"": self.value}
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
         return context.progress.new_tensor(self.value)
@@ -130,8 +135,8 @@ class Scheduled(Coefficient):
         check_number("end", end)
         self.begin, self.end = begin, end
 
-    def values(self) -> Sequence[float]:
-        return (self.begin, self.end)
+    def values(self) -> Mapping[str, float]:
+        return {"begin": self.begin, "end": self.end}
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
         return self.begin + (self.end - self.begin) * context.progress
@@ -149,8 +154,8 @@ class Learned(Coefficient):
         check_number("init", init, optional=True)
         self.init, self.raw = init, nn.Parameter(torch.zeros(()))
 
-    def values(self) -> Sequence[float]:
-        return () if self.init is None else (self.init,)
+    def values(self) -> Mapping[str, float]:
+        return {} if self.init is None else {"init": self.init}
 
     def settle(self, value: float) -> None:
         nn.init.constant_(self.raw, self.interval.unsquash(value))
@@ -200,8 +205,8 @@ class LearnedPerSample(Coefficient):
             nn.Linear(8 if student_signals else 5, hidden), nn.Tanh(), nn.Linear(hidden, 1)
         )
 
-    def values(self) -> Sequence[float]:
-        return () if self.init is None else (self.init,)
+    def values(self) -> Mapping[str, float]:
+        return {} if self.init is None else {"init": self.init}
 
     def settle(self, value: float) -> None:
         weight, bias = self.net[2].parameters()

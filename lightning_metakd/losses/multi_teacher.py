@@ -92,8 +92,9 @@ class Weights(nn.Module):
             coefficient(w, f"weights.{k}", 1.0, low=0.0, closed=True) for k, w in enumerate(each)
         )
         self.choose = choose
+        values = [list(w.values().values()) for w in self.coefficients()]
         for end in (0, -1):  # of a schedule, between which the sum is positive
-            if all(w.values() and w.values()[end] == 0 for w in self.coefficients()):
+            if all(v and v[end] == 0 for v in values):
                 raise ValueError(
                     "weights are all 0, and no teacher would teach; make one positive."
                 )

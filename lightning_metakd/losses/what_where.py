@@ -13,7 +13,7 @@ asks the same batch). They start at uniform channels and lambda = 1. Maps meet a
 """
 
 from abc import ABC
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -91,8 +91,8 @@ class LearnedPerMap(Coefficient):
         check_number("init", init, 0.0, 6.0, optional=True)
         self.channels, self.init, self.net = channels, init, nn.Linear(channels, 1)
 
-    def values(self) -> Sequence[float]:
-        return () if self.init is None else (self.init,)
+    def values(self) -> Mapping[str, float]:
+        return {} if self.init is None else {"init": self.init}
 
     def start(self, default: float) -> None:
         value = default if self.init is None else self.init

@@ -77,9 +77,18 @@ class Wrapped(Model):
         return embedding, {}
 
 
-def as_model(module: nn.Module) -> Model:
-    """A copy of a Model; any other network copied and wrapped as one, with its classifier as head."""
-    return deepcopy(module) if isinstance(module, Model) else Wrapped(module)
+def as_model(module: nn.Module, argument: str = "model") -> Model:
+    """A copy of a Model; any other network copied and wrapped as one, with its classifier as head.
+
+    Args:
+        argument: that names the network, for messages.
+    """
+    if isinstance(module, Model):
+        return deepcopy(module)
+    try:
+        return Wrapped(module)
+    except ValueError as error:
+        raise ValueError(f"{argument}: {error}") from error
 
 
 def find_classifier(module: nn.Module) -> str:

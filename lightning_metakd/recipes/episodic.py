@@ -47,6 +47,8 @@ class Episodic(Recipe):
         teacher_at_test: whether the teachers help it adapt in evaluation too.
     """
 
+    classes_set_by = "data.n_way"
+
     def __init__(
         self,
         student: nn.Module,

@@ -99,7 +99,12 @@ class Recipe(OuterLoop):
         control: what is taken away from learning the strategy, to be compared with; see controls.py.
         share: what the student takes of its teachers' weights; see sharing.py.
         norm: null leaves the student's batch norms as they are; see models/norm.py for the others.
+
+    Attributes:
+        classes_set_by: the setting of the data from which the student's logits are counted.
     """
+
+    classes_set_by: str = "data.source"
 
     def __init__(
         self,
@@ -117,7 +122,7 @@ class Recipe(OuterLoop):
         share: Sequence[Share] | None,
         norm: NormForm | None,
     ) -> None:
-        network = as_model(student)
+        network = as_model(student, "student")
         if norm is not None:
             make_episodic(network, norm)
         super().__init__(network, optimisation)
@@ -225,10 +230,10 @@ class Recipe(OuterLoop):
             else ", or judge the student alone by --model.teachers=null"
         )
         if self.init is not None and not self.resumes:
-            local_file(self.init)
+            local_file(self.init, "init")
         for teacher in self.teachers:
             if teacher.checkpoint is not None:
-                local_file(teacher.checkpoint, alone)
+                local_file(teacher.checkpoint, instead=alone)
         if self.strategy is not None and not self.resumes:
             check_strategy_exists(Path(self.strategy))
         data.source.check_files()
@@ -312,7 +317,7 @@ class Recipe(OuterLoop):
         shared = any(pair.own is self.student.head for pair in self.sharing.pairs)
         for network in self.copies_of_student():
             if shared or not network.head_fits_task:
-                way_out = f"set the n_classes of model.student to {wanted}"
+                way_out = f"set the n_classes of model.student to {wanted}, or change {self.classes_set_by}"
                 raise ValueError(
                     f"the student has {width} logits for the {wanted} classes of the data; "
                     f"{'leave the head out of share' if shared else way_out}."

@@ -58,6 +58,8 @@ class SingleTask(Recipe):
         pilot_steps: how many of these steps; more than one not by `tangent`.
     """
 
+    classes_set_by = "data.split"
+
     def __init__(
         self,
         student: nn.Module,

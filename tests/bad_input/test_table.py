@@ -3,11 +3,13 @@
 import re
 
 import pytest
+import yaml
 
 from lightning_metakd import cli
 from lightning_metakd.parser import Parser
 from tests.bad_input import plants
 from tests.bad_input.table import ROWS, rows
+from tests.commands import MAML
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("parsers")]
 
@@ -73,6 +75,22 @@ def test_a_file_that_is_no_good_is_named(row, console, folder):
 def test_the_report_refuses_it(row, console, tmp_path):
     plants.results(tmp_path)
     check(row, *console(*row.words, folder=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"runs": None}, "runs=None names no folder; leave it out to write into runs/."),
+        ({"trainer": None}, "trainer=None must be a group of settings, such as max_epochs."),
+        (
+            {"trainer": {"detect_anomaly": None}},
+            "trainer.detect_anomaly=null says nothing; leave it out for False.",
+        ),
+    ],
+)
+def test_null_in_a_file_is_refused(settings, line, console, trained):
+    (trained / "null.yaml").write_text(yaml.safe_dump(MAML | settings))
+    assert console("fit", "--config", "null.yaml", folder=trained) == (1, f"metakd: {line}\n")
 
 
 def test_the_table_is_whole():
