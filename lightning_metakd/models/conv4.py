@@ -76,6 +76,7 @@ class Conv4(Model):
         check_integer("in_channels", in_channels, 1, MOST_CHANNELS)
         check_integer("image_size", image_size, 16, LARGEST_SIDE, "as there are four pools")
         self.width, self.pooling, self.image_size = width, pooling, image_size
+        self.in_channels = in_channels
         self.convs = nn.ModuleList(
             nn.Conv2d(width if block else in_channels, width, 3, padding=1) for block in range(4)
         )
@@ -86,7 +87,7 @@ class Conv4(Model):
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each block."""
-        check_width(self, x, "in_channels", self.convs[0].in_channels)
+        check_width(self, x, "in_channels", self.in_channels)
         check_side(self, x, 16 if self.pooling == "flatten" else 8)
         if self.pooling == "flatten" and any(
             n // 16 != self.image_size // 16 for n in x.shape[-2:]

@@ -36,6 +36,7 @@ class MLP(Model):
         super().__init__()
         check_integer("width_in", width_in, 1, MOST_UNITS, "for instance 64")
         check_integers("widths", widths, None, 1, MOST_UNITS)
+        self.width_in = width_in
         befores = [width_in, *widths[:-1]]
         self.hidden = nn.ModuleList(
             nn.Linear(before, width) for before, width in zip(befores, widths, strict=True)
@@ -49,7 +50,7 @@ class MLP(Model):
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding; hidden layers are tapped before their ReLU, as `hidden.0`."""
-        check_width(self, x, "width_in", self.hidden[0].in_features)
+        check_width(self, x, "width_in", self.width_in)
         vector = x
         for layer in self.hidden:
             vector = layer(vector).relu()
