@@ -133,8 +133,8 @@ def load(root: str, download: bool) -> Labelled:
         forms = locate(place)
     if not forms:
         raise FileNotFoundError(
-            f"CIFAR-100 is not in root={root}; give download: true to fetch it (169 MB), or put there "
-            f"{ARCHIVE}, cifar100*.zip or {{train,test}}/<class>/<image>."
+            f"CIFAR-100 is not in data.source.root={root}; give download: true to fetch it (169 MB), or put "
+            f"there {ARCHIVE}, cifar100*.zip or {{train,test}}/<class>/<image>."
         )
     if forms[0].name == ARCHIVE:
         verify(forms[0])

@@ -118,8 +118,9 @@ def load(root: str, download: bool, size: int, rotations: bool) -> Labelled:
         forms = locate(place)
     if not forms:
         raise FileNotFoundError(
-            f"Omniglot is not in root={root}, nor in omniglot or omniglot-py there; give download: true "
-            f"to fetch it (16 MB), or put there omniglot.zip, or {' and '.join(PARTS)}, as folders or .zip."
+            f"Omniglot is not in data.source.root={root}, nor in omniglot or omniglot-py there; give "
+            f"download: true to fetch it (16 MB), or put there omniglot.zip, or "
+            f"{' and '.join(PARTS)}, as folders or .zip."
         )
     key = images.fingerprint(forms, "omniglot", size)
     upright = cache.cached(key, lambda: complete(plan(forms, size), place))

@@ -122,7 +122,7 @@ class Source(ABC, Configured):
         if split not in (*self.splits, "all"):
             raise ValueError(
                 f"{argument}={split!r} is not a split of {self.name}; "
-                f"choose one of {', '.join(self.splits)} or all."
+                f"choose one of {', '.join(self.splits)} or all, or another data.source."
             )
 
     def check_files(self) -> None:

@@ -43,9 +43,7 @@ def test_fc100_divides_whole_superclasses():
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_absent_data_is_an_error_that_says_the_way_out(source, tmp_path):
-    message = (
-        r"CIFAR-100 is not in root=.*; give download: true to fetch it \(169 MB\), or put there"
-    )
+    message = r"CIFAR-100 is not in data.source.root=.*; give download: true to fetch it \(169 MB\)"
     with pytest.raises(FileNotFoundError, match=message):
         source(str(tmp_path)).everything()
 

@@ -154,8 +154,8 @@ def test_all_forms_give_the_same(archive, official, tmp_path):
 
 def test_absent_data_is_an_error_that_says_where_and_the_way_out(tmp_path):
     message = (
-        r"Omniglot is not in root=.*, nor in omniglot or omniglot-py there; give download: true to fetch it "
-        r"\(16 MB\), or put there omniglot.zip, or images_background and images_evaluation"
+        r"Omniglot is not in data.source.root=.*, nor in omniglot or omniglot-py there; give download: true "
+        r"to fetch it \(16 MB\), or put there omniglot.zip, or images_background and images_evaluation"
     )
     with pytest.raises(FileNotFoundError, match=message):
         Omniglot(str(tmp_path)).everything()

@@ -59,7 +59,7 @@ def test_unsquashed_values_come_back(value):
 @pytest.mark.parametrize("value", [-0.1, 0.0, 1.0, 1.5, math.nan, math.inf])
 @pytest.mark.parametrize("make", [float, Constant, lambda v: Scheduled(0.5, v), Learned])
 def test_a_value_outside_of_an_open_interval_is_refused(value, make):
-    gates = r"gate=\S+ must be positive and less than 1, for instance 0.5"
+    gates = r"gate\S*=\S+ must be positive and less than 1, for instance 0.5"
     told = gates if math.isfinite(value) else rf"(gate|value|end|init)={value} must be .*(finite|1)"
     with pytest.raises(ValueError, match=told):
         gate(make(value))
@@ -74,7 +74,7 @@ def test_a_constant_may_lie_on_a_closed_border(border, rows, seen):
 @pytest.mark.parametrize("border", [0.0, 1.0])
 @pytest.mark.parametrize("make", [Learned, lambda v: LearnedPerSample(init=v)])
 def test_a_learned_one_may_not_start_on_a_border(border, make):
-    with pytest.raises(ValueError, match=r"gate=[01].0 must be positive and less than 1"):
+    with pytest.raises(ValueError, match=r"gate.init=[01].0 must be positive and less than 1"):
         gate(make(border), closed=True)
 
 
