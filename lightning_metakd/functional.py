@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -135,19 +134,6 @@ def as_key(name: str) -> str:
 def rows(batch: Batch, part: slice | Tensor) -> Batch:
     """Some rows of a batch, their teachers' answers included."""
     return tree_map(lambda leaf: leaf[part], batch)
-
-
-def is_class(y: Int[Tensor, " n"], n_way: int) -> Bool[Tensor, "n c"]:
-    """One-hot labels, without the value check of `F.one_hot`, which fails under `vmap(grad)`."""
-    return y[:, None] == torch.arange(n_way, device=y.device)
-
-
-def class_means(
-    embedding: Float[Tensor, "n d"], y: Int[Tensor, " n"], n_way: int
-) -> Float[Tensor, "c d"]:
-    """Mean embedding of each class."""
-    member = is_class(y, n_way).to(embedding.dtype)
-    return (member.T @ embedding) / member.sum(0)[:, None]
 
 
 def lesson_mean(lesson: Lesson, output: Output, progress: Tensor | None = None) -> Tensor:

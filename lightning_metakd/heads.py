@@ -10,54 +10,25 @@ left to distil. So on the rows it was fitted on, every head answers leave-one-ou
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lightning_metakd.configured import Configured
-from lightning_metakd.functional import class_means, is_class
 from lightning_metakd.models.model import listed
+from lightning_metakd.models.prototypes import (
+    Metric,
+    class_means,
+    leave_one_out_means,
+    metric_logits,
+    unit,
+)
 from lightning_metakd.ranges import check_choice, check_positive
 from lightning_metakd.types import Output
 
-Metric = Literal["euclidean", "cosine"]
 Classifier = Callable[[Output], Tensor]
-
-
-def unit(x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-    """Rows of length one; differentiable twice even at a dead (all-zero) row, unlike F.normalize."""
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-12)
-
-
-def metric_logits(
-    embedding: Float[Tensor, "n d"], prototypes: Float[Tensor, "#n c d"], metric: Metric
-) -> Float[Tensor, "n c"]:
-    """Similarity of each row to each prototype.
-
-    Args:
-        prototypes: shared by all rows (first axis 1), or each row's own.
-        metric: `euclidean`: minus the squared distance (Snell 2017, eq. 1); `cosine`: in [-1, 1].
-    """
-    rows = embedding[:, None]  # [n 1 d]
-    if metric == "cosine":
-        return (unit(rows) * unit(prototypes)).sum(-1)
-    return -(rows - prototypes).square().sum(-1)
-
-
-def leave_one_out_means(
-    embedding: Float[Tensor, "s d"], y: Int[Tensor, " s"], n_way: int
-) -> Float[Tensor, "s c d"]:
-    """Each row's view of the class means: its own class without itself, (k c - e) / (k - 1).
-
-    A row that is alone in its class stays in its mean; a class without rows has the origin for a mean.
-    """
-    member = is_class(y, n_way).to(embedding.dtype)  # [s c]
-    total, count = member.T @ embedding, member.sum(0)
-    leaves = member * (count > 1)
-    without = total[None] - leaves[..., None] * embedding[:, None]
-    return without / (count - leaves).clamp(min=1)[..., None]
 
 
 class Head(nn.Module, ABC, Configured):

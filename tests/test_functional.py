@@ -8,10 +8,8 @@ from torchvision.models import VisionTransformer
 from lightning_metakd.functional import (
     bind,
     bind_loss,
-    class_means,
     descend,
     detach,
-    is_class,
     lesson_gradient,
     lesson_mean,
     part,
@@ -22,6 +20,7 @@ from lightning_metakd.functional import (
 )
 from lightning_metakd.losses.loss import lesson
 from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.models.prototypes import class_means, is_class
 from lightning_metakd.models.wrapped import Wrapped
 from lightning_metakd.types import Forward, Lesson, Output
 from tests.tiny import N_WAY, SmoothConv4, answered, batch, gate_and_temperature

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lightning_metakd.heads import metric_logits
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.layers import adapted_pairs
 from lightning_metakd.losses.loss import Loss, refuse_other_rows
 from lightning_metakd.models.model import EMBEDDING
+from lightning_metakd.models.prototypes import metric_logits
 from lightning_metakd.types import Batch, Context, Output
 
 

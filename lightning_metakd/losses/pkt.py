@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_metakd.heads import metric_logits
 from lightning_metakd.losses.dkd import others
 from lightning_metakd.losses.hinton import kd_loss
 from lightning_metakd.losses.loss import Loss, refuse_other_rows
+from lightning_metakd.models.prototypes import metric_logits
 from lightning_metakd.types import Batch, Context, Output
 
 

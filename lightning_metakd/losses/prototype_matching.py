@@ -11,11 +11,10 @@ compares no logits, so it teaches embeddings whatever the heads make of them.
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_metakd.functional import is_class
-from lightning_metakd.heads import leave_one_out_means, metric_logits
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.hinton import kd_loss
 from lightning_metakd.losses.loss import Loss, refuse_other_rows
+from lightning_metakd.models.prototypes import is_class, leave_one_out_means, metric_logits
 from lightning_metakd.types import Batch, Context, Output
 
 FAR = -1e4

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from lightning_metakd.functional import bind, bind_loss, class_means, under
-from lightning_metakd.heads import metric_logits
+from lightning_metakd.functional import bind, bind_loss, under
 from lightning_metakd.learners.proto_maml import PROTOTYPES, ProtoMAML
 from lightning_metakd.losses.loss import Targets, lesson
 from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.models.prototypes import class_means, metric_logits
 from tests.tiny import N_WAY, SmoothConv4, episode
 
 

@@ -1,0 +1,56 @@
+"""Embeddings and the means of classes: what prototypes are and how rows are compared with them."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Metric = Literal["euclidean", "cosine"]
+
+
+def unit(x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+    """Rows of length one; differentiable twice even at a dead (all-zero) row, unlike F.normalize."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-12)
+
+
+def metric_logits(
+    embedding: Float[Tensor, "n d"], prototypes: Float[Tensor, "#n c d"], metric: Metric
+) -> Float[Tensor, "n c"]:
+    """Similarity of each row to each prototype.
+
+    Args:
+        prototypes: shared by all rows (first axis 1), or each row's own.
+        metric: `euclidean`: minus the squared distance (Snell 2017, eq. 1); `cosine`: in [-1, 1].
+    """
+    rows = embedding[:, None]  # [n 1 d]
+    if metric == "cosine":
+        return (unit(rows) * unit(prototypes)).sum(-1)
+    return -(rows - prototypes).square().sum(-1)
+
+
+def leave_one_out_means(
+    embedding: Float[Tensor, "s d"], y: Int[Tensor, " s"], n_way: int
+) -> Float[Tensor, "s c d"]:
+    """Each row's view of the class means: its own class without itself, (k c - e) / (k - 1).
+
+    A row that is alone in its class stays in its mean; a class without rows has the origin for a mean.
+    """
+    member = is_class(y, n_way).to(embedding.dtype)  # [s c]
+    total, count = member.T @ embedding, member.sum(0)
+    leaves = member * (count > 1)
+    without = total[None] - leaves[..., None] * embedding[:, None]
+    return without / (count - leaves).clamp(min=1)[..., None]
+
+
+def is_class(y: Int[Tensor, " n"], n_way: int) -> Bool[Tensor, "n c"]:
+    """One-hot labels, without the value check of `F.one_hot`, which fails under `vmap(grad)`."""
+    return y[:, None] == torch.arange(n_way, device=y.device)
+
+
+def class_means(
+    embedding: Float[Tensor, "n d"], y: Int[Tensor, " n"], n_way: int
+) -> Float[Tensor, "c d"]:
+    """Mean embedding of each class."""
+    member = is_class(y, n_way).to(embedding.dtype)
+    return (member.T @ embedding) / member.sum(0)[:, None]
