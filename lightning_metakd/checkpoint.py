@@ -16,9 +16,7 @@ from lightning_metakd.archives import read_archive
 from lightning_metakd.files import DamagedFileError
 from lightning_metakd.limits import check_size
 from lightning_metakd.mapped import read_sealed
-from lightning_metakd.models.model import Model
 from lightning_metakd.redaction import scrubbed
-from lightning_metakd.types import Normalisation
 
 ADDRESS = re.compile(r"[\w+.:-]{2,}:/")
 """How an address begins, as text or as what `Path` makes of it."""
@@ -147,34 +145,3 @@ def student_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         if chosen:
             return chosen
     return state
-
-
-def origin(model: Model) -> dict[str, Any]:
-    """What a checkpoint says of a network's training that the weights do not; see `Model`."""
-    found = model.normalisation
-    return {
-        "normalisation": None
-        if found is None
-        else {"mean": list(found.mean), "std": list(found.std)},
-        "external_data": list(model.external_data),
-    }
-
-
-def take_origin(model: Model, checkpoint: Mapping[str, Any], who: str) -> None:
-    """Have a network that took over the weights of a checkpoint read images as they were trained to.
-
-    Args:
-        who: whose weights these are, for messages.
-    """
-    if (found := checkpoint.get("normalisation")) is not None:
-        try:
-            normalisation = Normalisation.checked(found["mean"], found["std"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{who}: what the checkpoint says of its normalisation, {str(found)[:80]}, is none "
-                f"({error}); it is damaged. Take an earlier file of the run, or train again."
-            ) from error
-        model.read_as(normalisation, who)
-    names = checkpoint.get("external_data")
-    recorded = names if isinstance(names, list) else []
-    model.external_data = tuple(sorted({*model.external_data, *map(str, recorded)}))

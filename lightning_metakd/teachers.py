@@ -9,7 +9,6 @@ trust it would trust it too much. So it remembers which they were (`trained_on`)
 another number in each source, and classes of the same name are the same class wherever they come from.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -21,14 +20,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_metakd.bank import Bank
-from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights, take_origin
+from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights
 from lightning_metakd.configured import Configured
 from lightning_metakd.data import cache
 from lightning_metakd.data.augment import augment, renormalise
 from lightning_metakd.data.source import Source
 from lightning_metakd.heads import Head, PrototypeHead
 from lightning_metakd.models.model import EMBEDDING, Model, listed
-from lightning_metakd.models.weights import load_weights
+from lightning_metakd.models.weights import load_weights, take_origin, weights_hash
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.types import NOTHING, Batch, Normalisation, Output, Params
 
@@ -283,12 +282,3 @@ def uncounted(teachers: Iterable[Any]) -> Iterator[None]:
 def another_view(batch: Batch) -> Tensor:
     """The same images, augmented another way."""
     return augment(batch.x, batch.index, batch.view + 1)
-
-
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers, names included."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -7,7 +7,8 @@ from lightning_metakd import teachers
 from lightning_metakd.heads import PrototypeHead, SlicedHead
 from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.prototypes import class_means, leave_one_out_means, metric_logits
-from lightning_metakd.teachers import Teacher, another_view, uncounted, weights_hash
+from lightning_metakd.models.weights import weights_hash
+from lightning_metakd.teachers import Teacher, another_view, uncounted
 from tests import tiny
 from tests.tiny import N_WAY, SHOTS, Blobs, SmoothConv4, batch, episode, teacher
 

@@ -4,13 +4,16 @@ Weights from elsewhere have the names of the network that was wrapped here, perh
 (`module.` of DataParallel, `_orig_mod.` of a compiled network), or another name for the classifier.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_metakd.models.model import Model, listed
+from lightning_metakd.types import Normalisation
 
 PREFIXES = 3
 """So many of them, one before another, may stand before the names of a file."""
@@ -146,3 +149,43 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
 def described(head: Mapping[str, Tensor]) -> str:
     """The head's tensors in words."""
     return ", ".join(f"{name} {shape}" for name, shape in shapes(head).items()) or "none"
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers, names included."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def origin(model: Model) -> dict[str, Any]:
+    """What a checkpoint says of a network's training that the weights do not; see `Model`."""
+    found = model.normalisation
+    return {
+        "normalisation": None
+        if found is None
+        else {"mean": list(found.mean), "std": list(found.std)},
+        "external_data": list(model.external_data),
+    }
+
+
+def take_origin(model: Model, checkpoint: Mapping[str, Any], who: str) -> None:
+    """Have a network that took over the weights of a checkpoint read images as they were trained to.
+
+    Args:
+        who: whose weights these are, for messages.
+    """
+    if (found := checkpoint.get("normalisation")) is not None:
+        try:
+            normalisation = Normalisation.checked(found["mean"], found["std"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{who}: what the checkpoint says of its normalisation, {str(found)[:80]}, is none "
+                f"({error}); it is damaged. Take an earlier file of the run, or train again."
+            ) from error
+        model.read_as(normalisation, who)
+    names = checkpoint.get("external_data")
+    recorded = names if isinstance(names, list) else []
+    model.external_data = tuple(sorted({*model.external_data, *map(str, recorded)}))

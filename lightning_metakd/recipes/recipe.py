@@ -15,14 +15,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.adapters import make_adapters, of_each_teacher, tap_layers
 from lightning_metakd.allocator import keep_large_blocks
-from lightning_metakd.checkpoint import (
-    class_names,
-    local_file,
-    origin,
-    read_checkpoint,
-    student_weights,
-    take_origin,
-)
+from lightning_metakd.checkpoint import class_names, local_file, read_checkpoint, student_weights
 from lightning_metakd.checkpoint_io import read_safely
 from lightning_metakd.configured import as_config
 from lightning_metakd.controls import (
@@ -39,7 +32,14 @@ from lightning_metakd.functional import bind, part
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, make_episodic
-from lightning_metakd.models.weights import load_weights, refuse_mismatch, shapes
+from lightning_metakd.models.weights import (
+    load_weights,
+    origin,
+    refuse_mismatch,
+    shapes,
+    take_origin,
+    weights_hash,
+)
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.ranges import check_integer, check_number, check_share
 from lightning_metakd.recipes.objective import TEACHERS
@@ -68,7 +68,7 @@ from lightning_metakd.strategy import (
     read_strategy,
     save_strategy,
 )
-from lightning_metakd.teachers import Pool, Teacher, weights_hash
+from lightning_metakd.teachers import Pool, Teacher
 from lightning_metakd.types import Batch, Context, Forward, Output
 
 log = logging.getLogger(__name__)

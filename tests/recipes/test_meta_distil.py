@@ -20,9 +20,10 @@ from lightning_metakd.losses.loss import Targets
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import OfTeacher
 from lightning_metakd.models.mlp import MLP
+from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.single_task import SingleTask
-from lightning_metakd.teachers import Teacher, weights_hash
+from lightning_metakd.teachers import Teacher
 from tests.recipes import definition
 from tests.recipes.runs import batches, episodes, helper, meta_kd, moved, sgd, single_task, state
 from tests.recipes.test_meta_gradient import (
