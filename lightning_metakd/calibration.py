@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_metakd.arguments.ranges import MOST_BINS, check_integer
 from lightning_metakd.metrics import exact
-from lightning_metakd.ranges import MOST_BINS, check_integer
 
 FIXED_POINT = 2**40
 """Confidences are summed as integers of this resolution: an exact sum, in any order."""

@@ -23,6 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_metakd
 from lightning_metakd.ahead import make_banks
+from lightning_metakd.arguments.ranges import check_seed
 from lightning_metakd.callbacks.saving import SaveConfig
 from lightning_metakd.checkpoint import local_file
 from lightning_metakd.checkpoint_io import AtomicCheckpointIO
@@ -30,7 +31,6 @@ from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.loggers import RunLogger, directory_made, first_process
 from lightning_metakd.parser import Parser
 from lightning_metakd.processes import check_others
-from lightning_metakd.ranges import check_seed
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
 from lightning_metakd.runs import SETTINGS, as_list, with_built_in

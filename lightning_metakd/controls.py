@@ -17,10 +17,10 @@ from typing import Literal, cast, get_args
 
 import torch
 
+from lightning_metakd.arguments.ranges import check_choice
 from lightning_metakd.data.episodes import generator
 from lightning_metakd.losses.coefficient import Coefficient, Interval, Learned
 from lightning_metakd.losses.loss import Loss, WeightedSum
-from lightning_metakd.ranges import check_choice
 from lightning_metakd.strategy import coefficients, weights_of_teachers
 from lightning_metakd.types import Batch, Episode
 

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lightning_metakd.configured import Configured
+from lightning_metakd.arguments.configured import Configured
+from lightning_metakd.arguments.ranges import check_choice, check_positive
 from lightning_metakd.models.model import listed
 from lightning_metakd.models.prototypes import (
     Metric,
@@ -25,7 +26,6 @@ from lightning_metakd.models.prototypes import (
     metric_logits,
     unit,
 )
-from lightning_metakd.ranges import check_choice, check_positive
 from lightning_metakd.types import Output
 
 Classifier = Callable[[Output], Tensor]

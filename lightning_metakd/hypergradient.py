@@ -25,8 +25,13 @@ from torch import Tensor
 from torch.func import grad, grad_and_value, jvp, vjp
 from torch.utils._pytree import tree_leaves, tree_map
 
+from lightning_metakd.arguments.ranges import (
+    MOST_STEPS,
+    check_choice,
+    check_integer,
+    check_positive,
+)
 from lightning_metakd.functional import detach, lesson_gradient, step, stop
-from lightning_metakd.ranges import MOST_STEPS, check_choice, check_integer, check_positive
 from lightning_metakd.recompute import Draws
 from lightning_metakd.types import Lesson, Output, Params
 

@@ -18,9 +18,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.files import hold_folder, named
 from lightning_metakd.metrics_file import MetricsFile
-from lightning_metakd.ranges import check_integer
 from lightning_metakd.redaction import scrubbed
 
 

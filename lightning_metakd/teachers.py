@@ -19,9 +19,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.bank import Bank
 from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights
-from lightning_metakd.configured import Configured
 from lightning_metakd.data import cache
 from lightning_metakd.data.augment import augment, renormalise
 from lightning_metakd.data.source import Source

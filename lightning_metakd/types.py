@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_metakd.ranges import check_number, check_positive
+from lightning_metakd.arguments.ranges import check_number, check_positive
 
 Params = Mapping[str, Tensor]
 """Parameters by name, never mutated."""

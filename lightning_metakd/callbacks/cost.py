@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_metakd.ranges import check_integer
+from lightning_metakd.arguments.ranges import check_integer
 
 WARM_UP = 10
 FEWEST = 30

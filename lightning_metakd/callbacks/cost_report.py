@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.bank import Bank
 from lightning_metakd.callbacks.cost import (
     FEWEST,
@@ -22,7 +23,6 @@ from lightning_metakd.callbacks.cost import (
     peak_memory,
 )
 from lightning_metakd.loggers import rehearsed
-from lightning_metakd.ranges import check_integer
 from lightning_metakd.teachers import uncounted
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 
+from lightning_metakd.arguments.ranges import check_integer, check_positive
 from lightning_metakd.loggers import run_directory
-from lightning_metakd.ranges import check_integer, check_positive
 
 SHOWN = {
     "train/outer_loss": "loss",

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.bank import Bank, stored_under
 from lightning_metakd.checkpoint import local_file, read_checkpoint, student_weights
 from lightning_metakd.data import cache
@@ -21,7 +22,6 @@ from lightning_metakd.files import make_once
 from lightning_metakd.mapped import Shapes, filled, mapped
 from lightning_metakd.models.weights import load_weights, take_origin, weights_hash
 from lightning_metakd.models.wrapped import as_model
-from lightning_metakd.ranges import check_integer
 from lightning_metakd.types import Normalisation
 
 MOST_VIEWS = 10_000

@@ -16,6 +16,7 @@ from jaxtyping import Int
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_metakd.arguments.ranges import LARGEST_SIDE, check_integer, check_seed
 from lightning_metakd.data import cache
 from lightning_metakd.data.episodes import generator
 from lightning_metakd.data.images import (
@@ -30,7 +31,6 @@ from lightning_metakd.data.images import (
     visible,
 )
 from lightning_metakd.data.source import Labelled, Source, class_ids, few_shot_splits, rows_of
-from lightning_metakd.ranges import LARGEST_SIDE, check_integer, check_seed
 
 Fractions = tuple[float, float, float]
 FRACTIONS: Fractions = (0.64, 0.16, 0.2)

@@ -23,6 +23,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torchvision import datasets
 
+from lightning_metakd.arguments.ranges import LARGEST_SIDE, check_integer, refuse
 from lightning_metakd.data import cache, images
 from lightning_metakd.data.source import (
     Labelled,
@@ -32,7 +33,6 @@ from lightning_metakd.data.source import (
     packaged,
     rows_of,
 )
-from lightning_metakd.ranges import LARGEST_SIDE, check_integer, refuse
 
 PARTS = ("images_background", "images_evaluation")
 TURNS = ("", "/rot090", "/rot180", "/rot270")  # anticlockwise, as published

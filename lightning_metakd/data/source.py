@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
-from lightning_metakd.configured import Configured
+from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.data.augment import augment, normalise
 from lightning_metakd.types import Normalisation
 

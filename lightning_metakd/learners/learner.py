@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from lightning_metakd.configured import Configured
+from lightning_metakd.arguments.configured import Configured
+from lightning_metakd.arguments.ranges import MOST_STEPS, check_integer, check_positive
 from lightning_metakd.models.model import Model
-from lightning_metakd.ranges import MOST_STEPS, check_integer, check_positive
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 
 

@@ -13,12 +13,12 @@ where this sums; its weight of 1000 for maps of 8x8 is one of 31 here.
 from jaxtyping import Float
 from torch import Tensor
 
+from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.losses.layer_weights import LayerWeights, Weights
 from lightning_metakd.losses.layers import pairs
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.norm import at_least_single
 from lightning_metakd.models.prototypes import unit
-from lightning_metakd.ranges import check_integer
 from lightning_metakd.types import Batch, Context, Output
 
 

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_metakd.configured import Configured
-from lightning_metakd.ranges import (
+from lightning_metakd.arguments.configured import Configured
+from lightning_metakd.arguments.ranges import (
     MOST_CLASSES,
     MOST_UNITS,
     Ends,

@@ -19,10 +19,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_metakd.configured import Configured
+from lightning_metakd.arguments.configured import Configured
+from lightning_metakd.arguments.ranges import check_positive, check_share
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.layers import Layers, Read
-from lightning_metakd.ranges import check_positive, check_share
 from lightning_metakd.types import Batch, Context, Lesson, Output, Params
 
 

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.layers import Read, facing
 from lightning_metakd.losses.loss import Loss
-from lightning_metakd.ranges import check_integer
 from lightning_metakd.types import Batch, Context, Output
 
 

@@ -19,9 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
+from lightning_metakd.arguments.ranges import (
+    LARGEST_SIDE,
+    MOST_CHANNELS,
+    check_choice,
+    check_integer,
+)
 from lightning_metakd.models.model import Maps, Model, check_side, check_width, linear_head
 from lightning_metakd.models.norm import norm_and_pool
-from lightning_metakd.ranges import LARGEST_SIDE, MOST_CHANNELS, check_choice, check_integer
 
 Norm = Literal["batch", "group", "instance", "none"]
 Pooling = Literal["flatten", "average"]

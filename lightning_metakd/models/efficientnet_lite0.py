@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_metakd.arguments.ranges import MOST_CLASSES, check_integer
 from lightning_metakd.models.model import Maps, Model, linear_head
-from lightning_metakd.ranges import MOST_CLASSES, check_integer
 from lightning_metakd.types import Normalisation
 
 NAME = "efficientnet-lite0"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from lightning_metakd.arguments.ranges import MOST_UNITS, check_integer, check_integers
 from lightning_metakd.models.model import Maps, Model, check_width, linear_head
-from lightning_metakd.ranges import MOST_UNITS, check_integer, check_integers
 
 
 class MLP(Model):

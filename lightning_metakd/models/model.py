@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.configured import Configured
-from lightning_metakd.ranges import MOST_CLASSES, check_integer
+from lightning_metakd.arguments.configured import Configured
+from lightning_metakd.arguments.ranges import MOST_CLASSES, check_integer
 from lightning_metakd.types import Normalisation, Output
 
 Maps = dict[str, Tensor]

@@ -30,7 +30,7 @@ from torch.nn.functional import relu6
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from lightning_metakd.ranges import check_choice
+from lightning_metakd.arguments.ranges import check_choice
 
 NormForm = Literal["support", "running", "tracked", "batch"]
 Heard = tuple[Tensor, Tensor, int]

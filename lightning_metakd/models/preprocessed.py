@@ -5,9 +5,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_metakd.arguments.ranges import LARGEST_SIDE, check_integer
 from lightning_metakd.models.model import Maps, Model
 from lightning_metakd.models.wrapped import as_model
-from lightning_metakd.ranges import LARGEST_SIDE, check_integer
 from lightning_metakd.types import Normalisation
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

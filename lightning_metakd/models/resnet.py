@@ -11,8 +11,8 @@ as in that paper's code, but for the classifier, so its checkpoints load once `f
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from lightning_metakd.arguments.ranges import MOST_CHANNELS, check_integer, check_integers
 from lightning_metakd.models.model import Maps, Model, check_width, linear_head
-from lightning_metakd.ranges import MOST_CHANNELS, check_integer, check_integers
 
 MOST_DEPTH = 1_202
 """The paper's deepest."""

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, max_pool2d, pad
 
-from lightning_metakd.models.model import Maps, Model, check_side, check_width, linear_head
-from lightning_metakd.models.resnet import start_convolutions
-from lightning_metakd.ranges import (
+from lightning_metakd.arguments.ranges import (
     LARGEST_SIDE,
     MOST_CHANNELS,
     check_integer,
     check_integers,
     check_share,
 )
+from lightning_metakd.models.model import Maps, Model, check_side, check_width, linear_head
+from lightning_metakd.models.resnet import start_convolutions
 
 SLOPE = 0.1
 

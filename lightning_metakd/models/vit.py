@@ -10,9 +10,14 @@ meta-learning needs one. For the same reason its layer norm is that of `models.n
 import torch
 from torch import Tensor, nn
 
+from lightning_metakd.arguments.ranges import (
+    LARGEST_SIDE,
+    MOST_CHANNELS,
+    MOST_LAYERS,
+    check_integer,
+)
 from lightning_metakd.models.model import Maps, Model, check_width, linear_head
 from lightning_metakd.models.norm import LayerNorm
-from lightning_metakd.ranges import LARGEST_SIDE, MOST_CHANNELS, MOST_LAYERS, check_integer
 
 MOST_MLP_RATIO = 64
 

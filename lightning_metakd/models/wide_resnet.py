@@ -9,9 +9,9 @@ so its checkpoints load once `fc` is called `head`.
 from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
+from lightning_metakd.arguments.ranges import MOST_CHANNELS, MOST_LAYERS, check_integer, check_share
 from lightning_metakd.models.model import Maps, Model, check_width, linear_head
 from lightning_metakd.models.resnet import start_convolutions
-from lightning_metakd.ranges import MOST_CHANNELS, MOST_LAYERS, check_integer, check_share
 
 
 class PreActivationBlock(nn.Module):

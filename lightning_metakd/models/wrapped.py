@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_metakd.arguments.ranges import MOST_CLASSES, check_integer
 from lightning_metakd.models.model import Maps, Model, linear_head, recording, the_tensor
-from lightning_metakd.ranges import MOST_CLASSES, check_integer
 
 SIDES = (32, 64, 224, 28, 84, 96, 105, 128, 16, 256, 299, 384)
 """Sides of the square images on which a network is tried, in pixels."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.controls import Control
 from lightning_metakd.data.datamodules import SupervisedData
 from lightning_metakd.functional import bind_loss, detach
@@ -21,7 +22,6 @@ from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import listed
 from lightning_metakd.models.norm import NormForm, follow_statistics, untrained_statistics
-from lightning_metakd.ranges import check_integer
 from lightning_metakd.recipes.episodic import Episodic
 from lightning_metakd.recipes.exams import (
     QuizClasses,

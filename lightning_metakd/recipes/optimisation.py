@@ -13,8 +13,13 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lightning_metakd.arguments.ranges import (
+    check_choice,
+    check_number,
+    check_positive,
+    check_share,
+)
 from lightning_metakd.models.model import Model
-from lightning_metakd.ranges import check_choice, check_number, check_positive, check_share
 
 Schedule = Literal["constant", "cosine", "one_cycle"]
 Optimiser = Literal["sgd", "adam", "adamw"]

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from lightning_metakd.adapters import make_adapters, of_each_teacher, tap_layers
 from lightning_metakd.allocator import keep_large_blocks
+from lightning_metakd.arguments.configured import as_config
+from lightning_metakd.arguments.ranges import check_integer, check_number, check_share
 from lightning_metakd.checkpoint import class_names, local_file, read_checkpoint, student_weights
 from lightning_metakd.checkpoint_io import read_safely
-from lightning_metakd.configured import as_config
 from lightning_metakd.controls import (
     Control,
     checked_control,
@@ -41,7 +42,6 @@ from lightning_metakd.models.weights import (
     weights_hash,
 )
 from lightning_metakd.models.wrapped import as_model
-from lightning_metakd.ranges import check_integer, check_number, check_share
 from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_half, refuse_sharding

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_metakd.configured import Configured, as_config
+from lightning_metakd.arguments.configured import Configured, as_config
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.synthetic import Synthetic
 from lightning_metakd.learners.maml import MAML
