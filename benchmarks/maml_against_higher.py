@@ -32,17 +32,17 @@ from torch import Tensor, nn
 
 from benchmarks.plain_conv4 import PlainConv4
 from lightning_metakd.callbacks.results import processor, versions
-from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.cifar import CIFARFS
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.synthetic import Synthetic
-from lightning_metakd.files import written_whole
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.markdown import between_markers, markdown, percent
 from lightning_metakd.metrics import interval, paired_difference
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
+from lightning_metakd.storage.atomic_files import written_whole
 from lightning_metakd.types import Episode
 
 WIDTH, N_WAY, N_QUERY, META_BATCH = 32, 5, 15, 4

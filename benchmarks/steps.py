@@ -20,8 +20,8 @@ from benchmarks.contestants import Setting
 from benchmarks.peers import PEERS
 from benchmarks.turns import KEEPING, OURS, compete
 from lightning_metakd.callbacks.results import package_version, processor, versions
-from lightning_metakd.files import written_whole
 from lightning_metakd.markdown import between_markers, markdown
+from lightning_metakd.storage.atomic_files import written_whole
 
 LIBRARIES = ("learn2learn", "higher", "torchopt", "easyfsl")
 EAGER, COMPILED, AGAIN, AGAIN_COMPILED = OURS

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from lightning_metakd.data.augment import mix
 from lightning_metakd.data.source import Source
-from lightning_metakd.files import make_once
-from lightning_metakd.mapped import Shapes, filled, mapped
 from lightning_metakd.models.model import Model
+from lightning_metakd.storage.atomic_files import make_once
+from lightning_metakd.storage.tensor_file import Shapes, filled, mapped
 from lightning_metakd.types import Batch, Output
 
 CHUNK = 500

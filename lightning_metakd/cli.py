@@ -25,8 +25,6 @@ import lightning_metakd
 from lightning_metakd.ahead import make_banks
 from lightning_metakd.arguments.ranges import check_seed
 from lightning_metakd.callbacks.saving import SaveConfig
-from lightning_metakd.checkpoint import local_file
-from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.loggers import RunLogger, directory_made, first_process
 from lightning_metakd.parser import Parser
@@ -34,6 +32,8 @@ from lightning_metakd.processes import check_others
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.report import report
 from lightning_metakd.runs import SETTINGS, as_list, with_built_in
+from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
+from lightning_metakd.storage.read_checkpoint import local_file
 from lightning_metakd.terminal import last_line, note_fault, tidy_terminal
 from lightning_metakd.wandb_logger import with_run_logger
 from lightning_metakd.words import (

@@ -19,9 +19,9 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lightning_metakd.arguments.ranges import check_integer
-from lightning_metakd.files import hold_folder, named
 from lightning_metakd.metrics_file import MetricsFile
-from lightning_metakd.redaction import scrubbed
+from lightning_metakd.storage.atomic_files import hold_folder, named
+from lightning_metakd.storage.redaction import scrubbed
 
 
 def as_dict(params: Namespace | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from lightning_metakd.files import written_whole
+from lightning_metakd.storage.atomic_files import written_whole
 
 
 class MetricsFile(ExperimentWriter):

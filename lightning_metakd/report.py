@@ -5,7 +5,6 @@ from pathlib import Path
 from statistics import fmean
 
 from lightning_metakd.comparisons import Difference, gain_over, named
-from lightning_metakd.files import written_whole
 from lightning_metakd.markdown import (
     between_markers,
     count,
@@ -24,6 +23,7 @@ from lightning_metakd.result_lines import (
     rows_of,
 )
 from lightning_metakd.seeds import over_seeds
+from lightning_metakd.storage.atomic_files import written_whole
 from lightning_metakd.verdicts import accuracy_cell, control_section, difference_cell, is_control_of
 
 ONE_SEED = (

@@ -16,7 +16,7 @@ from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsis
 from lightning_metakd.callbacks.results import Results
 from lightning_metakd.callbacks.stopping import StopOnSignal
 from lightning_metakd.callbacks.strategy_report import StrategyReport
-from lightning_metakd.checkpoint_io import AtomicCheckpointIO
+from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.wandb_logger import with_run_logger
 
 SETTINGS: dict[str, Any] = {

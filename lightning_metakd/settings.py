@@ -15,8 +15,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 
-from lightning_metakd.checkpoint import read_checkpoint
-from lightning_metakd.files import file_sha256
+from lightning_metakd.storage.atomic_files import file_sha256
+from lightning_metakd.storage.read_checkpoint import read_checkpoint
 from lightning_metakd.strategy import read_strategy
 
 Settings = dict[str, Any]

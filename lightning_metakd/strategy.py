@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.checkpoint import check_address
-from lightning_metakd.limits import check_size
 from lightning_metakd.losses.coefficient import Coefficient, LearnedPerClass
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.multi_teacher import Weights
-from lightning_metakd.mapped import filled, read_sealed
 from lightning_metakd.models.model import listed
 from lightning_metakd.models.weights import shapes
+from lightning_metakd.storage.limits import check_size
+from lightning_metakd.storage.read_checkpoint import check_address
+from lightning_metakd.storage.tensor_file import filled, read_sealed
 from lightning_metakd.types import Batch, Context, Output
 
 

@@ -21,7 +21,6 @@ from torch.func import functional_call
 
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.bank import Bank
-from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights
 from lightning_metakd.data import cache
 from lightning_metakd.data.augment import augment, renormalise
 from lightning_metakd.data.source import Source
@@ -29,6 +28,7 @@ from lightning_metakd.heads import Head, PrototypeHead
 from lightning_metakd.models.model import EMBEDDING, Model, listed
 from lightning_metakd.models.weights import load_weights, take_origin, weights_hash
 from lightning_metakd.models.wrapped import as_model
+from lightning_metakd.storage.read_checkpoint import class_names, read_checkpoint, student_weights
 from lightning_metakd.types import NOTHING, Batch, Normalisation, Output, Params
 
 CENTRED = 1024

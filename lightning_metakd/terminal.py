@@ -19,7 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import OutOfMemoryError
 
 from lightning_metakd.loggers import first_process
-from lightning_metakd.redaction import scrubbed, scrubbed_words
+from lightning_metakd.storage.redaction import scrubbed, scrubbed_words
 
 NOISE = (
     *("Tip: For seamless", "`weights_only` was not set", "GPU available", "TPU available"),

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lightning_metakd.loggers import RunLogger, as_dict, first_process
-from lightning_metakd.redaction import scrubbed, scrubbed_words
+from lightning_metakd.storage.redaction import scrubbed, scrubbed_words
 
 PATIENCE = 10.0
 """Seconds in which a server has to answer before a run goes offline; WANDB_INIT_TIMEOUT goes before."""

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_metakd.checkpoint import class_names, read_checkpoint
 from lightning_metakd.data.datamodules import SupervisedData
 from lightning_metakd.data.source import Labelled, Source
 from lightning_metakd.heads import SlicedHead
@@ -17,6 +16,7 @@ from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.single_task import SingleTask
 from lightning_metakd.sharing import Share
+from lightning_metakd.storage.read_checkpoint import class_names, read_checkpoint
 from lightning_metakd.strategy import load_strategy, save_strategy
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Batch

@@ -10,7 +10,6 @@ from torch import nn
 
 from lightning_metakd.callbacks.cost import count_parameters
 from lightning_metakd.callbacks.replicas import FrozenStaysFrozen
-from lightning_metakd.checkpoint import read_checkpoint, student_weights
 from lightning_metakd.functional import bind_loss
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
@@ -24,6 +23,7 @@ from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.wrapped import Wrapped
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.sharing import Share, Sharing
+from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from lightning_metakd.teachers import Pool
 from tests.commands import STUDENT, TEACHER, checkpoint, results, written
 from tests.recipes.runs import batches, episodes, helper, meta_kd, moved, sgd, single_task, state

@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_metakd.data.source import Source
-from lightning_metakd.files import written_whole
 from lightning_metakd.loggers import run_directory, run_loggers
+from lightning_metakd.storage.atomic_files import written_whole
 
 Row = tuple[int | None, int, int, int, float]
 """Episode, image, class, predicted class, probability of the latter."""

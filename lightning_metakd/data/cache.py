@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from lightning_metakd.data.source import Labelled
-from lightning_metakd.files import DamagedFileError, remove_unfinished, replaced
-from lightning_metakd.limits import check_size
-from lightning_metakd.mapped import head, read_sealed, seal
+from lightning_metakd.storage.atomic_files import DamagedFileError, remove_unfinished, replaced
+from lightning_metakd.storage.limits import check_size
+from lightning_metakd.storage.tensor_file import head, read_sealed, seal
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partiti
 from lightning_metakd.data.episodes import FRESH, EpisodeSet, Together, check_episode
 from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
 from lightning_metakd.data.source import Labelled, Source
-from lightning_metakd.files import written_whole
 from lightning_metakd.models.model import Model
+from lightning_metakd.storage.atomic_files import written_whole
 from lightning_metakd.types import Batch
 
 AS_IT_IS = range(-1, 0)

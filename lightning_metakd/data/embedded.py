@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.bank import Bank, stored_under
-from lightning_metakd.checkpoint import local_file, read_checkpoint, student_weights
 from lightning_metakd.data import cache
 from lightning_metakd.data.source import Labelled, Source
-from lightning_metakd.files import make_once
-from lightning_metakd.mapped import Shapes, filled, mapped
 from lightning_metakd.models.weights import load_weights, take_origin, weights_hash
 from lightning_metakd.models.wrapped import as_model
+from lightning_metakd.storage.atomic_files import make_once
+from lightning_metakd.storage.read_checkpoint import local_file, read_checkpoint, student_weights
+from lightning_metakd.storage.tensor_file import Shapes, filled, mapped
 from lightning_metakd.types import Normalisation
 
 MOST_VIEWS = 10_000

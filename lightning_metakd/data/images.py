@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from lightning_metakd.limits import check_size, open_zip
+from lightning_metakd.storage.limits import check_size, open_zip
 
 DECODER = 2
 """Raised when the same files give other pixels: what was decoded before is then decoded anew."""

@@ -17,8 +17,6 @@ from lightning_metakd.adapters import make_adapters, of_each_teacher, tap_layers
 from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.arguments.configured import as_config
 from lightning_metakd.arguments.ranges import check_integer, check_number, check_share
-from lightning_metakd.checkpoint import class_names, local_file, read_checkpoint, student_weights
-from lightning_metakd.checkpoint_io import read_safely
 from lightning_metakd.controls import (
     Control,
     checked_control,
@@ -28,7 +26,6 @@ from lightning_metakd.controls import (
     taught_by,
     teachers_learn,
 )
-from lightning_metakd.files import file_sha256
 from lightning_metakd.functional import bind, part
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import Model, head_width, listed
@@ -46,7 +43,6 @@ from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_half, refuse_sharding
 from lightning_metakd.recipes.preparation import check_views, tap_teachers, two_inputs
-from lightning_metakd.redaction import scrubbed
 from lightning_metakd.resuming import check_resumable
 from lightning_metakd.settings import (
     Settings,
@@ -60,6 +56,15 @@ from lightning_metakd.settings import (
     with_origins,
 )
 from lightning_metakd.sharing import Share, Sharing
+from lightning_metakd.storage.atomic_checkpoint_io import read_safely
+from lightning_metakd.storage.atomic_files import file_sha256
+from lightning_metakd.storage.read_checkpoint import (
+    class_names,
+    local_file,
+    read_checkpoint,
+    student_weights,
+)
+from lightning_metakd.storage.redaction import scrubbed
 from lightning_metakd.strategy import (
     check_strategy_exists,
     describe,

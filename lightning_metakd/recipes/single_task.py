@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
-from lightning_metakd.checkpoint import class_names
 from lightning_metakd.controls import Control, shuffled
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.functional import bind_loss, detach, lesson_mean, stop
@@ -28,6 +27,7 @@ from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.preparation import store_answers
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.sharing import Share
+from lightning_metakd.storage.read_checkpoint import class_names
 from lightning_metakd.strategy import refuse_new_classes
 from lightning_metakd.teachers import Teacher
 from lightning_metakd.types import Batch, Params

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lightning_metakd.data import cache as store
-from lightning_metakd.files import UNFINISHED
-from lightning_metakd.mapped import UNSEALED
+from lightning_metakd.storage.atomic_files import UNFINISHED
+from lightning_metakd.storage.tensor_file import UNSEALED
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded")
 

@@ -7,12 +7,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet18
 
-from lightning_metakd.checkpoint import read_checkpoint, student_weights
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.models.preprocessed import Preprocessed
 from lightning_metakd.models.weights import load_weights
 from lightning_metakd.models.wrapped import Wrapped
+from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from tests.commands import Net
 
 

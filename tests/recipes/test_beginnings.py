@@ -10,8 +10,6 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
-from lightning_metakd.checkpoint import read_checkpoint
-from lightning_metakd.checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.meta_sgd import MetaSGD
 from lightning_metakd.learners.protonet import ProtoNet
@@ -19,6 +17,8 @@ from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.losses.loss import CalibratedTargets, Targets
 from lightning_metakd.settings import digest, training_settings
 from lightning_metakd.sharing import Share
+from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
+from lightning_metakd.storage.read_checkpoint import read_checkpoint
 from tests.recipes.runs import (
     batches,
     episodes,

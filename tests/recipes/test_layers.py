@@ -5,7 +5,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy
 
-from lightning_metakd.checkpoint import read_checkpoint, student_weights
 from lightning_metakd.functional import bind
 from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.learners.imaml import IMAML
@@ -24,6 +23,7 @@ from lightning_metakd.losses.what_where import LearnedPerChannel, LearnedPerMap,
 from lightning_metakd.models.resnet import ResNet
 from lightning_metakd.models.vit import ViT
 from lightning_metakd.recipes.meta_kd import MetaKD
+from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from lightning_metakd.teachers import Teacher
 from tests.recipes import definition
 from tests.recipes.runs import batches, episodes, helper, meta_kd, moved, sgd, single_task, state

@@ -11,12 +11,12 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer, timer
 from torch import nn
 
-from lightning_metakd.checkpoint import read_checkpoint, student_weights
 from lightning_metakd.learners.proto_maml import ProtoMAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets
 from lightning_metakd.sharing import Share
+from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from lightning_metakd.strategy import load_strategy
 from tests.recipes.runs import (
     batches,

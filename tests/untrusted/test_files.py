@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from lightning_metakd.bank import Bank
-from lightning_metakd.checkpoint import open_checkpoint
 from lightning_metakd.data import cache
 from lightning_metakd.data.folder import Folder
-from lightning_metakd.mapped import filled
+from lightning_metakd.storage.read_checkpoint import open_checkpoint
+from lightning_metakd.storage.tensor_file import filled
 from lightning_metakd.strategy import read_strategy
 from lightning_metakd.teachers import Teacher
 from tests.tiny import Blobs, SmoothConv4

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_metakd.archives import read_archive
-from lightning_metakd.files import DamagedFileError
+from lightning_metakd.storage.archives import read_archive
+from lightning_metakd.storage.atomic_files import DamagedFileError
 from tests.commands import same
 from tests.tiny import SmoothConv4
 

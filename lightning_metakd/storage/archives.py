@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_metakd.files import DamagedFileError
-from lightning_metakd.limits import TooLargeError, check_size, open_zip
-from lightning_metakd.mapped import PER_BYTE, PIECE
+from lightning_metakd.storage.atomic_files import DamagedFileError
+from lightning_metakd.storage.limits import TooLargeError, check_size, open_zip
+from lightning_metakd.storage.tensor_file import PER_BYTE, PIECE
 
 STORAGES = {
     **{"DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16},

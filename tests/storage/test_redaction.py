@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_metakd.redaction import scrubbed, scrubbed_words
+from lightning_metakd.storage.redaction import scrubbed, scrubbed_words
 
 
 def test_secrets_are_hidden_and_numbers_and_words_are_not():

@@ -19,8 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lightning_metakd.files import DamagedFileError, written_whole
-from lightning_metakd.limits import check_size
+from lightning_metakd.storage.atomic_files import DamagedFileError, written_whole
+from lightning_metakd.storage.limits import check_size
 
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """Type and shape of each tensor of a file, those with the largest elements first, which aligns them."""

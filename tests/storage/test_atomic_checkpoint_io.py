@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_metakd.checkpoint_io import AtomicCheckpointIO
+from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 from tests.callbacks.tiny import Tiny, batches, trainer
 from tests.commands import same
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightning_metakd import mapped as files_of_tensors
-from lightning_metakd.mapped import check_seal, filled, mapped
+from lightning_metakd.storage import tensor_file as files_of_tensors
+from lightning_metakd.storage.tensor_file import check_seal, filled, mapped
 
 SHAPES = {
     "x": (torch.float32, (5, 3)),

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from lightning_metakd import files
-from lightning_metakd.files import (
+from lightning_metakd.storage import atomic_files
+from lightning_metakd.storage.atomic_files import (
     UNFINISHED,
     append_line,
     file_sha256,
@@ -103,7 +103,7 @@ def test_what_a_living_process_writes_stays_and_folders_below_are_tidied(tmp_pat
 def test_a_file_that_is_taken_for_a_dead_one_before_it_is_locked_is_made_again(
     tmp_path, monkeypatch
 ):
-    lock, taken = files.fcntl.flock, []
+    lock, taken = atomic_files.fcntl.flock, []
 
     def late(file, operation):
         if not taken:
@@ -111,7 +111,7 @@ def test_a_file_that_is_taken_for_a_dead_one_before_it_is_locked_is_made_again(
             taken[0].unlink()
         lock(file, operation)
 
-    monkeypatch.setattr(files.fcntl, "flock", late)
+    monkeypatch.setattr(atomic_files.fcntl, "flock", late)
     with written_whole(tmp_path / "file") as part:
         part.write_text("whole")
         assert part not in taken
@@ -167,7 +167,7 @@ def test_a_second_one_waits_says_so_and_finds_it(tmp_path, caplog):
 
 
 def test_where_nothing_can_be_locked_each_makes_it(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(atomic_files, "fcntl", None)
     made, path = [], tmp_path / "file"
 
     def twice():
@@ -183,7 +183,7 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
     def refuse(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(atomic_files.fcntl, "flock", refuse)
     made = []
     make_once(tmp_path / "file", lambda: False, lambda: made.append("made"))
     assert made

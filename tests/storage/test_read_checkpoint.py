@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lightning_metakd.checkpoint import class_names, read_checkpoint, student_weights
+from lightning_metakd.storage.read_checkpoint import class_names, read_checkpoint, student_weights
 
 
 class Code:

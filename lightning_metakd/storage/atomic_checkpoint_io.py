@@ -14,9 +14,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils._pytree import tree_map
 from torch.utils.serialization import config
 
-from lightning_metakd.archives import check_readable
-from lightning_metakd.checkpoint import open_checkpoint
-from lightning_metakd.files import DamagedFileError, replaced
+from lightning_metakd.storage.archives import check_readable
+from lightning_metakd.storage.atomic_files import DamagedFileError, replaced
+from lightning_metakd.storage.read_checkpoint import open_checkpoint
 
 GIB = 2**30
 

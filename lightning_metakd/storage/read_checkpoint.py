@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_metakd.archives import read_archive
-from lightning_metakd.files import DamagedFileError
-from lightning_metakd.limits import check_size
-from lightning_metakd.mapped import read_sealed
-from lightning_metakd.redaction import scrubbed
+from lightning_metakd.storage.archives import read_archive
+from lightning_metakd.storage.atomic_files import DamagedFileError
+from lightning_metakd.storage.limits import check_size
+from lightning_metakd.storage.redaction import scrubbed
+from lightning_metakd.storage.tensor_file import read_sealed
 
 ADDRESS = re.compile(r"[\w+.:-]{2,}:/")
 """How an address begins, as text or as what `Path` makes of it."""
