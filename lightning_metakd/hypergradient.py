@@ -31,8 +31,8 @@ from lightning_metakd.arguments.ranges import (
     check_integer,
     check_positive,
 )
-from lightning_metakd.functional import detach, lesson_gradient, step, stop
-from lightning_metakd.recompute import Draws
+from lightning_metakd.functional.checkpointing import Draws
+from lightning_metakd.functional.inner_loop import detach, lesson_gradient, step, stop
 from lightning_metakd.types import Lesson, Output, Params
 
 Answer = Callable[[Params], Output]

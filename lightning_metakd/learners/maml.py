@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_choice
-from lightning_metakd.functional import Rates, after, descend, detach, lesson_mean, part
+from lightning_metakd.functional.inner_loop import Rates, after, descend, detach, lesson_mean, part
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 

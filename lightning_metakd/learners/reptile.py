@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_choice
-from lightning_metakd.functional import after, descend, detach, lesson_gradient, part
+from lightning_metakd.functional.inner_loop import after, descend, detach, lesson_gradient, part
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.bank import Bank
 from lightning_metakd.calibration import Calibration
-from lightning_metakd.functional import bind_loss, detach, part, under
+from lightning_metakd.functional.inner_loop import bind_loss, detach, part, under
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
 from lightning_metakd.metrics import (

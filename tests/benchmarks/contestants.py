@@ -14,7 +14,7 @@ from benchmarks import data
 from benchmarks.contestants import LEARNERS, Setting, episodes, ours
 from benchmarks.peers import PEERS
 from benchmarks.plain_conv4 import its_name
-from lightning_metakd.functional import bind, under
+from lightning_metakd.functional.inner_loop import bind, under
 
 PAIRS = [(algorithm, peer) for algorithm in PEERS for peer in PEERS[algorithm]]
 NOT_SQUARED = ("protonet", "easyfsl")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from lightning_metakd import functional
-from lightning_metakd.functional import detach
+from lightning_metakd.functional import inner_loop
+from lightning_metakd.functional.inner_loop import detach
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
@@ -36,7 +36,7 @@ def compiling(monkeypatch):
         return lambda: made
 
     monkeypatch.setattr(tasks, "run_compiled", compiled(tasks.run))
-    monkeypatch.setattr(functional, "compiled_descent_step", compiled(functional.descent_step))
+    monkeypatch.setattr(inner_loop, "compiled_descent_step", compiled(inner_loop.descent_step))
 
 
 def graphs() -> int:

@@ -15,8 +15,8 @@ import torch
 from torch.func import grad, vjp
 from torch.utils._pytree import tree_map
 
-from lightning_metakd import functional
-from lightning_metakd.functional import stop
+from lightning_metakd.functional import inner_loop
+from lightning_metakd.functional.inner_loop import stop
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.logistic import Logistic
@@ -91,7 +91,7 @@ def values(module: torch.nn.Module) -> Params:
 
 def trained(recipe: MetaKD) -> tuple[Params, Params]:
     """(theta, phi): what the outer loop trains but the strategy, and the strategy."""
-    theta = {**values(recipe.student), **functional.under("learner", values(recipe.learner))}
+    theta = {**values(recipe.student), **inner_loop.under("learner", values(recipe.learner))}
     return theta, values(recipe.loss)
 
 
@@ -329,7 +329,7 @@ def test_the_outer_update_descends_the_gradient_of_its_definition(name):
 def without_strategy(monkeypatch):
     """The strategy detached where it teaches."""
     told = objective.Objective.taught
-    wrong = lambda self, strategy, *rest: told(self, functional.detach(strategy), *rest)  # noqa: E731
+    wrong = lambda self, strategy, *rest: told(self, inner_loop.detach(strategy), *rest)  # noqa: E731
     monkeypatch.setattr(objective.Objective, "taught", wrong)
 
 
@@ -362,7 +362,7 @@ def detached_inside_grad(monkeypatch):
 
         return grad(loss)(dict(params))
 
-    monkeypatch.setattr(functional, "lesson_gradient", wrong)
+    monkeypatch.setattr(inner_loop, "lesson_gradient", wrong)
 
 
 def signals_differentiated(monkeypatch):
@@ -372,12 +372,12 @@ def signals_differentiated(monkeypatch):
         seen, pull_back = vjp(forward, dict(params))
         return pull_back(grad(lambda output: lesson(output, output, progress).mean())(seen))[0]
 
-    monkeypatch.setattr(functional, "lesson_gradient", wrong)
+    monkeypatch.setattr(inner_loop, "lesson_gradient", wrong)
 
 
 def trajectory_not_frozen(monkeypatch):
     """First order with the second derivatives left in."""
-    monkeypatch.setattr(functional, "detach", dict)
+    monkeypatch.setattr(inner_loop, "detach", dict)
 
 
 def strategy_in_the_outer_loss(monkeypatch):

@@ -5,7 +5,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torchvision.models import VisionTransformer
 
-from lightning_metakd.functional import (
+from lightning_metakd.functional.inner_loop import (
     bind,
     bind_loss,
     descend,

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn.functional import dropout
 
-from lightning_metakd.functional import bind, bind_loss, under
+from lightning_metakd.functional.checkpointing import recomputed
+from lightning_metakd.functional.inner_loop import bind, bind_loss, under
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.losses.loss import lesson
 from lightning_metakd.models.norm import make_episodic
-from lightning_metakd.recompute import recomputed
 from tests.tiny import N_WAY, SmoothConv4, answered, episode, gate_and_temperature
 
 

@@ -15,9 +15,9 @@ from torch.func import functional_call, grad, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
+from lightning_metakd.functional.checkpointing import recomputed
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import EpisodicNorm, listening
-from lightning_metakd.recompute import recomputed
 from lightning_metakd.types import NOTHING, Batch, Forward, Lesson, Output, Params
 
 Rates = float | Tensor | Params

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_metakd.implicit import gmres, solution
+from lightning_metakd.functional.implicit import gmres, solution
 
 SIZE = 6
 
