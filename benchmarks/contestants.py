@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.functional.inner_loop import bind, bind_loss, under
+from lightning_metakd.functional.bind import bind, bind_loss
+from lightning_metakd.functional.params import under
 from lightning_metakd.hypergradient import tangent
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.maml import MAML

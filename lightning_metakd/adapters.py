@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import conv2d
 
-from lightning_metakd.functional.inner_loop import as_key
+from lightning_metakd.functional.params import as_key
 from lightning_metakd.losses.layers import Read, hint_name, layer_of
 from lightning_metakd.models.model import EMBEDDING, Model
 from lightning_metakd.types import Forward, Output, Params

@@ -32,7 +32,8 @@ from lightning_metakd.arguments.ranges import (
     check_positive,
 )
 from lightning_metakd.functional.checkpointing import Draws
-from lightning_metakd.functional.inner_loop import detach, lesson_gradient, step, stop
+from lightning_metakd.functional.inner_loop import lesson_gradient, step
+from lightning_metakd.functional.params import detach, stop
 from lightning_metakd.types import Lesson, Output, Params
 
 Answer = Callable[[Params], Output]

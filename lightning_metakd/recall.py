@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lightning_metakd.bank import Bank
-from lightning_metakd.functional.inner_loop import part
+from lightning_metakd.functional.params import part
 from lightning_metakd.types import Batch, Output, Params
 
 

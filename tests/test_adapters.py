@@ -10,7 +10,7 @@ from lightning_metakd.adapters import (
     of_each_teacher,
     tap_layers,
 )
-from lightning_metakd.functional.inner_loop import bind
+from lightning_metakd.functional.bind import bind
 from lightning_metakd.losses.fitnets import FitNets
 from lightning_metakd.losses.layers import Read, hint_name
 from lightning_metakd.losses.multi_teacher import MultiTeacher, OfTeacher

@@ -3,7 +3,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from lightning_metakd.functional.inner_loop import bind, bind_loss, lesson_gradient, lesson_mean
+from lightning_metakd.functional.bind import bind, bind_loss
+from lightning_metakd.functional.inner_loop import lesson_gradient, lesson_mean
 from lightning_metakd.hypergradient import PILOTS, checked_pilot, neumann, tangent, unrolled
 from lightning_metakd.losses.coefficient import (
     Learned,

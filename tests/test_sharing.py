@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_metakd.callbacks.cost import count_parameters
 from lightning_metakd.callbacks.replicas import FrozenStaysFrozen
-from lightning_metakd.functional.inner_loop import bind_loss
+from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
 from lightning_metakd.learners.meta_sgd import MetaSGD

@@ -1,5 +1,5 @@
 """Pure functions of parameters: binding a network, descending, and differentiating a root."""
 
-from lightning_metakd.functional.inner_loop import bind
+from lightning_metakd.functional.bind import bind
 
 __all__ = ["bind"]

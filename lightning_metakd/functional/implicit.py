@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.func import jvp, vjp
 
-from lightning_metakd.functional.inner_loop import detach
+from lightning_metakd.functional.params import detach
 from lightning_metakd.types import Params
 
 Residual = Callable[[Params], Params]

@@ -12,15 +12,10 @@ import torch
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import MOST_STEPS, check_integer, check_positive
+from lightning_metakd.functional.bind import after
 from lightning_metakd.functional.implicit import solution
-from lightning_metakd.functional.inner_loop import (
-    after,
-    detach,
-    lesson_gradient,
-    lesson_mean,
-    part,
-    step,
-)
+from lightning_metakd.functional.inner_loop import lesson_gradient, lesson_mean, step
+from lightning_metakd.functional.params import detach, part
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.types import Batch, Forward, Lesson, Params
 

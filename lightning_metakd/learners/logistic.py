@@ -17,7 +17,8 @@ from torch.func import grad_and_value
 
 from lightning_metakd.arguments.ranges import MOST_STEPS, check_integer, check_positive
 from lightning_metakd.functional.implicit import Residual, flat, like, newton, solution
-from lightning_metakd.functional.inner_loop import lesson_gradient, lesson_mean, part, stop
+from lightning_metakd.functional.inner_loop import lesson_gradient, lesson_mean
+from lightning_metakd.functional.params import part, stop
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.models.norm import at_least_single
 from lightning_metakd.models.prototypes import unit

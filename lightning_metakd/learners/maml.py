@@ -13,7 +13,9 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_choice
-from lightning_metakd.functional.inner_loop import Rates, after, descend, detach, lesson_mean, part
+from lightning_metakd.functional.bind import after
+from lightning_metakd.functional.inner_loop import Rates, descend, lesson_mean
+from lightning_metakd.functional.params import detach, part
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_number
-from lightning_metakd.functional.inner_loop import as_key, lesson_mean, part
+from lightning_metakd.functional.inner_loop import lesson_mean
+from lightning_metakd.functional.params import as_key, part
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.learners.maml import adapt_by_descent
 from lightning_metakd.models.model import Model

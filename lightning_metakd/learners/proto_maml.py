@@ -12,7 +12,9 @@ from typing import get_args
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_choice, check_positive
-from lightning_metakd.functional.inner_loop import after, descend, lesson_mean, part
+from lightning_metakd.functional.bind import after
+from lightning_metakd.functional.inner_loop import descend, lesson_mean
+from lightning_metakd.functional.params import part
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.models.prototypes import Metric, class_means, metric_logits
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params

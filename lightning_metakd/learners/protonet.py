@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_choice, check_positive
-from lightning_metakd.functional.inner_loop import lesson_mean, part
+from lightning_metakd.functional.inner_loop import lesson_mean
+from lightning_metakd.functional.params import part
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.models.prototypes import Metric, class_means, metric_logits
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params

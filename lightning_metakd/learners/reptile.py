@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_choice
-from lightning_metakd.functional.inner_loop import after, descend, detach, lesson_gradient, part
+from lightning_metakd.functional.bind import after
+from lightning_metakd.functional.inner_loop import descend, lesson_gradient
+from lightning_metakd.functional.params import detach, part
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
 

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_positive
-from lightning_metakd.functional.inner_loop import lesson_mean, part
+from lightning_metakd.functional.inner_loop import lesson_mean
+from lightning_metakd.functional.params import part
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.models.norm import at_least_single
 from lightning_metakd.models.prototypes import is_class

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_metakd.functional.inner_loop import as_key
+from lightning_metakd.functional.params import as_key
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.layers import showing
 from lightning_metakd.types import Batch, Context

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from lightning_metakd.bank import Bank
 from lightning_metakd.calibration import Calibration
-from lightning_metakd.functional.inner_loop import bind_loss, detach, part, under
+from lightning_metakd.functional.bind import bind_loss
+from lightning_metakd.functional.params import detach, part, under
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
 from lightning_metakd.metrics import (

@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_map
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.controls import Control
 from lightning_metakd.data.datamodules import SupervisedData
-from lightning_metakd.functional.inner_loop import bind_loss, detach
+from lightning_metakd.functional.bind import bind_loss
+from lightning_metakd.functional.params import detach
 from lightning_metakd.hypergradient import PILOTS, Way, checked_pilot
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets

@@ -26,7 +26,8 @@ from lightning_metakd.controls import (
     taught_by,
     teachers_learn,
 )
-from lightning_metakd.functional.inner_loop import bind, part
+from lightning_metakd.functional.bind import bind
+from lightning_metakd.functional.params import part
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, make_episodic

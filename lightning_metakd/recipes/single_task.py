@@ -17,7 +17,9 @@ from torchmetrics import SumMetric
 
 from lightning_metakd.controls import Control, shuffled
 from lightning_metakd.data.datamodules import EpisodicData
-from lightning_metakd.functional.inner_loop import bind_loss, detach, lesson_mean, stop
+from lightning_metakd.functional.bind import bind_loss
+from lightning_metakd.functional.inner_loop import lesson_mean
+from lightning_metakd.functional.params import detach, stop
 from lightning_metakd.hypergradient import PILOT_GRADIENTS, PILOTS, Way, checked_pilot
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
 from lightning_metakd.models.model import Model, listed

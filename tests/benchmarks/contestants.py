@@ -14,7 +14,8 @@ from benchmarks import data
 from benchmarks.contestants import LEARNERS, Setting, episodes, ours
 from benchmarks.peers import PEERS
 from benchmarks.plain_conv4 import its_name
-from lightning_metakd.functional.inner_loop import bind, under
+from lightning_metakd.functional.bind import bind
+from lightning_metakd.functional.params import under
 
 PAIRS = [(algorithm, peer) for algorithm in PEERS for peer in PEERS[algorithm]]
 NOT_SQUARED = ("protonet", "easyfsl")

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import dropout
 
+from lightning_metakd.functional.bind import bind, bind_loss
 from lightning_metakd.functional.checkpointing import recomputed
-from lightning_metakd.functional.inner_loop import bind, bind_loss, under
+from lightning_metakd.functional.params import under
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.losses.loss import lesson
 from lightning_metakd.models.norm import make_episodic

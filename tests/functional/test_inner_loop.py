@@ -5,19 +5,9 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torchvision.models import VisionTransformer
 
-from lightning_metakd.functional.inner_loop import (
-    bind,
-    bind_loss,
-    descend,
-    detach,
-    lesson_gradient,
-    lesson_mean,
-    part,
-    rows,
-    step,
-    stop,
-    under,
-)
+from lightning_metakd.functional.bind import bind, bind_loss
+from lightning_metakd.functional.inner_loop import descend, lesson_gradient, lesson_mean, step
+from lightning_metakd.functional.params import detach, part, rows, stop, under
 from lightning_metakd.losses.loss import lesson
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.models.prototypes import class_means, is_class

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from lightning_metakd.functional.inner_loop import bind, bind_loss, detach, lesson_mean, part, under
+from lightning_metakd.functional.bind import bind, bind_loss
+from lightning_metakd.functional.inner_loop import lesson_mean
+from lightning_metakd.functional.params import detach, part, under
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.logistic import Logistic
 from lightning_metakd.learners.maml import MAML

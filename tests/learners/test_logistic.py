@@ -4,7 +4,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
-from lightning_metakd.functional.inner_loop import bind, bind_loss, under
+from lightning_metakd.functional.bind import bind, bind_loss
+from lightning_metakd.functional.params import under
 from lightning_metakd.learners.logistic import Logistic
 from lightning_metakd.losses.loss import Targets, lesson
 from tests.tiny import N_WAY, Linear, separable

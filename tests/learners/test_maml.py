@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from lightning_metakd.functional.inner_loop import bind, bind_loss, stop, under
+from lightning_metakd.functional.bind import bind, bind_loss
+from lightning_metakd.functional.params import stop, under
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.losses.loss import lesson
 from lightning_metakd.models.norm import make_episodic

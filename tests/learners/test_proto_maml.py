@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from lightning_metakd.functional.inner_loop import bind, bind_loss, under
+from lightning_metakd.functional.bind import bind, bind_loss
+from lightning_metakd.functional.params import under
 from lightning_metakd.learners.proto_maml import PROTOTYPES, ProtoMAML
 from lightning_metakd.losses.loss import Targets, lesson
 from lightning_metakd.models.norm import make_episodic

@@ -2,7 +2,8 @@ import pytest
 import torch
 from sklearn.neighbors import NearestCentroid
 
-from lightning_metakd.functional.inner_loop import bind, bind_loss, under
+from lightning_metakd.functional.bind import bind, bind_loss
+from lightning_metakd.functional.params import under
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.loss import Targets, lesson
 from tests.tiny import N_WAY, Linear, separable

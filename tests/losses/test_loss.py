@@ -7,7 +7,7 @@ from torch.func import grad, vmap
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from lightning_metakd.functional.inner_loop import bind_loss
+from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.losses.attention_transfer import AttentionTransfer
 from lightning_metakd.losses.born_again import BornAgain
 from lightning_metakd.losses.coefficient import (

@@ -4,7 +4,7 @@ from torch.func import grad, vmap
 from torch.nn.functional import kl_div
 from torch.utils._pytree import tree_map
 
-from lightning_metakd.functional.inner_loop import bind_loss
+from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.losses.coefficient import (
     Constant,
     Learned,

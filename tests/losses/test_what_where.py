@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.func import grad
 
-from lightning_metakd.functional.inner_loop import bind_loss
+from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.losses.coefficient import Learned, LearnedPerSample
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.layers import Read, hint_name, showing

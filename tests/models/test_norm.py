@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn.functional import cross_entropy
 
-from lightning_metakd.functional.inner_loop import bind
+from lightning_metakd.functional.bind import bind
 from lightning_metakd.models.model import Maps, Model
 from lightning_metakd.models.norm import (
     EpisodicNorm,

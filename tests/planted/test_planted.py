@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_metakd.functional.inner_loop import detach
+from lightning_metakd.functional.params import detach
 from lightning_metakd.hypergradient import unrolled
 from lightning_metakd.metrics import paired_difference
 from lightning_metakd.recipes.exams import halved

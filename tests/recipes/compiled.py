@@ -11,7 +11,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from lightning_metakd.functional import inner_loop
-from lightning_metakd.functional.inner_loop import detach
+from lightning_metakd.functional.params import detach
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus

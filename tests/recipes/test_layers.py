@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy
 
-from lightning_metakd.functional.inner_loop import bind
+from lightning_metakd.functional.bind import bind
 from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.logistic import Logistic

@@ -16,7 +16,7 @@ from torch.func import grad, vjp
 from torch.utils._pytree import tree_map
 
 from lightning_metakd.functional import inner_loop
-from lightning_metakd.functional.inner_loop import stop
+from lightning_metakd.functional.params import detach, stop, under
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.logistic import Logistic
@@ -91,7 +91,7 @@ def values(module: torch.nn.Module) -> Params:
 
 def trained(recipe: MetaKD) -> tuple[Params, Params]:
     """(theta, phi): what the outer loop trains but the strategy, and the strategy."""
-    theta = {**values(recipe.student), **inner_loop.under("learner", values(recipe.learner))}
+    theta = {**values(recipe.student), **under("learner", values(recipe.learner))}
     return theta, values(recipe.loss)
 
 
@@ -329,7 +329,7 @@ def test_the_outer_update_descends_the_gradient_of_its_definition(name):
 def without_strategy(monkeypatch):
     """The strategy detached where it teaches."""
     told = objective.Objective.taught
-    wrong = lambda self, strategy, *rest: told(self, inner_loop.detach(strategy), *rest)  # noqa: E731
+    wrong = lambda self, strategy, *rest: told(self, detach(strategy), *rest)  # noqa: E731
     monkeypatch.setattr(objective.Objective, "taught", wrong)
 
 

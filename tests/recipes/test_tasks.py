@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_metakd.functional.inner_loop import bind, bind_loss, detach, under
+from lightning_metakd.functional.bind import bind, bind_loss
+from lightning_metakd.functional.params import detach, under
 from lightning_metakd.hypergradient import tangent, unrolled
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.losses.loss import CalibratedTargets, Targets

@@ -1,0 +1,93 @@
+"""A network as a pure function of explicit parameters."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lightning_metakd.functional.params import part
+from lightning_metakd.models.model import Model
+from lightning_metakd.models.norm import EpisodicNorm, listening
+from lightning_metakd.types import NOTHING, Forward, Output, Params
+
+
+class Bound:
+    """A network as a pure function of its parameters: the `Forward` of a module.
+
+    Args:
+        module: the network.
+        fixed: parameters and buffers that are the same whatever it is called with.
+    """
+
+    def __init__(self, module: Model, fixed: Params = NOTHING) -> None:
+        refuse_mutation(module)
+        self.module, self.fixed = module, fixed
+        self.norms = [
+            (name, layer)
+            for name, layer in module.named_modules()
+            if isinstance(layer, EpisodicNorm) and layer.form == "support"
+        ]
+
+    def __call__(self, params: Params, x: Tensor) -> Output:
+        """The network's answer for `x` with these parameters.
+
+        Attention is computed by its mathematical form: fused kernels have no second derivative.
+        """
+        with sdpa_kernel(SDPBackend.MATH):
+            return functional_call(self.module, {**self.fixed, **params}, (x,))
+
+    def statistics(self, params: Params, x: Tensor) -> Params:
+        """The statistics of `x` alone; nothing is computed where no norm wants them."""
+        return self.observe(params, x)[1] if self.norms else {}
+
+    def classify(self, params: Params, embedding: Tensor) -> Tensor:
+        """The logits of the network's own head for an embedding."""
+        head = part({**self.fixed, **params}, "head")
+        return functional_call(self.module.head, head, (embedding,))
+
+    def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
+        """The answer for `x` and the statistics of `x` at every norm of the form `support`."""
+        with listening(layer for _, layer in self.norms) as heard:
+            output = self(params, x)
+        found: dict[str, Tensor] = {}
+        for (name, _), passes in zip(self.norms, heard, strict=True):
+            found[f"{name}.var"], found[f"{name}.mean"], _ = passes[-1]
+        return output, found
+
+
+def bind(module: Model, fixed: Params = NOTHING) -> Forward:
+    """The module as a pure function of its parameters.
+
+    Args:
+        module: the network.
+        fixed: parameters and buffers that are the same whatever it is called with.
+
+    Raises:
+        ValueError: if a batch norm of the module would write its running statistics.
+    """
+    return Bound(module, fixed)
+
+
+def bind_loss(module: nn.Module) -> Callable[..., Tensor]:
+    """(params, *args) -> module(*args) with these parameters."""
+    return lambda params, *args: functional_call(module, dict(params), args)
+
+
+def refuse_mutation(module: nn.Module) -> None:
+    """Raise where a forward pass would mutate a buffer."""
+    for name, layer in module.named_modules():
+        if (
+            isinstance(layer, nn.modules.batchnorm._BatchNorm)
+            and layer.training
+            and layer.track_running_stats
+        ):
+            raise ValueError(
+                f"{name!r} is a batch norm in training mode and would write its running statistics inside an "
+                "inner loop; convert the network with models.norm.make_episodic, or call .eval() on it."
+            )
+
+
+def after(forward: Forward, support: Tensor) -> Callable[[Params, Tensor], Output]:
+    """The network where it has seen a support set: the statistics of that serve other rows too."""
+    return lambda params, x: forward({**params, **forward.statistics(params, support)}, x)

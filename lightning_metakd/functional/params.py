@@ -1,0 +1,41 @@
+"""Parameters in flat dictionaries, and nested tuples of tensors."""
+
+from typing import TypeVar
+
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from lightning_metakd.types import Batch, Params
+
+T = TypeVar("T")
+
+
+def detach(params: Params) -> dict[str, Tensor]:
+    """The same values without their graph."""
+    return {name: p.detach() for name, p in params.items()}
+
+
+def stop(tree: T) -> T:
+    """The same values without their graph, for any nested tuple of tensors."""
+    return tree_map(lambda leaf: leaf.detach(), tree)
+
+
+def part(params: Params, prefix: str) -> dict[str, Tensor]:
+    """The parameters under one prefix of a flat dictionary, named without it."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): p for name, p in params.items() if name.startswith(start)}
+
+
+def under(prefix: str, params: Params) -> dict[str, Tensor]:
+    """The inverse of `part`."""
+    return {f"{prefix}.{name}": p for name, p in params.items()}
+
+
+def as_key(name: str) -> str:
+    """A name with dots as modules allow it for one of their own."""
+    return name.replace(".", "/")
+
+
+def rows(batch: Batch, part: slice | Tensor) -> Batch:
+    """Some rows of a batch, their teachers' answers included."""
+    return tree_map(lambda leaf: leaf[part], batch)
