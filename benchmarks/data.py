@@ -29,10 +29,10 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from benchmarks.plain_conv4 import PlainConv4
 from benchmarks.steps import installed, made_with, said, write
 from lightning_metakd.allocator import keep_large_blocks
-from lightning_metakd.data.cifar import CIFARFS
 from lightning_metakd.data.datamodules import EpisodicData
-from lightning_metakd.data.source import Source
-from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.data.sources.cifar import CIFARFS
+from lightning_metakd.data.sources.source import Source
+from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.markdown import markdown
 from lightning_metakd.models.conv4 import Conv4

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 
 from benchmarks.plain_conv4 import PlainConv4
 from lightning_metakd.callbacks.results import processor, versions
-from lightning_metakd.data.cifar import CIFARFS
 from lightning_metakd.data.datamodules import EpisodicData
-from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.data.sources.cifar import CIFARFS
+from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.markdown import between_markers, markdown, percent
 from lightning_metakd.metrics import interval, paired_difference

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_metakd.allocator import keep_large_blocks
-from lightning_metakd.data import cache
-from lightning_metakd.data.source import Source
+from lightning_metakd.data.sources import image_cache
+from lightning_metakd.data.sources.source import Source
 from lightning_metakd.recipes.preparation import answers_needed
 from lightning_metakd.teachers import Pool, Teacher
 
@@ -58,7 +58,13 @@ def embed(source: Source) -> None:
     """Make the vectors of an embedded source."""
     began = time.monotonic()
     x = source.everything().x
-    say(source.name, f"{len(x):,} images in {x.shape[1]} views", cache.folder(), x.nbytes, began)
+    say(
+        source.name,
+        f"{len(x):,} images in {x.shape[1]} views",
+        image_cache.folder(),
+        x.nbytes,
+        began,
+    )
 
 
 def fill(teacher: Teacher, needed: Needed, device: torch.device) -> None:

@@ -5,7 +5,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.func import functional_call
 
-from lightning_metakd.bank import Bank
+from lightning_metakd.data.sources.output_cache import Bank
 from lightning_metakd.functional.params import part
 from lightning_metakd.types import Batch, Output, Params
 

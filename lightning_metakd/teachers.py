@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_metakd.arguments.configured import Configured
-from lightning_metakd.bank import Bank
-from lightning_metakd.data import cache
-from lightning_metakd.data.augment import augment, renormalise
-from lightning_metakd.data.source import Source
+from lightning_metakd.data.sources import image_cache
+from lightning_metakd.data.sources.augment import augment, renormalise
+from lightning_metakd.data.sources.output_cache import Bank
+from lightning_metakd.data.sources.source import Source
 from lightning_metakd.heads import Head, PrototypeHead
 from lightning_metakd.models.model import EMBEDDING, Model, listed
 from lightning_metakd.models.weights import load_weights, take_origin, weights_hash
@@ -140,7 +140,7 @@ class Teacher(nn.Module, Configured):
         self.conversion = (theirs, own) if theirs and own and theirs != own else None
         known = None if self.bank is None else (self.bank.key, self.bank.source)
         if self.asks_bank and known != (self.sha256, pictures):
-            self.bank = Bank(self.model, self.sha256, pictures, cache.folder() / "bank")
+            self.bank = Bank(self.model, self.sha256, pictures, image_cache.folder() / "bank")
         self.head.meet(self.trained_on, source.everything().class_names)
 
     def store(self, rows: Int[Tensor, " n"], views: range) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_metakd import cli
-from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.data.sources.synthetic import Synthetic
 from tests.commands import MAML, STUDENT, TEACHER, fresh, work_in, written
 
 SAID = (

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_metakd.data.datamodules import SupervisedData
-from lightning_metakd.data.source import Labelled, Source
+from lightning_metakd.data.sources.source import Labelled, Source
 from lightning_metakd.heads import SlicedHead
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.coefficient import LearnedPerClass

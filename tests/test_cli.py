@@ -16,7 +16,7 @@ from lightning import Trainer
 import lightning_metakd
 from lightning_metakd import cli
 from lightning_metakd.data.datamodules import EpisodicData
-from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD

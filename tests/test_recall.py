@@ -1,8 +1,8 @@
 import torch
 
-from lightning_metakd.bank import Bank
+from lightning_metakd.data.sources.output_cache import Bank
 from lightning_metakd.recall import Recall, by_number
-from tests.test_bank import rows
+from tests.data.sources.test_output_cache import rows
 from tests.tiny import Blobs, SmoothConv4
 
 

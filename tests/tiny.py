@@ -10,8 +10,8 @@ from torch.nn.functional import avg_pool2d, softplus
 from torch.utils.data import DataLoader
 
 from lightning_metakd.data.datamodules import SourceData
-from lightning_metakd.data.loading import unchanged
-from lightning_metakd.data.source import Labelled, Source, rows_of
+from lightning_metakd.data.distributed_sampling import unchanged
+from lightning_metakd.data.sources.source import Labelled, Source, rows_of
 from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.losses.coefficient import Coefficient, Learned, LearnedPerSample
 from lightning_metakd.losses.hinton import Hinton

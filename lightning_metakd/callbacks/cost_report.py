@@ -9,7 +9,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from lightning_metakd.arguments.ranges import check_integer
-from lightning_metakd.bank import Bank
 from lightning_metakd.callbacks.cost import (
     FEWEST,
     Cost,
@@ -22,6 +21,7 @@ from lightning_metakd.callbacks.cost import (
     one_like,
     peak_memory,
 )
+from lightning_metakd.data.sources.output_cache import Bank
 from lightning_metakd.loggers import rehearsed
 from lightning_metakd.teachers import uncounted
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_metakd.data.episodes import FRESH, generator, members
-from lightning_metakd.data.source import Labelled
+from lightning_metakd.data.sources.source import Labelled
 from lightning_metakd.types import Batch
 
 

@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_map
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import check_integer, check_seed, check_share
 from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partition
+from lightning_metakd.data.distributed_sampling import Loader, Slots, mine, place, unchanged
 from lightning_metakd.data.episodes import FRESH, EpisodeSet, Together, check_episode
-from lightning_metakd.data.loading import Loader, Slots, mine, place, unchanged
-from lightning_metakd.data.source import Labelled, Source
+from lightning_metakd.data.sources.source import Labelled, Source
 from lightning_metakd.models.model import Model
 from lightning_metakd.storage.atomic_files import written_whole
 from lightning_metakd.types import Batch

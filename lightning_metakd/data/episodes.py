@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
 from lightning_metakd.arguments.ranges import check_integer, check_integers, refuse
-from lightning_metakd.data.source import Source
+from lightning_metakd.data.sources.source import Source
 from lightning_metakd.types import Batch, Episode
 
 FRESH = 2**62

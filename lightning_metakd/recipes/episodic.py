@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.bank import Bank
 from lightning_metakd.calibration import Calibration
+from lightning_metakd.data.sources.output_cache import Bank
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.params import detach, part, under
 from lightning_metakd.learners.learner import Learner

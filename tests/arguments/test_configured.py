@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_metakd.arguments.configured import Configured, as_config
 from lightning_metakd.data.datamodules import EpisodicData
-from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.coefficient import Learned

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from lightning_metakd import cli
-from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.data.sources.synthetic import Synthetic
 from tests.commands import MAML, written
 
 MAML_FIT = ("fit", "--config", "maml.yaml")

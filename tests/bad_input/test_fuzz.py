@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_metakd import cli
-from lightning_metakd.data.source import Source
+from lightning_metakd.data.sources.source import Source
 from lightning_metakd.heads import Head
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.coefficient import Coefficient

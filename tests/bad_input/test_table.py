@@ -44,7 +44,7 @@ def test_the_parser_refuses_it(row, console, trained):
 
 @of_need("build")
 def test_it_is_refused_before_anything_is_read(row, console, trained, monkeypatch):
-    monkeypatch.setattr("lightning_metakd.data.synthetic.generate", None)
+    monkeypatch.setattr("lightning_metakd.data.sources.synthetic.generate", None)
     # what takes two thirds of the time and is no part of it
     monkeypatch.setattr(Parser, "validate", lambda *args, **kwargs: None)
     monkeypatch.setattr(cli.MetaKDCLI, "_dump_config", no_dump)

@@ -23,10 +23,10 @@ from benchmarks.maml_against_higher import (
     train_rival,
 )
 from benchmarks.plain_conv4 import PlainConv4, its_name
-from lightning_metakd.data.cifar import CIFARFS, locate
 from lightning_metakd.data.datamodules import EpisodicData
-from lightning_metakd.data.source import Source
-from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.data.sources.cifar import CIFARFS, locate
+from lightning_metakd.data.sources.source import Source
+from lightning_metakd.data.sources.synthetic import Synthetic
 
 ROOT = Path(__file__).parents[2]
 REAL = Path(os.environ.get("METAKD_DATA") or ROOT.parent / "shared" / "data")

@@ -8,7 +8,7 @@ import torch
 from benchmarks import data, gpu, scaling, steps
 from benchmarks.contestants import Setting
 from benchmarks.turns import KEEPING, compete, peak
-from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.data.sources.synthetic import Synthetic
 
 TRIED_OUT = ("--device=cpu", "--widths=4", "--meta_batches=1")
 TINY = {"width": 4, "inner_steps": 2, "k_shot": 1, "n_query": 1}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_metakd.data.embedded import Embedded
+from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus

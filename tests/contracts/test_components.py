@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_metakd.cli import import_everything
 from lightning_metakd.data.datamodules import SourceData
-from lightning_metakd.data.source import Source
+from lightning_metakd.data.sources.source import Source
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.model import Model

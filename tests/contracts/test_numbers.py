@@ -16,7 +16,7 @@ from torchmetrics import Metric
 
 import lightning_metakd
 from lightning_metakd.data.datamodules import SourceData
-from lightning_metakd.data.source import Source
+from lightning_metakd.data.sources.source import Source
 from lightning_metakd.heads import Head
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.maml import MAML

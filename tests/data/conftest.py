@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.data.sources.synthetic import Synthetic
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
-from lightning_metakd.data.augment import augment, normalise
 from lightning_metakd.data.batches import partition
-from lightning_metakd.data.cifar import CIFAR100
 from lightning_metakd.data.datamodules import EpisodicData, SourceData, SupervisedData
-from lightning_metakd.data.loading import Slots, mine
-from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.data.distributed_sampling import Slots, mine
+from lightning_metakd.data.sources.augment import augment, normalise
+from lightning_metakd.data.sources.cifar import CIFAR100
+from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.types import Batch, Episode
 
 EXPECTED = (  # of Lightning: what these tests do on purpose

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from lightning_metakd.data.cifar import CIFARFS
 from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.models.conv4 import Conv4

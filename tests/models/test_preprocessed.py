@@ -5,7 +5,7 @@ from torch import nn
 from torch.func import vmap
 from torchvision.transforms.v2.functional import InterpolationMode, normalize, resize
 
-from lightning_metakd.data.augment import normalise, renormalise
+from lightning_metakd.data.sources.augment import normalise, renormalise
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.model import EMBEDDING, Model
 from lightning_metakd.models.preprocessed import IMAGENET, Preprocessed

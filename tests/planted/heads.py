@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.data.augment import normalise
-from lightning_metakd.data.synthetic import Synthetic
+from lightning_metakd.data.sources.augment import normalise
+from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.models.model import Maps, Model
 

@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import interpolate
 from torch.utils._pytree import tree_map
 
-from lightning_metakd.data.augment import normalise
-from lightning_metakd.data.embedded import Embedded
+from lightning_metakd.data.sources.augment import normalise
+from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.models.preprocessed import Preprocessed

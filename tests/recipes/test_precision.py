@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_metakd.data.datamodules import EpisodicData
-from lightning_metakd.data.embedded import Embedded
+from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet

@@ -10,7 +10,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.plugins import AsyncCheckpointIO
 
-from lightning_metakd.data.embedded import Embedded
+from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO, read_safely

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_metakd.bank import Bank
-from lightning_metakd.data import cache
-from lightning_metakd.data.folder import Folder
+from lightning_metakd.data.sources import image_cache
+from lightning_metakd.data.sources.folder import Folder
+from lightning_metakd.data.sources.output_cache import Bank
 from lightning_metakd.storage.read_checkpoint import open_checkpoint
 from lightning_metakd.storage.tensor_file import filled
 from lightning_metakd.strategy import read_strategy
@@ -110,10 +110,12 @@ def draw(place):
 
 def test_a_planted_cache_of_images_is_made_again(thrifty):
     def plan():
-        return cache.Plan([0, 1], ("a", "b"), (3, 2, 2), iter([np.zeros((2, 3, 2, 2), np.uint8)]))
+        return image_cache.Plan(
+            [0, 1], ("a", "b"), (3, 2, 2), iter([np.zeros((2, 3, 2, 2), np.uint8)])
+        )
 
-    safetensors_of(cache.folder() / "key.safetensors", HUGE, 3 * GIB)
-    assert cache.cached("key", plan).x.shape == (2, 3, 2, 2)
+    safetensors_of(image_cache.folder() / "key.safetensors", HUGE, 3 * GIB)
+    assert image_cache.cached("key", plan).x.shape == (2, 3, 2, 2)
 
 
 def test_a_cache_of_images_that_are_none_is_made_again(place, thrifty, caplog):
@@ -122,7 +124,7 @@ def test_a_cache_of_images_that_are_none_is_made_again(place, thrifty, caplog):
     with filled(path, shapes, {"class_names": json.dumps(["a"])}):
         pass
     with pytest.raises(ValueError, match=r"its images are \[2, 3, 2, 2\], its labels \[16777216\]"):
-        cache.read(path)
+        image_cache.read(path)
 
 
 @pytest.mark.parametrize("name", ["strategy", "teacher.safetensors"])

@@ -17,7 +17,13 @@ from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_integer, check_seed
 from lightning_metakd.data.episodes import generator
-from lightning_metakd.data.source import Labelled, Source, class_ids, few_shot_splits, rows_of
+from lightning_metakd.data.sources.source import (
+    Labelled,
+    Source,
+    class_ids,
+    few_shot_splits,
+    rows_of,
+)
 
 MOST_PER_CLASS = 10_000
 """So many take 3 GB of memory."""

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_metakd.data import images
-from lightning_metakd.data.folder import Folder
+from lightning_metakd.data.sources import images
+from lightning_metakd.data.sources.folder import Folder
 
 ORIENTATION = 274
 """Number of the EXIF tag."""
@@ -120,7 +120,7 @@ def test_the_ending_may_be_of_another_format(tmp_path):
 def without_heif(monkeypatch):
     few = {ending: name for ending, name in images.FORMATS.items() if name != "HEIF"}
     monkeypatch.setattr(images, "readable", lambda: few)
-    monkeypatch.setattr("lightning_metakd.data.folder.readable", lambda: few)
+    monkeypatch.setattr("lightning_metakd.data.sources.folder.readable", lambda: few)
 
 
 def test_files_that_are_left_out_are_counted_once(without_heif, tmp_path):

@@ -24,8 +24,8 @@ from torch import Tensor
 from torchvision import datasets
 
 from lightning_metakd.arguments.ranges import LARGEST_SIDE, check_integer, refuse
-from lightning_metakd.data import cache, images
-from lightning_metakd.data.source import (
+from lightning_metakd.data.sources import image_cache, images
+from lightning_metakd.data.sources.source import (
     Labelled,
     Source,
     class_ids,
@@ -123,8 +123,8 @@ def load(root: str, download: bool, size: int, rotations: bool) -> Labelled:
             f"{' and '.join(PARTS)}, as folders or .zip."
         )
     key = images.fingerprint(forms, "omniglot", size)
-    upright = cache.cached(key, lambda: complete(plan(forms, size), place))
-    return cache.cached(f"{key}-turned", lambda: turned(upright)) if rotations else upright
+    upright = image_cache.cached(key, lambda: complete(plan(forms, size), place))
+    return image_cache.cached(f"{key}-turned", lambda: turned(upright)) if rotations else upright
 
 
 def locate(root: Path) -> list[Path]:
@@ -139,7 +139,7 @@ def locate(root: Path) -> list[Path]:
     return []
 
 
-def plan(places: list[Path], size: int) -> cache.Plan:
+def plan(places: list[Path], size: int) -> image_cache.Plan:
     """The upright drawings of some directories and archives, by class and file name."""
     found = sorted(
         (character(image), image.member.name, image)
@@ -149,7 +149,7 @@ def plan(places: list[Path], size: int) -> cache.Plan:
     ids = {name: i for i, name in enumerate(class_names())}
     y = [ids.get(name, -1) for name, _, _ in found]
     on_white = images.decode([image for _, _, image in found], size, mode="L")
-    return cache.Plan(y, class_names(), (1, size, size), (255 - piece for piece in on_white))
+    return image_cache.Plan(y, class_names(), (1, size, size), (255 - piece for piece in on_white))
 
 
 def character(image: images.Found) -> str:
@@ -157,7 +157,7 @@ def character(image: images.Found) -> str:
     return "/".join(image.member.parts[-3:-1])
 
 
-def complete(upright: cache.Plan, root: Path) -> cache.Plan:
+def complete(upright: image_cache.Plan, root: Path) -> image_cache.Plan:
     """The plan, if it has all drawings of all characters.
 
     Raises:
@@ -172,10 +172,10 @@ def complete(upright: cache.Plan, root: Path) -> cache.Plan:
     return upright
 
 
-def turned(upright: Labelled) -> cache.Plan:
+def turned(upright: Labelled) -> image_cache.Plan:
     """The drawings and, behind them, the same turned by 90, 180 and 270 degrees, as other classes."""
     classes = len(upright.class_names)
     y = [c + turn * classes for turn in range(len(TURNS)) for c in upright.y.tolist()]
     x = upright.x.numpy()
     pieces = (np.rot90(x, turn, (2, 3)) for turn in range(len(TURNS)))
-    return cache.Plan(y, class_names(TURNS), x.shape[1:], pieces)
+    return image_cache.Plan(y, class_names(TURNS), x.shape[1:], pieces)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_metakd.data import cifar
-from lightning_metakd.data.cifar import CIFAR100, CIFARFS, FC100
+from lightning_metakd.data.sources import cifar
+from lightning_metakd.data.sources.cifar import CIFAR100, CIFARFS, FC100
 from tests.conftest import data_folder
 
 SOURCES = (CIFAR100, CIFARFS, FC100)

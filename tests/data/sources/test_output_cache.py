@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightning_metakd.bank import Bank
+from lightning_metakd.data.sources.output_cache import Bank
 from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.storage.tensor_file import UNSEALED, seal
 from lightning_metakd.teachers import Teacher

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from lightning_metakd.bank import Bank
 from lightning_metakd.data.datamodules import EpisodicData, SupervisedData
-from lightning_metakd.data.embedded import Embedded
+from lightning_metakd.data.sources.embedded import Embedded
+from lightning_metakd.data.sources.output_cache import Bank
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.models.mlp import MLP
 from tests.recipes.runs import episodes, helper, meta_kd, state

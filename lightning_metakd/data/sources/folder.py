@@ -17,9 +17,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import LARGEST_SIDE, check_integer, check_seed
-from lightning_metakd.data import cache
 from lightning_metakd.data.episodes import generator
-from lightning_metakd.data.images import (
+from lightning_metakd.data.sources import image_cache
+from lightning_metakd.data.sources.images import (
     FORMATS,
     Found,
     decode,
@@ -30,7 +30,13 @@ from lightning_metakd.data.images import (
     scan,
     visible,
 )
-from lightning_metakd.data.source import Labelled, Source, class_ids, few_shot_splits, rows_of
+from lightning_metakd.data.sources.source import (
+    Labelled,
+    Source,
+    class_ids,
+    few_shot_splits,
+    rows_of,
+)
 
 Fractions = tuple[float, float, float]
 FRACTIONS: Fractions = (0.64, 0.16, 0.2)
@@ -86,7 +92,7 @@ class Folder(Source):
     @cached_property
     def _everything(self) -> Labelled:
         key = fingerprint(self.paths, self.size, *readable())
-        return cache.cached(key, lambda: plan(self.paths, self.size))
+        return image_cache.cached(key, lambda: plan(self.paths, self.size))
 
     @property
     def files(self) -> Sequence[str]:
@@ -169,7 +175,7 @@ def divide(
     return {split: [class_names[i] for i in sorted(places)] for split, places in bounds.items()}
 
 
-def plan(paths: Sequence[Path], size: int) -> cache.Plan:
+def plan(paths: Sequence[Path], size: int) -> image_cache.Plan:
     """All images of some containers, sorted by class and name.
 
     Raises:
@@ -201,7 +207,7 @@ def plan(paths: Sequence[Path], size: int) -> cache.Plan:
     names = tuple(sorted(counts))
     ids = {name: i for i, name in enumerate(names)}
     y = [ids[name] for name, _ in named]
-    return cache.Plan(y, names, (3, size, size), decode([image for _, image in named], size))
+    return image_cache.Plan(y, names, (3, size, size), decode([image for _, image in named], size))
 
 
 def in_order(images: Sequence[Found]) -> list[tuple[str, Found]]:

@@ -24,8 +24,8 @@ from torch import Tensor, arange
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
-from lightning_metakd.data import cache, images
-from lightning_metakd.data.source import (
+from lightning_metakd.data.sources import image_cache, images
+from lightning_metakd.data.sources.source import (
     FEW_SHOT_SPLITS,
     Labelled,
     Source,
@@ -138,10 +138,10 @@ def load(root: str, download: bool) -> Labelled:
         )
     if forms[0].name == ARCHIVE:
         verify(forms[0])
-        return cache.cached(
+        return image_cache.cached(
             images.fingerprint(forms, "cifar100"), lambda: complete(from_archive(forms[0]), place)
         )
-    return cache.cached(
+    return image_cache.cached(
         images.fingerprint(forms, "cifar100"), lambda: complete(from_folders(forms), place)
     )
 
@@ -171,7 +171,7 @@ def verify(place: Path) -> None:
             )
 
 
-def from_archive(place: Path) -> cache.Plan:
+def from_archive(place: Path) -> image_cache.Plan:
     """The form of torchvision: one pickle of pixels, labels and file names for each part."""
     y: list[int] = []
     orders = []
@@ -188,7 +188,7 @@ def from_archive(place: Path) -> cache.Plan:
             for start in range(0, len(order), 1000):
                 yield pixels[order[start : start + 1000]]
 
-    return cache.Plan(y, class_names(), (3, 32, 32), pieces())
+    return image_cache.Plan(y, class_names(), (3, 32, 32), pieces())
 
 
 def unpickle(path: Path) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class Arrays(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def from_folders(places: list[Path]) -> cache.Plan:
+def from_folders(places: list[Path]) -> image_cache.Plan:
     """The form of class folders: `{train,test}/<class>/<name>`, in a directory or in archives."""
     found = sorted(
         (image for image in images.scan(places) if len(image.member.parts) > 2),
@@ -226,10 +226,10 @@ def from_folders(places: list[Path]) -> cache.Plan:
     )
     ids = {name: i for i, name in enumerate(class_names())}
     y = [ids.get(image.class_name, -1) for image in found]
-    return cache.Plan(y, class_names(), (3, 32, 32), images.decode(found, 32))
+    return image_cache.Plan(y, class_names(), (3, 32, 32), images.decode(found, 32))
 
 
-def complete(plan: cache.Plan, root: Path) -> cache.Plan:
+def complete(plan: image_cache.Plan, root: Path) -> image_cache.Plan:
     """The plan, if it has all images in the order that row numbers rest on.
 
     Raises:

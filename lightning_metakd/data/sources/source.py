@@ -23,7 +23,7 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from lightning_metakd.arguments.configured import Configured
-from lightning_metakd.data.augment import augment, normalise
+from lightning_metakd.data.sources.augment import augment, normalise
 from lightning_metakd.types import Normalisation
 
 Groups = Sequence[str] | Sequence[list[str]]

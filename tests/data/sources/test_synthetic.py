@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
-from lightning_metakd.data.augment import augment, normalise
 from lightning_metakd.data.episodes import EpisodeSet
-from lightning_metakd.data.synthetic import CLASSES, Synthetic, generate
+from lightning_metakd.data.sources.augment import augment, normalise
+from lightning_metakd.data.sources.synthetic import CLASSES, Synthetic, generate
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.resnet12 import ResNet12
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lightning_metakd.data.source import Labelled
+from lightning_metakd.data.sources.source import Labelled
 from lightning_metakd.storage.atomic_files import DamagedFileError, remove_unfinished, replaced
 from lightning_metakd.storage.limits import check_size
 from lightning_metakd.storage.tensor_file import head, read_sealed, seal

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_integer
-from lightning_metakd.bank import Bank, stored_under
-from lightning_metakd.data import cache
-from lightning_metakd.data.source import Labelled, Source
+from lightning_metakd.data.sources import image_cache
+from lightning_metakd.data.sources.output_cache import Bank, stored_under
+from lightning_metakd.data.sources.source import Labelled, Source
 from lightning_metakd.models.weights import load_weights, take_origin, weights_hash
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.storage.atomic_files import make_once
@@ -112,7 +112,7 @@ class Embedded(Source):
     @cached_property
     def _everything(self) -> Labelled:
         examples, key = self.source.everything(), self.opened()
-        place = cache.folder() / "embedded" / f"views{self.views}"
+        place = image_cache.folder() / "embedded" / f"views{self.views}"
         path = place / f"{stored_under(self.model, key, self.source)}.safetensors"
         shape = (len(examples.y), self.views + 1, self.model.embedding_width)
         shapes = {"x": (torch.float32, shape)}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_metakd.data import images, omniglot
-from lightning_metakd.data.omniglot import Omniglot
-from lightning_metakd.data.source import packaged
+from lightning_metakd.data.sources import images, omniglot
+from lightning_metakd.data.sources.omniglot import Omniglot
+from lightning_metakd.data.sources.source import packaged
 from tests.conftest import data_folder
 
 FEW = {

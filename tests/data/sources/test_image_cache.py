@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from lightning_metakd.data import cache as store
+from lightning_metakd.data.sources import image_cache as store
 from lightning_metakd.storage.atomic_files import UNFINISHED
 from lightning_metakd.storage.tensor_file import UNSEALED
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from lightning_metakd.data.datamodules import EpisodicData
-from lightning_metakd.data.folder import Folder, divide
-from lightning_metakd.data.source import Labelled
+from lightning_metakd.data.sources.folder import Folder, divide
+from lightning_metakd.data.sources.source import Labelled
 
 
 def pack(folder, archive, chosen=lambda name: True):
@@ -58,7 +58,7 @@ def test_each_row_knows_its_file(images, tmp_path):
 
 def test_the_second_reading_opens_no_image(images, monkeypatch):
     first = Folder(str(images)).everything()
-    monkeypatch.setattr("lightning_metakd.data.folder.plan", None)
+    monkeypatch.setattr("lightning_metakd.data.sources.folder.plan", None)
     assert Folder(str(images)).everything().x.data_ptr() == first.x.data_ptr()
 
 
