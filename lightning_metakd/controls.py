@@ -18,7 +18,7 @@ from typing import Literal, cast, get_args
 import torch
 
 from lightning_metakd.arguments.ranges import check_choice
-from lightning_metakd.data.episodes import generator
+from lightning_metakd.data.sources.seeding import generator
 from lightning_metakd.losses.coefficient import Coefficient, Interval, Learned
 from lightning_metakd.losses.loss import Loss, WeightedSum
 from lightning_metakd.strategy import coefficients, weights_of_teachers

@@ -7,7 +7,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_metakd.data.episodes import FRESH, generator, members
+from lightning_metakd.data.episodes import FRESH, members
+from lightning_metakd.data.sources.seeding import generator
 from lightning_metakd.data.sources.source import Labelled
 from lightning_metakd.types import Batch
 

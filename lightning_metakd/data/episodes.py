@@ -5,7 +5,6 @@ whatever process. That is what makes a run resumable from its step number alone,
 the same on one device and on seven.
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +14,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
 from lightning_metakd.arguments.ranges import check_integer, check_integers, refuse
+from lightning_metakd.data.sources.seeding import generator
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.types import Batch, Episode
 
@@ -22,16 +22,6 @@ FRESH = 2**62
 """Views are drawn below this number where they are not limited."""
 
 Shots = int | tuple[int, int]
-
-
-def generator(*key: object) -> torch.Generator:
-    """A random generator seeded by a key, the same on every machine.
-
-    >>> torch.rand((), generator=generator("val", 0, 3)) == torch.rand((), generator=generator("val", 0, 3))
-    tensor(True)
-    """
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
 def members(y: Int[Tensor, " n"]) -> tuple[Int[Tensor, " c"], list[Int[Tensor, " m"]]]:

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_metakd.data.episodes import EpisodeSet, draw_episode, draw_shots, generator, members
+from lightning_metakd.data.episodes import EpisodeSet, draw_episode, draw_shots, members
+from lightning_metakd.data.sources.seeding import generator
 from lightning_metakd.data.sources.synthetic import Synthetic
 
 SHAPE = {"n_way": 5, "k_shot": 2, "n_query": 3, "seed": 0}

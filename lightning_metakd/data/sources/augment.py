@@ -10,21 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from lightning_metakd.data.sources.seeding import mix
 from lightning_metakd.types import Normalisation
 
 PADDING = 4
-
-
-def mix(z: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-    """The finaliser of splitmix64: a bijection of 64-bit integers whose bits look random.
-
-    Steele, Lea, Flood (2014), "Fast splittable pseudorandom number generators". Integer arithmetic wraps
-    alike on every device; masks make the shifts logical.
-    """
-    z = z + -0x61C8864680B583EB  # the golden ratio, as a signed number
-    z = (z ^ ((z >> 30) & (2**34 - 1))) * -0x40A7B892E31B1A47
-    z = (z ^ ((z >> 27) & (2**37 - 1))) * -0x6B2FB644ECCEEE15
-    return z ^ ((z >> 31) & (2**33 - 1))
 
 
 def augment(

@@ -17,7 +17,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import LARGEST_SIDE, check_integer, check_seed
-from lightning_metakd.data.episodes import generator
 from lightning_metakd.data.sources import image_cache
 from lightning_metakd.data.sources.images import (
     FORMATS,
@@ -30,6 +29,7 @@ from lightning_metakd.data.sources.images import (
     scan,
     visible,
 )
+from lightning_metakd.data.sources.seeding import generator
 from lightning_metakd.data.sources.source import (
     Labelled,
     Source,

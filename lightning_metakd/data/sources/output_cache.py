@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_metakd.data.sources.augment import mix
+from lightning_metakd.data.sources.seeding import mix
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.models.model import Model
 from lightning_metakd.storage.atomic_files import make_once

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_integer, check_seed
-from lightning_metakd.data.episodes import generator
+from lightning_metakd.data.sources.seeding import generator
 from lightning_metakd.data.sources.source import (
     Labelled,
     Source,

@@ -4,7 +4,8 @@ import torchvision.transforms.functional as V
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_metakd.data.sources.augment import augment, mix, normalise
+from lightning_metakd.data.sources.augment import augment, normalise
+from lightning_metakd.data.sources.seeding import mix
 
 X = torch.randint(1, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(
     torch.uint8
