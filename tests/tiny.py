@@ -15,7 +15,7 @@ from lightning_metakd.data.sources.source import Labelled, Source, rows_of
 from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.losses.coefficient import Coefficient, Learned, LearnedPerSample
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.layers import hint_name
+from lightning_metakd.losses.layer_pairs import hint_name
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.model import EMBEDDING, Maps, Model, linear_head

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_integer
+from lightning_metakd.losses.layer_pairs import pairs
 from lightning_metakd.losses.layer_weights import LayerWeights, Weights
-from lightning_metakd.losses.layers import pairs
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.norm import at_least_single
 from lightning_metakd.models.prototypes import unit

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
-from lightning_metakd.losses.layers import adapted_pairs
+from lightning_metakd.losses.layer_pairs import adapted_pairs
 from lightning_metakd.losses.loss import Loss, refuse_other_rows
 from lightning_metakd.models.model import EMBEDDING
 from lightning_metakd.models.prototypes import metric_logits

@@ -12,8 +12,8 @@ convolution that is trained with the student (`adapters.py`).
 from jaxtyping import Float
 from torch import Tensor
 
+from lightning_metakd.losses.layer_pairs import adapted_pairs, check_shapes
 from lightning_metakd.losses.layer_weights import LayerWeights, Weights
-from lightning_metakd.losses.layers import adapted_pairs, check_shapes
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.norm import at_least_single
 from lightning_metakd.types import Batch, Context, Output

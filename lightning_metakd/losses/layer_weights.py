@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.functional.params import as_key
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
-from lightning_metakd.losses.layers import showing
+from lightning_metakd.losses.layer_pairs import showing
 from lightning_metakd.types import Batch, Context
 
 Pairs = Sequence[tuple[str, str]]

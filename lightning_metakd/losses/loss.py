@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import check_positive, check_share
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
-from lightning_metakd.losses.layers import Layers, Read
+from lightning_metakd.losses.layer_pairs import Layers, Read
 from lightning_metakd.types import Batch, Context, Lesson, Output, Params
 
 

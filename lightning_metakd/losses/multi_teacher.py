@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
-from lightning_metakd.losses.layers import Read, facing
+from lightning_metakd.losses.layer_pairs import Read, facing
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.types import Batch, Context, Output
 

@@ -11,8 +11,8 @@ A row's share here is |row of G_S - row of G_T|^2 / b, so that the mean over row
 from jaxtyping import Float
 from torch import Tensor, autocast
 
+from lightning_metakd.losses.layer_pairs import layer_of
 from lightning_metakd.losses.layer_weights import LayerWeights, Weights
-from lightning_metakd.losses.layers import layer_of
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.model import EMBEDDING
 from lightning_metakd.models.norm import at_least_single

@@ -21,8 +21,15 @@ from torch.nn.functional import relu6
 
 from lightning_metakd.arguments.ranges import MOST_CHANNELS, check_integer, check_number
 from lightning_metakd.losses.coefficient import Coefficient
+from lightning_metakd.losses.layer_pairs import (
+    Read,
+    check_shapes,
+    hint_of,
+    layer_of,
+    same_size,
+    showing,
+)
 from lightning_metakd.losses.layer_weights import LayerWeights, Weights, of_each_pair
-from lightning_metakd.losses.layers import Read, check_shapes, hint_of, layer_of, same_size, showing
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.norm import at_least_single
 from lightning_metakd.types import Batch, Context, Output

@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from lightning_metakd.adapters import Adapters
 from lightning_metakd.arguments.configured import Configured
+from lightning_metakd.losses.adapters import Adapters
 from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.optimisation import (
     Optimisation,

@@ -11,9 +11,9 @@ from lightning import Trainer
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 
-from lightning_metakd.adapters import tap_layers
 from lightning_metakd.data.sources.source import Source
-from lightning_metakd.losses.layers import Read
+from lightning_metakd.losses.adapters import tap_layers
+from lightning_metakd.losses.layer_pairs import Read
 from lightning_metakd.teachers import Pool
 from lightning_metakd.types import Episode
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.adapters import make_adapters, of_each_teacher, tap_layers
 from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.arguments.configured import as_config
 from lightning_metakd.arguments.ranges import check_integer, check_number, check_share
@@ -28,6 +27,7 @@ from lightning_metakd.controls import (
 )
 from lightning_metakd.functional.bind import bind
 from lightning_metakd.functional.params import part
+from lightning_metakd.losses.adapters import make_adapters, of_each_teacher, tap_layers
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, make_episodic

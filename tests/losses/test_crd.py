@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_metakd.losses.crd import CRD
-from lightning_metakd.losses.layers import Read, hint_name
+from lightning_metakd.losses.layer_pairs import Read, hint_name
 from lightning_metakd.models.model import EMBEDDING
 from tests.tiny import answered, batch, context, student_answer
 

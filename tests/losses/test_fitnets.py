@@ -5,7 +5,7 @@ from torch.func import grad
 
 from lightning_metakd.losses.coefficient import Learned, Scheduled
 from lightning_metakd.losses.fitnets import FitNets, hint_loss
-from lightning_metakd.losses.layers import hint_name
+from lightning_metakd.losses.layer_pairs import hint_name
 from lightning_metakd.losses.what_where import LearnedPerMap
 from tests.tiny import answered, batch, context, perturbed, student_answer
 

@@ -14,7 +14,7 @@ from lightning_metakd.losses.coefficient import (
 )
 from lightning_metakd.losses.fitnets import FitNets
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.layers import Read
+from lightning_metakd.losses.layer_pairs import Read
 from lightning_metakd.losses.loss import Targets, WeightedSum, held_out_accuracy, lesson
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import (

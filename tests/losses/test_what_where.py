@@ -8,7 +8,7 @@ from torch.func import grad
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.losses.coefficient import Learned, LearnedPerSample
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.layers import Read, hint_name, showing
+from lightning_metakd.losses.layer_pairs import Read, hint_name, showing
 from lightning_metakd.losses.loss import WeightedSum
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.what_where import (

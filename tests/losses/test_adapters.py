@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from lightning_metakd.adapters import (
+from lightning_metakd.functional.bind import bind
+from lightning_metakd.losses.adapters import (
     Adapters,
     WithAdapters,
     glance,
@@ -10,9 +11,8 @@ from lightning_metakd.adapters import (
     of_each_teacher,
     tap_layers,
 )
-from lightning_metakd.functional.bind import bind
 from lightning_metakd.losses.fitnets import FitNets
-from lightning_metakd.losses.layers import Read, hint_name
+from lightning_metakd.losses.layer_pairs import Read, hint_name
 from lightning_metakd.losses.multi_teacher import MultiTeacher, OfTeacher
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.models.vit import ViT
