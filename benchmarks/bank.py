@@ -23,7 +23,6 @@ from benchmarks.steps import made_with, said, write
 from lightning_metakd.callbacks.results import code_version
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.sources.synthetic import Synthetic
-from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets
@@ -34,7 +33,8 @@ from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.resnet12 import ResNet12
 from lightning_metakd.models.wide_resnet import WideResNet
 from lightning_metakd.recipes.meta_kd import MetaKD
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.heads import PrototypeHead
+from lightning_metakd.teachers.teacher import Teacher
 
 ALONE, STORED, LIVE = "no teacher", "two teachers, from the bank", "two teachers, live"
 VIEWS = 2

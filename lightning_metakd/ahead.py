@@ -10,8 +10,8 @@ from torch import Tensor
 from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.data.sources import image_cache
 from lightning_metakd.data.sources.source import Source
-from lightning_metakd.recipes.preparation import answers_needed
-from lightning_metakd.teachers import Pool, Teacher
+from lightning_metakd.teachers.preparation import answers_needed
+from lightning_metakd.teachers.teacher import Pool, Teacher
 
 Needed = dict[range, Tensor]
 """Row numbers by the views in which they are needed."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_metakd.recipes import preparation
 from lightning_metakd.result_lines import read_results
+from lightning_metakd.teachers import preparation
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

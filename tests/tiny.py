@@ -12,14 +12,14 @@ from torch.utils.data import DataLoader
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.data.distributed_sampling import unchanged
 from lightning_metakd.data.sources.source import Labelled, Source, rows_of
-from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.losses.coefficient import Coefficient, Learned, LearnedPerSample
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.layer_pairs import hint_name
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.model import EMBEDDING, Maps, Model, linear_head
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.heads import PrototypeHead
+from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.types import Batch, Context, Episode, Output
 
 N_WAY, SHOTS, QUERIES, WIDTH = 3, 2, 4, 3

@@ -23,7 +23,7 @@ from lightning_metakd.callbacks.cost import (
 )
 from lightning_metakd.data.sources.output_cache import Bank
 from lightning_metakd.loggers import rehearsed
-from lightning_metakd.teachers import uncounted
+from lightning_metakd.teachers.teacher import uncounted
 
 
 class CostReport(Callback):

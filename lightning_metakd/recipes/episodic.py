@@ -32,9 +32,9 @@ from lightning_metakd.models.weights import shapes
 from lightning_metakd.recall import Recall, by_number
 from lightning_metakd.recipes.objective import with_answers
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.recipes.preparation import calibrate, store_answers
 from lightning_metakd.recipes.recipe import Recipe
-from lightning_metakd.teachers import Teacher, uncounted
+from lightning_metakd.teachers.preparation import calibrate, store_answers
+from lightning_metakd.teachers.teacher import Teacher, uncounted
 from lightning_metakd.types import Episode, Forward, Output, Params
 
 log = logging.getLogger(__name__)

@@ -34,9 +34,9 @@ from lightning_metakd.recipes.exams import (
 from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.tasks import mean_over_tasks
-from lightning_metakd.sharing import Share
 from lightning_metakd.strategy import refuse_new_classes
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.teacher import Teacher
+from lightning_metakd.teachers.weight_sharing import Share
 from lightning_metakd.types import Episode, Exam, Lesson, Output, Params
 
 log = logging.getLogger(__name__)

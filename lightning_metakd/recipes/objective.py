@@ -18,7 +18,7 @@ from lightning_metakd.hypergradient import PILOT_GRADIENTS, Pilot
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.adapters import Adapters
 from lightning_metakd.losses.loss import Loss, Targets, lesson
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.types import Batch, Episode, Exam, Forward, Lesson, Output, Params
 
 TEACHERS = "teachers."

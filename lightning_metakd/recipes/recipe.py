@@ -43,7 +43,6 @@ from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.objective import TEACHERS
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_half, refuse_sharding
-from lightning_metakd.recipes.preparation import check_views, tap_teachers, two_inputs
 from lightning_metakd.resuming import check_resumable
 from lightning_metakd.settings import (
     Settings,
@@ -56,7 +55,6 @@ from lightning_metakd.settings import (
     training_settings,
     with_origins,
 )
-from lightning_metakd.sharing import Share, Sharing
 from lightning_metakd.storage.atomic_checkpoint_io import read_safely
 from lightning_metakd.storage.atomic_files import file_sha256
 from lightning_metakd.storage.read_checkpoint import (
@@ -74,7 +72,9 @@ from lightning_metakd.strategy import (
     read_strategy,
     save_strategy,
 )
-from lightning_metakd.teachers import Pool, Teacher
+from lightning_metakd.teachers.preparation import check_views, tap_teachers, two_inputs
+from lightning_metakd.teachers.teacher import Pool, Teacher
+from lightning_metakd.teachers.weight_sharing import Share, Sharing
 from lightning_metakd.types import Batch, Context, Forward, Output
 
 log = logging.getLogger(__name__)

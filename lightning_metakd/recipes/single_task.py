@@ -26,12 +26,12 @@ from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.norm import EpisodicNorm, make_episodic
 from lightning_metakd.models.weights import head_for, load_weights
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.recipes.preparation import store_answers
 from lightning_metakd.recipes.recipe import Recipe
-from lightning_metakd.sharing import Share
 from lightning_metakd.storage.read_checkpoint import class_names
 from lightning_metakd.strategy import refuse_new_classes
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.preparation import store_answers
+from lightning_metakd.teachers.teacher import Teacher
+from lightning_metakd.teachers.weight_sharing import Share
 from lightning_metakd.types import Batch, Params
 
 

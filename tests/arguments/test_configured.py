@@ -23,8 +23,8 @@ from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.settings import digest, flat_settings, training_settings, with_origins
-from lightning_metakd.sharing import Share
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.teacher import Teacher
+from lightning_metakd.teachers.weight_sharing import Share
 from tests.commands import STUDENT, TEACHER, Net, written
 from tests.recipes.runs import episodes, meta_kd
 from tests.tiny import SmoothConv4, trainer

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from lightning_metakd import cli
 from lightning_metakd.data.sources.source import Source
-from lightning_metakd.heads import Head
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.coefficient import Coefficient
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.model import Model
 from lightning_metakd.parser import named_classes
+from lightning_metakd.teachers.heads import Head
 from tests.commands import MAML, STUDENT, TEACHER, work_in, written
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("parsers")]

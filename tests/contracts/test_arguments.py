@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from lightning_metakd.data.sources.embedded import Embedded
-from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
 from lightning_metakd.learners.meta_sgd import MetaSGD
@@ -16,8 +15,9 @@ from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher
 from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.wrapped import Wrapped
-from lightning_metakd.sharing import Share
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.heads import PrototypeHead
+from lightning_metakd.teachers.teacher import Teacher
+from lightning_metakd.teachers.weight_sharing import Share
 from tests.commands import Net
 from tests.recipes.runs import batches, episodes, gate, helper, meta_kd, moved, single_task, state
 from tests.tiny import N_WAY, Blobs, SmoothConv4, perturbed, trainer

@@ -17,7 +17,6 @@ from torchmetrics import Metric
 import lightning_metakd
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.data.sources.source import Source
-from lightning_metakd.heads import Head
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.losses.coefficient import Coefficient
@@ -28,8 +27,9 @@ from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
-from lightning_metakd.sharing import Share
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.heads import Head
+from lightning_metakd.teachers.teacher import Teacher
+from lightning_metakd.teachers.weight_sharing import Share
 from tests.recipes.runs import gate, helper
 from tests.tiny import N_WAY, Blobs, SmoothConv4
 

@@ -8,13 +8,13 @@ import torch
 
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS
-from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.efficientnet_lite0 import NAME, EfficientNetLite0
 from lightning_metakd.models.preprocessed import Preprocessed
 from lightning_metakd.recipes.meta_kd import MetaKD
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.heads import PrototypeHead
+from lightning_metakd.teachers.teacher import Teacher
 from tests.tiny import trainer
 
 MEASURED = {1: (0.711, 0.008), 5: (0.864, 0.005)}

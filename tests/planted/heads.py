@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from lightning_metakd.data.sources.augment import normalise
 from lightning_metakd.data.sources.synthetic import Synthetic
-from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.models.model import Maps, Model
+from lightning_metakd.teachers.heads import PrototypeHead
 
 
 class Oracle(Model):

@@ -3,7 +3,6 @@
 import torch
 
 from lightning_metakd.data.datamodules import EpisodicData, SupervisedData
-from lightning_metakd.heads import PrototypeHead, SlicedHead
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.losses.coefficient import Learned
 from lightning_metakd.losses.hinton import Hinton
@@ -12,7 +11,8 @@ from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.single_task import SingleTask
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.heads import PrototypeHead, SlicedHead
+from lightning_metakd.teachers.teacher import Teacher
 from tests.tiny import N_WAY, Blobs, SmoothConv4
 
 

@@ -16,9 +16,9 @@ from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.losses.loss import CalibratedTargets, Targets
 from lightning_metakd.settings import digest, training_settings
-from lightning_metakd.sharing import Share
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
+from lightning_metakd.teachers.weight_sharing import Share
 from tests.recipes.runs import (
     batches,
     episodes,

@@ -6,7 +6,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy
 
 from lightning_metakd.functional.bind import bind
-from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.logistic import Logistic
 from lightning_metakd.learners.maml import MAML
@@ -24,7 +23,8 @@ from lightning_metakd.models.resnet import ResNet
 from lightning_metakd.models.vit import ViT
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.heads import PrototypeHead
+from lightning_metakd.teachers.teacher import Teacher
 from tests.recipes import definition
 from tests.recipes.runs import batches, episodes, helper, meta_kd, moved, sgd, single_task, state
 from tests.recipes.test_meta_gradient import INNER_RATE, RATE, TOLERANCE, relative_error, together

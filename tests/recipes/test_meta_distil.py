@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
-from lightning_metakd.heads import PrototypeHead, SlicedHead
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.logistic import Logistic
 from lightning_metakd.learners.maml import MAML
@@ -23,7 +22,8 @@ from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.single_task import SingleTask
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.heads import PrototypeHead, SlicedHead
+from lightning_metakd.teachers.teacher import Teacher
 from tests.recipes import definition
 from tests.recipes.runs import batches, episodes, helper, meta_kd, moved, sgd, single_task, state
 from tests.recipes.test_meta_gradient import (

@@ -7,10 +7,10 @@ from torch.utils._pytree import tree_map
 
 from lightning_metakd.data.sources.augment import normalise
 from lightning_metakd.data.sources.embedded import Embedded
-from lightning_metakd.heads import PrototypeHead
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.models.preprocessed import Preprocessed
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.heads import PrototypeHead
+from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.types import Normalisation
 from tests.recipes.runs import batches, episodes, helper, meta_kd, sgd, single_task
 from tests.tiny import Blobs, SmoothConv4, trainer

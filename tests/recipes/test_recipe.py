@@ -15,9 +15,9 @@ from lightning_metakd.learners.proto_maml import ProtoMAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets
-from lightning_metakd.sharing import Share
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from lightning_metakd.strategy import load_strategy
+from lightning_metakd.teachers.weight_sharing import Share
 from tests.recipes.runs import (
     batches,
     episodes,

@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lightning_metakd.heads import SlicedHead
 from lightning_metakd.losses.coefficient import Scheduled
 from lightning_metakd.losses.loss import Targets
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.recipes.single_task import SingleTask
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.heads import SlicedHead
+from lightning_metakd.teachers.teacher import Teacher
 from tests.recipes import definition
 from tests.recipes.runs import batches, helper, moved, sgd, single_task, state
 from tests.recipes.test_meta_gradient import TOLERANCE, relative_error

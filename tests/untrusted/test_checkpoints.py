@@ -15,7 +15,7 @@ from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO, read_safely
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.teacher import Teacher
 from tests.tiny import Blobs, Fixed, SmoothConv4, episode, trainer
 from tests.untrusted.plants import CHECKPOINTS, CREATED, with_code, written
 

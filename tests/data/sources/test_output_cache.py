@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from lightning_metakd.data.sources.output_cache import Bank
 from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.storage.tensor_file import UNSEALED, seal
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.types import Batch, Normalisation
 from tests.processes import run_on
 from tests.tiny import Blobs, SmoothConv4

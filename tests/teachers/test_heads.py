@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from lightning_metakd.heads import PrototypeHead, SlicedHead, likelihood_scale
 from lightning_metakd.models.prototypes import leave_one_out_means, metric_logits, unit
+from lightning_metakd.teachers.heads import PrototypeHead, SlicedHead, likelihood_scale
 from lightning_metakd.types import Output
 
 N_WAY, WIDTH = 4, 5

@@ -22,9 +22,9 @@ from lightning_metakd.losses.loss import Targets, lesson
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.wrapped import Wrapped
 from lightning_metakd.recipes.meta_kd import MetaKD
-from lightning_metakd.sharing import Share, Sharing
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
-from lightning_metakd.teachers import Pool
+from lightning_metakd.teachers.teacher import Pool
+from lightning_metakd.teachers.weight_sharing import Share, Sharing
 from tests.commands import STUDENT, TEACHER, checkpoint, results, written
 from tests.recipes.runs import batches, episodes, helper, meta_kd, moved, sgd, single_task, state
 from tests.recipes.test_meta_gradient import together

@@ -3,12 +3,11 @@ import copy
 import pytest
 import torch
 
-from lightning_metakd import teachers
-from lightning_metakd.heads import PrototypeHead, SlicedHead
 from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.prototypes import class_means, leave_one_out_means, metric_logits
 from lightning_metakd.models.weights import weights_hash
-from lightning_metakd.teachers import Teacher, another_view, uncounted
+from lightning_metakd.teachers.heads import PrototypeHead, SlicedHead
+from lightning_metakd.teachers.teacher import Teacher, another_view, uncounted
 from tests import tiny
 from tests.tiny import N_WAY, SHOTS, Blobs, SmoothConv4, batch, episode, teacher
 
@@ -80,7 +79,7 @@ def test_what_it_is_asked_is_counted_but_where_it_does_not_count():
 @pytest.mark.parametrize("bank", [False, True])
 def test_it_centres_on_the_base_classes_alone(bank, tmp_path, monkeypatch):
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
-    monkeypatch.setattr(teachers, "CENTRED", 40)
+    monkeypatch.setattr("lightning_metakd.teachers.teacher.CENTRED", 40)
     source, helper = Blobs(), Teacher(SmoothConv4(0), head=PrototypeHead(centre=True), bank=bank)
     helper.open()
     helper.meet(source)

@@ -8,17 +8,17 @@ import torch
 
 from lightning_metakd.data.datamodules import SupervisedData
 from lightning_metakd.data.sources.source import Labelled, Source
-from lightning_metakd.heads import SlicedHead
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.coefficient import LearnedPerClass
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.single_task import SingleTask
-from lightning_metakd.sharing import Share
 from lightning_metakd.storage.read_checkpoint import class_names, read_checkpoint
 from lightning_metakd.strategy import load_strategy, save_strategy
-from lightning_metakd.teachers import Teacher
+from lightning_metakd.teachers.heads import SlicedHead
+from lightning_metakd.teachers.teacher import Teacher
+from lightning_metakd.teachers.weight_sharing import Share
 from lightning_metakd.types import Batch
 from tests.recipes.runs import episodes, helper, meta_kd, sgd
 from tests.tiny import Blobs, SmoothConv4, trainer

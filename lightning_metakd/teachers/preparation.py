@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.losses.adapters import tap_layers
 from lightning_metakd.losses.layer_pairs import Read
-from lightning_metakd.teachers import Pool
+from lightning_metakd.teachers.teacher import Pool
 from lightning_metakd.types import Episode
 
 log = logging.getLogger(__name__)

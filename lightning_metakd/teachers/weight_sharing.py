@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_metakd.arguments.ranges import check_choice, check_integer
 from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.weights import shapes
-from lightning_metakd.teachers import Pool
+from lightning_metakd.teachers.teacher import Pool
 
 How = Literal["start", "freeze", "share"]
 

@@ -24,11 +24,11 @@ from lightning_metakd.data.sources import image_cache
 from lightning_metakd.data.sources.augment import augment, renormalise
 from lightning_metakd.data.sources.output_cache import Bank
 from lightning_metakd.data.sources.source import Source
-from lightning_metakd.heads import Head, PrototypeHead
 from lightning_metakd.models.model import EMBEDDING, Model, listed
 from lightning_metakd.models.weights import load_weights, take_origin, weights_hash
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.storage.read_checkpoint import class_names, read_checkpoint, student_weights
+from lightning_metakd.teachers.heads import Head, PrototypeHead
 from lightning_metakd.types import NOTHING, Batch, Normalisation, Output, Params
 
 CENTRED = 1024

@@ -1,0 +1,6 @@
+"""Teachers: a network, usually frozen, and a head that makes it answer for an episode's classes."""
+
+from lightning_metakd.teachers.heads import Head, PrototypeHead, SlicedHead
+from lightning_metakd.teachers.teacher import Pool, Teacher
+
+__all__ = ["Head", "Pool", "PrototypeHead", "SlicedHead", "Teacher"]
