@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from lightning_metakd.functional.bind import bind, bind_loss
 from lightning_metakd.functional.params import under
-from lightning_metakd.hypergradient import tangent
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
@@ -24,6 +23,7 @@ from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.tasks import mean_over_tasks
+from lightning_metakd.strategy.hypergradient import tangent
 from lightning_metakd.types import Batch, Episode
 
 INNER_LR = 0.01

@@ -14,27 +14,27 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_metakd.arguments.ranges import check_integer
-from lightning_metakd.controls import Control
 from lightning_metakd.data.datamodules import SupervisedData
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.params import detach
-from lightning_metakd.hypergradient import PILOTS, Way, checked_pilot
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import listed
 from lightning_metakd.models.norm import NormForm, follow_statistics, untrained_statistics
 from lightning_metakd.recipes.episodic import Episodic
-from lightning_metakd.recipes.exams import (
+from lightning_metakd.recipes.objective import Objective
+from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.recipes.tasks import mean_over_tasks
+from lightning_metakd.strategy.controls import Control
+from lightning_metakd.strategy.hypergradient import PILOTS, Way, checked_pilot
+from lightning_metakd.strategy.quiz import (
     QuizClasses,
     checked_exams,
     exams,
     tell_first_order,
     tell_known_classes,
 )
-from lightning_metakd.recipes.objective import Objective
-from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.recipes.tasks import mean_over_tasks
-from lightning_metakd.strategy import refuse_new_classes
+from lightning_metakd.strategy.strategy_file import refuse_new_classes
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.weight_sharing import Share
 from lightning_metakd.types import Episode, Exam, Lesson, Output, Params

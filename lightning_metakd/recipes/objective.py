@@ -14,10 +14,10 @@ from torch import Tensor
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.inner_loop import lesson_mean
 from lightning_metakd.functional.params import detach, part, stop
-from lightning_metakd.hypergradient import PILOT_GRADIENTS, Pilot
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.adapters import Adapters
 from lightning_metakd.losses.loss import Loss, Targets, lesson
+from lightning_metakd.strategy.hypergradient import PILOT_GRADIENTS, Pilot
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.types import Batch, Episode, Exam, Forward, Lesson, Output, Params
 

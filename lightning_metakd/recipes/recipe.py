@@ -16,15 +16,6 @@ from torch import Tensor, nn
 from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.arguments.configured import as_config
 from lightning_metakd.arguments.ranges import check_integer, check_number, check_share
-from lightning_metakd.controls import (
-    Control,
-    checked_control,
-    controlled,
-    learns,
-    settle,
-    taught_by,
-    teachers_learn,
-)
 from lightning_metakd.functional.bind import bind
 from lightning_metakd.functional.params import part
 from lightning_metakd.losses.adapters import make_adapters, of_each_teacher, tap_layers
@@ -64,7 +55,16 @@ from lightning_metakd.storage.read_checkpoint import (
     student_weights,
 )
 from lightning_metakd.storage.redaction import scrubbed
-from lightning_metakd.strategy import (
+from lightning_metakd.strategy.controls import (
+    Control,
+    checked_control,
+    controlled,
+    learns,
+    settle,
+    taught_by,
+    teachers_learn,
+)
+from lightning_metakd.strategy.strategy_file import (
     check_strategy_exists,
     describe,
     load_strategy,

@@ -15,12 +15,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
-from lightning_metakd.controls import Control, shuffled
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.inner_loop import lesson_mean
 from lightning_metakd.functional.params import detach, stop
-from lightning_metakd.hypergradient import PILOT_GRADIENTS, PILOTS, Way, checked_pilot
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
 from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.norm import EpisodicNorm, make_episodic
@@ -28,7 +26,9 @@ from lightning_metakd.models.weights import head_for, load_weights
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.storage.read_checkpoint import class_names
-from lightning_metakd.strategy import refuse_new_classes
+from lightning_metakd.strategy.controls import Control, shuffled
+from lightning_metakd.strategy.hypergradient import PILOT_GRADIENTS, PILOTS, Way, checked_pilot
+from lightning_metakd.strategy.strategy_file import refuse_new_classes
 from lightning_metakd.teachers.preparation import store_answers
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.weight_sharing import Share

@@ -24,7 +24,7 @@ from lightning_metakd.losses.multi_teacher import (
     OfTeacher,
     largest,
 )
-from lightning_metakd.strategy import describe, load_strategy, save_strategy
+from lightning_metakd.strategy.strategy_file import describe, load_strategy, save_strategy
 from lightning_metakd.types import Output
 from tests.tiny import N_WAY, answered, batch, context, perturbed, student_answer
 

@@ -9,10 +9,10 @@ import torch
 import yaml
 
 from lightning_metakd.functional.params import detach
-from lightning_metakd.hypergradient import unrolled
 from lightning_metakd.metrics import paired_difference
-from lightning_metakd.recipes.exams import halved
 from lightning_metakd.seeds import over_seeds
+from lightning_metakd.strategy.hypergradient import unrolled
+from lightning_metakd.strategy.quiz import halved
 from lightning_metakd.types import Context
 from tests.commands import written
 

@@ -11,8 +11,8 @@ from lightning_metakd.losses.loss import Targets
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MostAccurate, MultiTeacher
 from lightning_metakd.models.weights import weights_hash
-from lightning_metakd.recipes.exams import halved
 from lightning_metakd.recipes.objective import Objective
+from lightning_metakd.strategy.quiz import halved
 from tests.recipes.runs import episodes, helper, meta_kd, moved, sgd, state
 from tests.tiny import N_WAY, SmoothConv4, episode, trainer
 

@@ -16,7 +16,7 @@ from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
-from lightning_metakd.strategy import load_strategy
+from lightning_metakd.strategy.strategy_file import load_strategy
 from lightning_metakd.teachers.weight_sharing import Share
 from tests.recipes.runs import (
     batches,

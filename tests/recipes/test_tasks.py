@@ -6,7 +6,6 @@ import torch
 
 from lightning_metakd.functional.bind import bind, bind_loss
 from lightning_metakd.functional.params import detach, under
-from lightning_metakd.hypergradient import tangent, unrolled
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.losses.loss import CalibratedTargets, Targets
 from lightning_metakd.models.conv4 import Conv4
@@ -14,9 +13,10 @@ from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.models.resnet import ResNet
 from lightning_metakd.models.resnet12 import ResNet12
 from lightning_metakd.models.wide_resnet import WideResNet
-from lightning_metakd.recipes.exams import halved
 from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.tasks import mean_over_tasks
+from lightning_metakd.strategy.hypergradient import tangent, unrolled
+from lightning_metakd.strategy.quiz import halved
 from lightning_metakd.types import Exam
 from tests.learners.test_learners import LEARNERS
 from tests.recipes.runs import episodes, meta_kd

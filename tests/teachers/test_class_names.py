@@ -15,7 +15,7 @@ from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.single_task import SingleTask
 from lightning_metakd.storage.read_checkpoint import class_names, read_checkpoint
-from lightning_metakd.strategy import load_strategy, save_strategy
+from lightning_metakd.strategy.strategy_file import load_strategy, save_strategy
 from lightning_metakd.teachers.heads import SlicedHead
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.weight_sharing import Share

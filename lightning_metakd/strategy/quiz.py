@@ -14,10 +14,10 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Literal, get_args
 
 from lightning_metakd.arguments.ranges import check_choice
-from lightning_metakd.controls import shuffled_quiz
 from lightning_metakd.functional.params import rows
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.models.model import listed
+from lightning_metakd.strategy.controls import shuffled_quiz
 from lightning_metakd.types import Episode, Exam
 
 log = logging.getLogger(__name__)

@@ -6,13 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_metakd.controls import (
-    checked_control,
-    controlled,
-    settle,
-    shuffled,
-    shuffled_quiz,
-)
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.coefficient import Learned, LearnedPerClass, LearnedPerSample
@@ -22,7 +15,14 @@ from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher
 from lightning_metakd.losses.what_where import LearnedPerMap, WhatWhere
 from lightning_metakd.recipes.objective import Objective
-from lightning_metakd.strategy import describe, read_strategy
+from lightning_metakd.strategy.controls import (
+    checked_control,
+    controlled,
+    settle,
+    shuffled,
+    shuffled_quiz,
+)
+from lightning_metakd.strategy.strategy_file import describe, read_strategy
 from lightning_metakd.types import Exam
 from tests.commands import STUDENT, TEACHER, results, written
 from tests.recipes.runs import batches, episodes, gate, helper, meta_kd, moved, single_task, state

@@ -10,7 +10,7 @@ from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import WeightedSum
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
 from lightning_metakd.storage.tensor_file import UNSEALED, seal
-from lightning_metakd.strategy import describe, load_strategy, save_strategy
+from lightning_metakd.strategy.strategy_file import describe, load_strategy, save_strategy
 from lightning_metakd.types import Output
 from tests.tiny import N_WAY, answered, batch, context, perturbed
 

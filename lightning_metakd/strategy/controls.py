@@ -21,7 +21,7 @@ from lightning_metakd.arguments.ranges import check_choice
 from lightning_metakd.data.sources.seeding import generator
 from lightning_metakd.losses.coefficient import Coefficient, Interval, Learned
 from lightning_metakd.losses.loss import Loss, WeightedSum
-from lightning_metakd.strategy import coefficients, weights_of_teachers
+from lightning_metakd.strategy.strategy_file import coefficients, weights_of_teachers
 from lightning_metakd.types import Batch, Episode
 
 Control = Literal["none", "frozen", "shuffled", "step_size", "final_constant", "uniform"]

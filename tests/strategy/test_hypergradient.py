@@ -5,7 +5,6 @@ import torch
 
 from lightning_metakd.functional.bind import bind, bind_loss
 from lightning_metakd.functional.inner_loop import lesson_gradient, lesson_mean
-from lightning_metakd.hypergradient import PILOTS, checked_pilot, neumann, tangent, unrolled
 from lightning_metakd.losses.coefficient import (
     Learned,
     LearnedPerClass,
@@ -15,6 +14,13 @@ from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import CalibratedTargets, Targets, WeightedSum, lesson
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
 from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.strategy.hypergradient import (
+    PILOTS,
+    checked_pilot,
+    neumann,
+    tangent,
+    unrolled,
+)
 from lightning_metakd.types import Lesson
 from tests.quadratic import Bowl, Weights, bowl, no_rows
 from tests.tiny import SmoothConv4, answered, batch, perturbed
