@@ -21,8 +21,8 @@ from lightning_metakd.learners.ridge import Ridge
 from lightning_metakd.losses.loss import Targets
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.norm import make_episodic
-from lightning_metakd.recipes.objective import Objective
-from lightning_metakd.recipes.tasks import mean_over_tasks
+from lightning_metakd.recipes.episode_objective import Objective
+from lightning_metakd.recipes.task_batching import mean_over_tasks
 from lightning_metakd.strategy.hypergradient import tangent
 from lightning_metakd.types import Batch, Episode
 

@@ -28,7 +28,6 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from benchmarks.plain_conv4 import PlainConv4
 from benchmarks.steps import installed, made_with, said, write
-from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.data.sources.source import Source
@@ -36,6 +35,7 @@ from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.markdown import markdown
 from lightning_metakd.models.conv4 import Conv4
+from lightning_metakd.recipes.host_allocator import keep_large_blocks
 from lightning_metakd.recipes.meta_kd import MetaKD
 
 N_WAY, K_SHOT, N_QUERY, META_BATCH = 5, 5, 15, 4

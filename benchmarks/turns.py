@@ -1,8 +1,8 @@
 """Contestants in processes of their own that take turns, so that none runs beside another.
 
 Each keeps the memory allocator that its users have (this package's runs ask it to keep large blocks, see
-lightning_metakd/allocator.py), compiles for itself, and its memory can be told apart. Between them a machine
-that becomes slower becomes slower for all.
+lightning_metakd/recipes/host_allocator.py), compiles for itself, and its memory can be told apart. Between
+them a machine that becomes slower becomes slower for all.
 """
 
 import ctypes
@@ -22,8 +22,8 @@ import torch
 
 from benchmarks.contestants import Setting, episodes, ours
 from benchmarks.peers import PEERS
-from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.callbacks.results import code_version
+from lightning_metakd.recipes.host_allocator import keep_large_blocks
 
 OURS: dict[str, dict[str, Any]] = {
     "lightning_metakd": {},

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.data.sources import image_cache
 from lightning_metakd.data.sources.source import Source
+from lightning_metakd.recipes.host_allocator import keep_large_blocks
 from lightning_metakd.teachers.preparation import answers_needed
 from lightning_metakd.teachers.teacher import Pool, Teacher
 

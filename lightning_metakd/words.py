@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 
 from lightning_metakd.arguments.ranges import check_integer, check_positive
 from lightning_metakd.parser import shortened
-from lightning_metakd.recipes.outer_loop import refuse_half, refuse_sharding
+from lightning_metakd.recipes.outer_update import refuse_half, refuse_sharding
 from lightning_metakd.storage.read_checkpoint import check_address
 from lightning_metakd.terminal import is_mistake, message_of
 

@@ -29,8 +29,8 @@ from lightning_metakd.metrics import (
 from lightning_metakd.models.model import Model, head_width
 from lightning_metakd.models.norm import NormForm, answers_row_by_row
 from lightning_metakd.models.weights import shapes
-from lightning_metakd.recall import Recall, by_number
-from lightning_metakd.recipes.objective import with_answers
+from lightning_metakd.recipes.cached_forward import Recall, by_number
+from lightning_metakd.recipes.episode_objective import with_answers
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.teachers.preparation import calibrate, store_answers

@@ -21,10 +21,10 @@ from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
 from lightning_metakd.models.model import listed
 from lightning_metakd.models.norm import NormForm, follow_statistics, untrained_statistics
+from lightning_metakd.recipes.episode_objective import Objective
 from lightning_metakd.recipes.episodic import Episodic
-from lightning_metakd.recipes.objective import Objective
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.recipes.tasks import mean_over_tasks
+from lightning_metakd.recipes.task_batching import mean_over_tasks
 from lightning_metakd.strategy.controls import Control
 from lightning_metakd.strategy.hypergradient import PILOTS, Way, checked_pilot
 from lightning_metakd.strategy.quiz import (

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.allocator import keep_large_blocks
 from lightning_metakd.arguments.configured import as_config
 from lightning_metakd.arguments.ranges import check_integer, check_number, check_share
 from lightning_metakd.functional.bind import bind
@@ -31,9 +30,10 @@ from lightning_metakd.models.weights import (
     weights_hash,
 )
 from lightning_metakd.models.wrapped import as_model
-from lightning_metakd.recipes.objective import TEACHERS
+from lightning_metakd.recipes.episode_objective import TEACHERS
+from lightning_metakd.recipes.host_allocator import keep_large_blocks
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.recipes.outer_loop import OuterLoop, refuse_half, refuse_sharding
+from lightning_metakd.recipes.outer_update import OuterLoop, refuse_half, refuse_sharding
 from lightning_metakd.resuming import check_resumable
 from lightning_metakd.settings import (
     Settings,

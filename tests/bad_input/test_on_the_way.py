@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.strategies import FSDPStrategy
 
-from lightning_metakd.recipes.outer_loop import refuse_sharding
+from lightning_metakd.recipes.outer_update import refuse_sharding
 
 MAML_FINAL = "runs/maml/0/checkpoints/final.ckpt"
 MAML_FIT = ("fit", "--config", "maml.yaml")

@@ -15,11 +15,11 @@ from lightning_metakd.functional.params import detach
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
-from lightning_metakd.recipes import tasks
-from lightning_metakd.recipes.tasks import mean_over_tasks
+from lightning_metakd.recipes import task_batching
+from lightning_metakd.recipes.task_batching import mean_over_tasks
 from tests.learners.test_learners import LEARNERS
 from tests.recipes.runs import episodes, meta_kd
-from tests.recipes.test_tasks import TOGETHER, Case, by_hand, check
+from tests.recipes.test_task_batching import TOGETHER, Case, by_hand, check
 from tests.tiny import trainer
 
 BACKEND = os.environ["BACKEND"]
@@ -35,7 +35,7 @@ def compiling(monkeypatch):
         made = torch.compile(function, fullgraph=True, dynamic=False, backend=BACKEND)
         return lambda: made
 
-    monkeypatch.setattr(tasks, "run_compiled", compiled(tasks.run))
+    monkeypatch.setattr(task_batching, "run_compiled", compiled(task_batching.run))
     monkeypatch.setattr(inner_loop, "compiled_descent_step", compiled(inner_loop.descent_step))
 
 

@@ -28,7 +28,7 @@ from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.learners.ridge import Ridge
 from lightning_metakd.losses import hinton
-from lightning_metakd.recipes import meta_kd, objective
+from lightning_metakd.recipes import episode_objective, meta_kd
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
 from tests.recipes.definition import (
@@ -328,9 +328,9 @@ def test_the_outer_update_descends_the_gradient_of_its_definition(name):
 
 def without_strategy(monkeypatch):
     """The strategy detached where it teaches."""
-    told = objective.Objective.taught
+    told = episode_objective.Objective.taught
     wrong = lambda self, strategy, *rest: told(self, detach(strategy), *rest)  # noqa: E731
-    monkeypatch.setattr(objective.Objective, "taught", wrong)
+    monkeypatch.setattr(episode_objective.Objective, "taught", wrong)
 
 
 def averaged_over_classes(monkeypatch):

@@ -11,7 +11,7 @@ from lightning_metakd.losses.loss import Targets
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MostAccurate, MultiTeacher
 from lightning_metakd.models.weights import weights_hash
-from lightning_metakd.recipes.objective import Objective
+from lightning_metakd.recipes.episode_objective import Objective
 from lightning_metakd.strategy.quiz import halved
 from tests.recipes.runs import episodes, helper, meta_kd, moved, sgd, state
 from tests.tiny import N_WAY, SmoothConv4, episode, trainer

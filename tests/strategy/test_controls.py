@@ -14,7 +14,7 @@ from lightning_metakd.losses.loss import Targets
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher
 from lightning_metakd.losses.what_where import LearnedPerMap, WhatWhere
-from lightning_metakd.recipes.objective import Objective
+from lightning_metakd.recipes.episode_objective import Objective
 from lightning_metakd.strategy.controls import (
     checked_control,
     controlled,

@@ -13,8 +13,8 @@ from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.models.resnet import ResNet
 from lightning_metakd.models.resnet12 import ResNet12
 from lightning_metakd.models.wide_resnet import WideResNet
-from lightning_metakd.recipes.objective import Objective
-from lightning_metakd.recipes.tasks import mean_over_tasks
+from lightning_metakd.recipes.episode_objective import Objective
+from lightning_metakd.recipes.task_batching import mean_over_tasks
 from lightning_metakd.strategy.hypergradient import tangent, unrolled
 from lightning_metakd.strategy.quiz import halved
 from lightning_metakd.types import Exam

@@ -1,7 +1,7 @@
 import torch
 
 from lightning_metakd.data.sources.output_cache import Bank
-from lightning_metakd.recall import Recall, by_number
+from lightning_metakd.recipes.cached_forward import Recall, by_number
 from tests.data.sources.test_output_cache import rows
 from tests.tiny import Blobs, SmoothConv4
 

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from lightning_metakd.allocator import keep_large_blocks
+from lightning_metakd.recipes.host_allocator import keep_large_blocks
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc's allocator")
 
