@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from lightning_metakd.metrics import paired_difference
+from lightning_metakd.metrics.episode_metrics import paired_difference
 from lightning_metakd.result_lines import SAME_EPISODES, Result, Row, read_episodes
 from lightning_metakd.seeds import over_seeds
 

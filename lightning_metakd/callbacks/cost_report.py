@@ -9,7 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from lightning_metakd.arguments.ranges import check_integer
-from lightning_metakd.callbacks.cost import (
+from lightning_metakd.data.sources.output_cache import Bank
+from lightning_metakd.loggers import rehearsed
+from lightning_metakd.metrics.cost import (
     FEWEST,
     Cost,
     Shape,
@@ -21,8 +23,6 @@ from lightning_metakd.callbacks.cost import (
     one_like,
     peak_memory,
 )
-from lightning_metakd.data.sources.output_cache import Bank
-from lightning_metakd.loggers import rehearsed
 from lightning_metakd.teachers.teacher import uncounted
 
 

@@ -13,19 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.calibration import Calibration
 from lightning_metakd.data.sources.output_cache import Bank
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.params import detach, part, under
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss, Targets, lesson
-from lightning_metakd.metrics import (
-    EpisodeRows,
-    accuracy,
-    agreement,
-    nll,
-    summary,
-)
+from lightning_metakd.metrics.calibration_error import Calibration
+from lightning_metakd.metrics.episode_metrics import EpisodeRows, accuracy, agreement, nll, summary
 from lightning_metakd.models.model import Model, head_width
 from lightning_metakd.models.norm import NormForm, answers_row_by_row
 from lightning_metakd.models.weights import shapes

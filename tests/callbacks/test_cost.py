@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from lightning_metakd.callbacks.cost import (
+from lightning_metakd.callbacks.cost_report import CostReport
+from lightning_metakd.metrics.cost import (
     Shape,
     count_bytes,
     count_flops,
@@ -18,7 +19,6 @@ from lightning_metakd.callbacks.cost import (
     measure,
     one_like,
 )
-from lightning_metakd.callbacks.cost_report import CostReport
 from tests.callbacks.tiny import Tiny, batches, trainer
 
 

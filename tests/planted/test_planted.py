@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from lightning_metakd.functional.params import detach
-from lightning_metakd.metrics import paired_difference
+from lightning_metakd.metrics.episode_metrics import paired_difference
 from lightning_metakd.seeds import over_seeds
 from lightning_metakd.strategy.hypergradient import unrolled
 from lightning_metakd.strategy.quiz import halved

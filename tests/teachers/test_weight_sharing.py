@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from lightning_metakd.callbacks.cost import count_parameters
 from lightning_metakd.callbacks.replicas import FrozenStaysFrozen
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.learners.maml import MAML
@@ -20,6 +19,7 @@ from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets, lesson
 from lightning_metakd.losses.match_gate import MatchGate
+from lightning_metakd.metrics.cost import count_parameters
 from lightning_metakd.models.wrapped import Wrapped
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights

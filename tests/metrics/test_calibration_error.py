@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from lightning_metakd.calibration import Calibration, expected_calibration_error
+from lightning_metakd.metrics.calibration_error import Calibration, expected_calibration_error
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_metakd.arguments.ranges import MOST_BINS, check_integer
-from lightning_metakd.metrics import exact
+from lightning_metakd.metrics.episode_metrics import exact
 
 FIXED_POINT = 2**40
 """Confidences are summed as integers of this resolution: an exact sum, in any order."""

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_metakd.calibration import Calibration
-from lightning_metakd.metrics import (
+from lightning_metakd.metrics.calibration_error import Calibration
+from lightning_metakd.metrics.episode_metrics import (
     EpisodeRows,
     accuracy,
     agreement,
