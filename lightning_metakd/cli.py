@@ -24,7 +24,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 import lightning_metakd
 from lightning_metakd.ahead import make_banks
 from lightning_metakd.arguments.ranges import check_seed
-from lightning_metakd.callbacks.saving import SaveConfig
+from lightning_metakd.callbacks.save_config import SaveConfig
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.loggers import RunLogger, directory_made, first_process
 from lightning_metakd.parser import Parser

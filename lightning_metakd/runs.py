@@ -9,13 +9,13 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from lightning_metakd.callbacks.checkpoints import Checkpoints
-from lightning_metakd.callbacks.cost_report import CostReport
+from lightning_metakd.callbacks.cost import CostReport
 from lightning_metakd.callbacks.predictions import Predictions
-from lightning_metakd.callbacks.progress import Progress
+from lightning_metakd.callbacks.progress_bar import Progress
 from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
 from lightning_metakd.callbacks.results import Results
 from lightning_metakd.callbacks.stopping import StopOnSignal
-from lightning_metakd.callbacks.strategy_report import StrategyReport
+from lightning_metakd.callbacks.strategy_monitor import StrategyReport
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.wandb_logger import with_run_logger
 

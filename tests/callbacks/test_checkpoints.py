@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from lightning_metakd.callbacks.checkpoints import Checkpoints
-from lightning_metakd.callbacks.strategy_report import StrategyReport
+from lightning_metakd.callbacks.strategy_monitor import StrategyReport
 from lightning_metakd.data.distributed_sampling import Loader, Slots
 from lightning_metakd.loggers import RunLogger
 from tests.callbacks.tiny import Tiny, batches, trainer

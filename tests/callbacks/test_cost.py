@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from lightning_metakd.callbacks.cost_report import CostReport
+from lightning_metakd.callbacks.cost import CostReport
 from lightning_metakd.metrics.cost import (
     Shape,
     count_bytes,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lightning_metakd.callbacks.strategy_report import StrategyReport
+from lightning_metakd.callbacks.strategy_monitor import StrategyReport
 from tests.callbacks.tiny import Tiny, batches, trainer
 
 

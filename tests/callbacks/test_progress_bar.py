@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from lightning_metakd.callbacks.progress import Progress, seconds_left
+from lightning_metakd.callbacks.progress_bar import Progress, seconds_left
 from tests.callbacks.tiny import Tiny, batches, trainer
 
 

@@ -2,7 +2,7 @@ import pytest
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_metakd.callbacks.saving import SaveConfig
+from lightning_metakd.callbacks.save_config import SaveConfig
 from lightning_metakd.loggers import RunLogger
 from tests.callbacks.tiny import Tiny, batches, trainer
 
