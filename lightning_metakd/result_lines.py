@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lightning_metakd.row_names import determines, differing_settings
+from lightning_metakd.settings.row_names import determines, differing_settings
 
 SAME_EPISODES = ("source", "split", "n_way", "k_shot", "n_query", "eval_seed")
 """Two rows are compared episode by episode only where all of these are known and agree."""

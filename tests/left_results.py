@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from lightning_metakd.settings import digest
+from lightning_metakd.settings.run_settings import digest
 
 BASE = {
     "experiment": "maml",

@@ -34,8 +34,8 @@ from lightning_metakd.recipes.episode_objective import TEACHERS
 from lightning_metakd.recipes.host_allocator import keep_large_blocks
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_update import OuterLoop, refuse_half, refuse_sharding
-from lightning_metakd.resuming import check_resumable
-from lightning_metakd.settings import (
+from lightning_metakd.settings.resuming import check_resumable
+from lightning_metakd.settings.run_settings import (
     Settings,
     digest,
     flat_settings,

@@ -22,7 +22,12 @@ from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.settings import digest, flat_settings, training_settings, with_origins
+from lightning_metakd.settings.run_settings import (
+    digest,
+    flat_settings,
+    training_settings,
+    with_origins,
+)
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.weight_sharing import Share
 from tests.commands import STUDENT, TEACHER, Net, written

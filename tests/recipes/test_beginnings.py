@@ -15,7 +15,7 @@ from lightning_metakd.learners.meta_sgd import MetaSGD
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.losses.loss import CalibratedTargets, Targets
-from lightning_metakd.settings import digest, training_settings
+from lightning_metakd.settings.run_settings import digest, training_settings
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
 from lightning_metakd.teachers.weight_sharing import Share

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from lightning_metakd.settings import ORIGIN, Settings
+from lightning_metakd.settings.run_settings import ORIGIN, Settings
 
 
 def differing_settings(several: Sequence[Settings]) -> list[list[str]]:

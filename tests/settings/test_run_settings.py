@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from lightning_metakd.settings import (
+from lightning_metakd.settings.run_settings import (
     digest,
     evaluation_settings,
     flat_settings,

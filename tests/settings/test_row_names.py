@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_metakd.row_names import differing_settings
+from lightning_metakd.settings.row_names import differing_settings
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_metakd.resuming import check_resumable
+from lightning_metakd.settings.resuming import check_resumable
 
 EARLIER = {
     "experiment": "a",
