@@ -28,11 +28,11 @@ from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import Targets
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher
-from lightning_metakd.markdown import markdown
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.resnet12 import ResNet12
 from lightning_metakd.models.wide_resnet import WideResNet
 from lightning_metakd.recipes.meta_kd import MetaKD
+from lightning_metakd.reporting.markdown import markdown
 from lightning_metakd.teachers.heads import PrototypeHead
 from lightning_metakd.teachers.teacher import Teacher
 

@@ -33,10 +33,10 @@ from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.protonet import ProtoNet
-from lightning_metakd.markdown import markdown
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.host_allocator import keep_large_blocks
 from lightning_metakd.recipes.meta_kd import MetaKD
+from lightning_metakd.reporting.markdown import markdown
 
 N_WAY, K_SHOT, N_QUERY, META_BATCH = 5, 5, 15, 4
 

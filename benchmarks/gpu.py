@@ -20,7 +20,7 @@ from benchmarks.contestants import Contestant, Setting, episodes, ours
 from benchmarks.peers import PEERS
 from benchmarks.steps import installed, made_with, said, write
 from lightning_metakd.callbacks.results import device_name
-from lightning_metakd.markdown import markdown
+from lightning_metakd.reporting.markdown import markdown
 from lightning_metakd.types import Episode
 
 Step = Callable[[], None]

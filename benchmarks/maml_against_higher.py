@@ -36,11 +36,11 @@ from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.maml import MAML
-from lightning_metakd.markdown import between_markers, markdown, percent
 from lightning_metakd.metrics.episode_metrics import interval, paired_difference
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.reporting.markdown import between_markers, markdown, percent
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.storage.atomic_files import written_whole
 from lightning_metakd.types import Episode

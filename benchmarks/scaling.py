@@ -21,9 +21,9 @@ from torch.nn.functional import conv2d
 from benchmarks.contestants import LEARNERS, Setting, episodes, ours
 from benchmarks.steps import made_with, said, write
 from benchmarks.turns import peak, seconds
-from lightning_metakd.markdown import markdown
 from lightning_metakd.metrics.cost import count_flops
 from lightning_metakd.recipes.host_allocator import keep_large_blocks
+from lightning_metakd.reporting.markdown import markdown
 
 CURVES: dict[str, tuple[int, ...]] = {
     "inner_steps": (1, 2, 5, 10, 20),

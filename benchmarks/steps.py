@@ -20,7 +20,7 @@ from benchmarks.contestants import Setting
 from benchmarks.peers import PEERS
 from benchmarks.turns import KEEPING, OURS, compete
 from lightning_metakd.callbacks.results import package_version, processor, versions
-from lightning_metakd.markdown import between_markers, markdown
+from lightning_metakd.reporting.markdown import between_markers, markdown
 from lightning_metakd.storage.atomic_files import written_whole
 
 LIBRARIES = ("learn2learn", "higher", "torchopt", "easyfsl")

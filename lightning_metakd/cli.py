@@ -30,7 +30,7 @@ from lightning_metakd.loggers import RunLogger, directory_made, first_process
 from lightning_metakd.parser import Parser
 from lightning_metakd.processes import check_others
 from lightning_metakd.recipes.recipe import Recipe
-from lightning_metakd.report import report
+from lightning_metakd.reporting.report import report
 from lightning_metakd.runs import SETTINGS, as_list, with_built_in
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.storage.read_checkpoint import local_file

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_metakd.result_lines import read_results
+from lightning_metakd.reporting.result_rows import read_results
 from lightning_metakd.teachers import preparation
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ import pytest
 
 from lightning_metakd import runs
 from lightning_metakd.callbacks.checkpoints import Checkpoints
-from lightning_metakd.report import tables
-from lightning_metakd.result_lines import read_results, rows_of
+from lightning_metakd.reporting.report import tables
+from lightning_metakd.reporting.result_rows import read_results, rows_of
 from tests.commands import MAML, results, written
 from tests.left_results import cell
 

@@ -10,7 +10,7 @@ from lightning_metakd.loggers import RunLogger
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.result_lines import read_results, rows_of
+from lightning_metakd.reporting.result_rows import read_results, rows_of
 from lightning_metakd.runs import Trainer, built_in
 from tests.tiny import Blobs
 

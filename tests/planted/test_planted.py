@@ -10,7 +10,7 @@ import yaml
 
 from lightning_metakd.functional.params import detach
 from lightning_metakd.metrics.episode_metrics import paired_difference
-from lightning_metakd.seeds import over_seeds
+from lightning_metakd.reporting.seed_intervals import over_seeds
 from lightning_metakd.strategy.hypergradient import unrolled
 from lightning_metakd.strategy.quiz import halved
 from lightning_metakd.types import Context

@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_metakd.result_lines import latest, read_episodes, read_results, rows_of
+from lightning_metakd.reporting.result_rows import latest, read_episodes, read_results, rows_of
 from tests.left_results import leave, leave_seeds
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from lightning_metakd.report import report, tables
-from lightning_metakd.result_lines import read_results
+from lightning_metakd.reporting.report import report, tables
+from lightning_metakd.reporting.result_rows import read_results
 from tests.left_results import cell, leave, leave_seeds
 
 

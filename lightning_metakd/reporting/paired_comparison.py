@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 
 from lightning_metakd.metrics.episode_metrics import paired_difference
-from lightning_metakd.result_lines import SAME_EPISODES, Result, Row, read_episodes
-from lightning_metakd.seeds import over_seeds
+from lightning_metakd.reporting.result_rows import SAME_EPISODES, Result, Row, read_episodes
+from lightning_metakd.reporting.seed_intervals import over_seeds
 
 
 class Difference(NamedTuple):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from lightning_metakd.report import tables
-from lightning_metakd.result_lines import read_results, rows_of
-from lightning_metakd.verdicts import controls_of
+from lightning_metakd.reporting.control_comparison import controls_of
+from lightning_metakd.reporting.report import tables
+from lightning_metakd.reporting.result_rows import read_results, rows_of
 from tests.left_results import cell, leave_seeds
 
 

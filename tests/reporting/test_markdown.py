@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lightning_metakd.markdown import (
+from lightning_metakd.reporting.markdown import (
     between_markers,
     count,
     duration,

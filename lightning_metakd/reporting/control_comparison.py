@@ -8,10 +8,15 @@ show too is not a gain of what was learned.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lightning_metakd.comparisons import Difference, comparable, difference, gain_over
-from lightning_metakd.markdown import markdown, percent
-from lightning_metakd.result_lines import Row
-from lightning_metakd.seeds import SEEDS_OF_A_CLAIM, between_seeds, over_seeds
+from lightning_metakd.reporting.markdown import markdown, percent
+from lightning_metakd.reporting.paired_comparison import (
+    Difference,
+    comparable,
+    difference,
+    gain_over,
+)
+from lightning_metakd.reporting.result_rows import Row
+from lightning_metakd.reporting.seed_intervals import SEEDS_OF_A_CLAIM, between_seeds, over_seeds
 
 SAME_TEST = ("stage", "learner", "teacher_at_test", "episodes")
 """A control is tested as its row is."""

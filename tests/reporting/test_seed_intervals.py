@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from lightning_metakd.seeds import between_seeds, central_probability, over_seeds, t_quantile
+from lightning_metakd.reporting.seed_intervals import (
+    between_seeds,
+    central_probability,
+    over_seeds,
+    t_quantile,
+)
 
 ACCURACIES = st.lists(st.floats(0, 1), min_size=2, max_size=9)
 

@@ -4,8 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from lightning_metakd.comparisons import Difference, gain_over, named
-from lightning_metakd.markdown import (
+from lightning_metakd.reporting.control_comparison import (
+    accuracy_cell,
+    control_section,
+    difference_cell,
+    is_control_of,
+)
+from lightning_metakd.reporting.markdown import (
     between_markers,
     count,
     duration,
@@ -14,7 +19,8 @@ from lightning_metakd.markdown import (
     milliseconds,
     percent,
 )
-from lightning_metakd.result_lines import (
+from lightning_metakd.reporting.paired_comparison import Difference, gain_over, named
+from lightning_metakd.reporting.result_rows import (
     Result,
     Row,
     by_task,
@@ -22,9 +28,8 @@ from lightning_metakd.result_lines import (
     read_results,
     rows_of,
 )
-from lightning_metakd.seeds import over_seeds
+from lightning_metakd.reporting.seed_intervals import over_seeds
 from lightning_metakd.storage.atomic_files import written_whole
-from lightning_metakd.verdicts import accuracy_cell, control_section, difference_cell, is_control_of
 
 ONE_SEED = (
     "Accuracy in percent with its 95 % half-width over episodes; one training run each, so that training "

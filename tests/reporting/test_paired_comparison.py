@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from lightning_metakd.comparisons import comparable, difference, gain_over
-from lightning_metakd.report import tables
-from lightning_metakd.result_lines import read_results, rows_of
-from lightning_metakd.seeds import over_seeds
+from lightning_metakd.reporting.paired_comparison import comparable, difference, gain_over
+from lightning_metakd.reporting.report import tables
+from lightning_metakd.reporting.result_rows import read_results, rows_of
+from lightning_metakd.reporting.seed_intervals import over_seeds
 from tests.left_results import cell, leave, leave_seeds
 
 
