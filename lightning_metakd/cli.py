@@ -26,7 +26,8 @@ from lightning_metakd.ahead import make_banks
 from lightning_metakd.arguments.ranges import check_seed
 from lightning_metakd.callbacks.save_config import SaveConfig
 from lightning_metakd.data.datamodules import SourceData
-from lightning_metakd.loggers import RunLogger, directory_made, first_process
+from lightning_metakd.loggers.run_logger import RunLogger, directory_made, first_process
+from lightning_metakd.loggers.wandb_logger import with_run_logger
 from lightning_metakd.parser import Parser
 from lightning_metakd.processes import check_others
 from lightning_metakd.recipes.recipe import Recipe
@@ -35,7 +36,6 @@ from lightning_metakd.runs import SETTINGS, as_list, with_built_in
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.storage.read_checkpoint import local_file
 from lightning_metakd.terminal import last_line, note_fault, tidy_terminal
-from lightning_metakd.wandb_logger import with_run_logger
 from lightning_metakd.words import (
     experiment_name,
     last_checkpoint,

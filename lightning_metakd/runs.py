@@ -16,8 +16,8 @@ from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsis
 from lightning_metakd.callbacks.results import Results
 from lightning_metakd.callbacks.stopping import StopOnSignal
 from lightning_metakd.callbacks.strategy_monitor import StrategyReport
+from lightning_metakd.loggers.wandb_logger import with_run_logger
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
-from lightning_metakd.wandb_logger import with_run_logger
 
 SETTINGS: dict[str, Any] = {
     "use_distributed_sampler": False,

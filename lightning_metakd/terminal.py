@@ -18,7 +18,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import OutOfMemoryError
 
-from lightning_metakd.loggers import first_process
+from lightning_metakd.loggers.run_logger import first_process
 from lightning_metakd.storage.redaction import scrubbed, scrubbed_words
 
 NOISE = (

@@ -10,8 +10,9 @@ import pytest
 import torch
 import yaml
 
-from lightning_metakd import cli, loggers
+from lightning_metakd import cli
 from lightning_metakd.callbacks.checkpoints import Checkpoints
+from lightning_metakd.loggers import run_logger
 from lightning_metakd.storage import atomic_files
 from lightning_metakd.storage.atomic_files import file_sha256
 from tests.commands import MAML, STUDENT, TEACHER, checkpoint, numbers, same, work_in, written
@@ -223,7 +224,7 @@ def test_the_configuration_that_is_kept_repeats_the_run_and_does_not_resume_it(m
 
 
 def test_a_run_that_is_still_written_is_not_resumed(metakd, folder, monkeypatch):
-    monkeypatch.setattr(loggers, "hold_folder", partial(atomic_files.hold_folder, patience=0.1))
+    monkeypatch.setattr(run_logger, "hold_folder", partial(atomic_files.hold_folder, patience=0.1))
     lock = atomic_files.hold_folder(Path("runs/student/0"))
     with pytest.raises(
         OSError, match="another process writes in runs/student/0; wait until it has"

@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.learners.protonet import ProtoNet
-from lightning_metakd.loggers import RunLogger
+from lightning_metakd.loggers.run_logger import RunLogger
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation

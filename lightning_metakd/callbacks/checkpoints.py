@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_metakd.arguments.ranges import check_positive
 from lightning_metakd.callbacks.stopping import Stopped, requested_stop, stop
-from lightning_metakd.loggers import rehearsed, run_directory, run_loggers
+from lightning_metakd.loggers.run_logger import rehearsed, run_directory, run_loggers
 from lightning_metakd.storage.atomic_files import remove_unfinished, written_whole
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
 

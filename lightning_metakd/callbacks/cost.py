@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.data.sources.output_cache import Bank
-from lightning_metakd.loggers import rehearsed
+from lightning_metakd.loggers.run_logger import rehearsed
 from lightning_metakd.metrics.cost import (
     FEWEST,
     Cost,

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_metakd.data.sources.source import Source
-from lightning_metakd.loggers import run_directory, run_loggers
+from lightning_metakd.loggers.run_logger import run_directory, run_loggers
 from lightning_metakd.storage.atomic_files import written_whole
 
 Row = tuple[int | None, int, int, int, float]

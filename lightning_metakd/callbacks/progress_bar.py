@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 
 from lightning_metakd.arguments.ranges import check_integer, check_positive
-from lightning_metakd.loggers import run_directory
+from lightning_metakd.loggers.run_logger import run_directory
 
 SHOWN = {
     "train/outer_loss": "loss",

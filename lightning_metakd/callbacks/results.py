@@ -18,9 +18,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 import lightning_metakd
-from lightning_metakd.loggers import rehearsed, run_directory
+from lightning_metakd.loggers.run_logger import rehearsed, run_directory
+from lightning_metakd.loggers.wandb_logger import keep_file
 from lightning_metakd.storage.atomic_files import append_line, file_sha256, written_whole
-from lightning_metakd.wandb_logger import keep_file
 
 KEYS = tuple(
     """

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
-from lightning_metakd.loggers import run_directory
+from lightning_metakd.loggers.run_logger import run_directory
 from lightning_metakd.settings.run_settings import flat_settings
 from lightning_metakd.storage.atomic_files import written_whole
 from lightning_metakd.storage.redaction import scrubbed

@@ -6,9 +6,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metakd.arguments.ranges import check_integer
-from lightning_metakd.loggers import run_directory
+from lightning_metakd.loggers.run_logger import run_directory
+from lightning_metakd.loggers.wandb_logger import keep_file
 from lightning_metakd.storage.atomic_files import written_whole
-from lightning_metakd.wandb_logger import keep_file
 
 GAINS = 5
 """So many entries in a row of a negative gain are no accident."""

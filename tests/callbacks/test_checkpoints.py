@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.callbacks.strategy_monitor import StrategyReport
 from lightning_metakd.data.distributed_sampling import Loader, Slots
-from lightning_metakd.loggers import RunLogger
+from lightning_metakd.loggers.run_logger import RunLogger
 from tests.callbacks.tiny import Tiny, batches, trainer
 from tests.commands import PowerCut, same
 

@@ -3,7 +3,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_metakd.callbacks.save_config import SaveConfig
-from lightning_metakd.loggers import RunLogger
+from lightning_metakd.loggers.run_logger import RunLogger
 from tests.callbacks.tiny import Tiny, batches, trainer
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call, grad
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_metakd.loggers import RunLogger
+from lightning_metakd.loggers.run_logger import RunLogger
 from lightning_metakd.models.model import Model
 from lightning_metakd.types import Output
 

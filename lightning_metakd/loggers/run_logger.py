@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lightning_metakd.arguments.ranges import check_integer
-from lightning_metakd.metrics_file import MetricsFile
+from lightning_metakd.loggers.metrics_file import MetricsFile
 from lightning_metakd.storage.atomic_files import hold_folder, named
 from lightning_metakd.storage.redaction import scrubbed
 

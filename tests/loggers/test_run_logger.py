@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_metakd.loggers import RunLogger, new_version
+from lightning_metakd.loggers.run_logger import RunLogger, new_version
 from tests.processes import run_on
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from lightning_metakd.loggers import RunLogger, as_dict, first_process
+from lightning_metakd.loggers.run_logger import RunLogger, as_dict, first_process
 from lightning_metakd.storage.redaction import scrubbed, scrubbed_words
 
 PATIENCE = 10.0

@@ -11,13 +11,9 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 from wandb.sdk.lib import wbauth
 
-from lightning_metakd import wandb_logger
-from lightning_metakd.loggers import RunLogger
-from lightning_metakd.wandb_logger import (
-    WandbOrOffline,
-    logged_in,
-    with_run_logger,
-)
+from lightning_metakd.loggers import wandb_logger
+from lightning_metakd.loggers.run_logger import RunLogger
+from lightning_metakd.loggers.wandb_logger import WandbOrOffline, logged_in, with_run_logger
 from tests.callbacks.tiny import Tiny, batches, trainer
 
 
