@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_metakd.cli import main as metakd
+from lightning_metakd.cli.command import main as metakd
 
 LOSSES, EXPERIMENTS = Path("configs/loss"), Path("configs/experiment")
 ALONE = "meta_kd_cifar_fs_teaching"

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_metakd.cli import main as metakd
+from lightning_metakd.cli.command import main as metakd
 
 TASKS = ("cifar_fs", "fc100", "omniglot")
 LOSSES = Path("configs/loss")

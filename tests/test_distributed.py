@@ -32,7 +32,7 @@ DDP = ("--trainer.accelerator=cpu", "--trainer.strategy=ddp")
 
 def command(rank, world, folder, words):
     """The command on one of several processes that are there already, as under a cluster's launcher."""
-    from lightning_metakd.cli import main  # late: it imports the whole package
+    from lightning_metakd.cli.command import main  # late: it imports the whole package
 
     os.chdir(folder)
     names = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": world}

@@ -7,7 +7,7 @@ import sys
 import jaxtyping
 import pytest
 
-from lightning_metakd import cli
+from lightning_metakd.cli import command
 from tests.commands import MAML, STUDENT, TEACHER, work_in, written
 
 SINGLE = {
@@ -50,9 +50,9 @@ def parsers():
             parser.refusal = None
         self.parser._instantiators = copy.copy(instantiators)
 
-    original = cli.MetaKDCLI.setup_parser
+    original = command.MetaKDCLI.setup_parser
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli.MetaKDCLI, "setup_parser", setup)
+        patch.setattr(command.MetaKDCLI, "setup_parser", setup)
         yield
 
 
@@ -63,8 +63,8 @@ def trained(tmp_path_factory, parsers):
     written(folder, teacher=TEACHER, student=STUDENT, maml=MAML, single=SINGLE)
     with pytest.MonkeyPatch.context() as patch:
         work_in(folder, patch)
-        cli.main(["fit", "--config", "teacher.yaml", "--trainer.limit_train_batches=1"])
-        cli.main(["fit", "--config", "maml.yaml", "--trainer.max_epochs=1"])
+        command.main(["fit", "--config", "teacher.yaml", "--trainer.limit_train_batches=1"])
+        command.main(["fit", "--config", "maml.yaml", "--trainer.max_epochs=1"])
     return folder
 
 
@@ -87,7 +87,7 @@ def folder(trained, tmp_path, untyped):
 @pytest.fixture
 def console(monkeypatch, capfd, untyped):
     """Run the console script in this process; returns its exit code and what it says on stderr."""
-    monkeypatch.setattr(cli, "tidy_terminal", lambda: None)  # what it switches off stays off
+    monkeypatch.setattr(command, "tidy_terminal", lambda: None)  # what it switches off stays off
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     def run(*words, folder):
@@ -95,7 +95,7 @@ def console(monkeypatch, capfd, untyped):
         monkeypatch.setattr(sys, "argv", ["metakd", *words])
         capfd.readouterr()
         try:
-            cli.console()
+            command.console()
         except SystemExit as done:
             return done.code, capfd.readouterr().err
         return 0, capfd.readouterr().err

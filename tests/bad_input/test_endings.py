@@ -8,21 +8,21 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
-from lightning_metakd import cli
+from lightning_metakd.cli import command
 from lightning_metakd.data.sources.synthetic import Synthetic
 from tests.commands import MAML, written
 
 MAML_FIT = ("fit", "--config", "maml.yaml")
 
 
-def ended(command, monkeypatch, capsys, words=("fit",)):
+def ended(main, monkeypatch, capsys, words=("fit",)):
     """Exit code, last line, and what stood before it, of a command that ends like this."""
-    monkeypatch.setattr(cli, "main", command)
-    monkeypatch.setattr(cli, "tidy_terminal", lambda: None)
+    monkeypatch.setattr(command, "main", main)
+    monkeypatch.setattr(command, "tidy_terminal", lambda: None)
     monkeypatch.setattr(sys, "argv", ["metakd", *words])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as done:
-        cli.console()
+        command.console()
     *before, line = capsys.readouterr().err.splitlines() or [""]
     return done.value.code, line, "\n".join(before)
 
@@ -38,7 +38,7 @@ def test_a_fault_of_the_program_is_one_line_and_is_written_down_in_the_runs_dire
     metakd, folder, monkeypatch, capsys
 ):
     words = [*MAML_FIT, f"--trainer.callbacks+={__name__}.Faulty"]
-    code, line, before = ended(cli.main, monkeypatch, capsys, words)
+    code, line, before = ended(command.main, monkeypatch, capsys, words)
     assert code == 70
     assert line.startswith("metakd: a fault of the program, RuntimeError: ftp://***@host is away")
     assert "the full traceback is in runs/maml/1/error.log" in line
@@ -57,7 +57,7 @@ class Away(Synthetic):
 
 def test_a_fault_before_anything_is_written_is_not_lost(metakd, folder, monkeypatch, capsys):
     words = [*MAML_FIT, f"--data.source={__name__}.Away", "--experiment=early"]
-    code, line, _ = ended(cli.main, monkeypatch, capsys, words)
+    code, line, _ = ended(command.main, monkeypatch, capsys, words)
     assert code == 70
     assert line.startswith("metakd: a fault of the program, KeyError: 'content' (the full")
     assert "in <lambda>" in Path("runs/early/0/error.log").read_text()
@@ -110,9 +110,9 @@ def test_modules_of_the_working_directory_are_found(metakd, tmp_path, monkeypatc
     words = [*MAML_FIT, "--model.student=own_nets.Net", "--print_config"]
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     monkeypatch.setattr(sys, "argv", ["metakd", *words])
-    monkeypatch.setattr(cli, "tidy_terminal", lambda: None)
+    monkeypatch.setattr(command, "tidy_terminal", lambda: None)
     with pytest.raises(SystemExit) as done:
-        cli.console()
+        command.console()
     assert done.value.code == 0
     assert "class_path: own_nets.Net" in capsys.readouterr().out
     assert sys.path[-1] == str(tmp_path)  # behind all that is installed
@@ -128,12 +128,12 @@ def test_the_progress_bar_gives_way(bar, metakd, folder):
 
 
 def test_the_console_says_it_in_one_line_and_ends_with_one(metakd, folder, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "tidy_terminal", lambda: None)  # what it switches off stays off
+    monkeypatch.setattr(command, "tidy_terminal", lambda: None)  # what it switches off stays off
     monkeypatch.setattr(
         sys, "argv", ["metakd", *MAML_FIT, "--data.n_way=17", "--model.student.n_classes=17"]
     )
     with pytest.raises(SystemExit) as done:
-        cli.console()
+        command.console()
     assert done.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert line.startswith("metakd: n_way=17 exceeds the 16 classes of split 'val' in Synthetic;")

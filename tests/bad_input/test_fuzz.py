@@ -9,19 +9,19 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightning_metakd import cli
+from lightning_metakd.cli import command
+from lightning_metakd.cli.parser import named_classes
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.coefficient import Coefficient
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.model import Model
-from lightning_metakd.parser import named_classes
 from lightning_metakd.teachers.heads import Head
 from tests.commands import MAML, STUDENT, TEACHER, work_in, written
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("parsers")]
 
-cli.import_everything()
+command.import_everything()
 BASES = (Model, Learner, Loss, Coefficient, Head, Source)
 CLASSES = sorted({kind.__name__ for base in BASES for kind in named_classes(base)})
 CLASSES.remove("EfficientNetLite0")  # of an extra, with a file of weights
@@ -57,14 +57,14 @@ def valid(tmp_path_factory, parsers):
     written(folder, maml=MAML, teacher=TEACHER, student=student)
     with pytest.MonkeyPatch.context() as patch:
         work_in(folder, patch)
-        patch.setattr(cli, "make_banks", lambda *args: None)
+        patch.setattr(command, "make_banks", lambda *args: None)
         yield folder, [whole(f"{name}.yaml") for name in ("maml", "teacher", "student")]
     torch.use_deterministic_algorithms(False)
 
 
 def whole(path):
     """A configuration with the defaults of all that it names."""
-    built = cli.build(["--config", path], run=False)
+    built = command.build(["--config", path], run=False)
     return yaml.safe_load(built.parser.dump(built.config, skip_none=False))
 
 

@@ -5,8 +5,8 @@ import re
 import pytest
 import yaml
 
-from lightning_metakd import cli
-from lightning_metakd.parser import Parser
+from lightning_metakd.cli import command
+from lightning_metakd.cli.parser import Parser
 from tests.bad_input import plants
 from tests.bad_input.table import ROWS, rows
 from tests.commands import MAML
@@ -47,7 +47,7 @@ def test_it_is_refused_before_anything_is_read(row, console, trained, monkeypatc
     monkeypatch.setattr("lightning_metakd.data.sources.synthetic.generate", None)
     # what takes two thirds of the time and is no part of it
     monkeypatch.setattr(Parser, "validate", lambda *args, **kwargs: None)
-    monkeypatch.setattr(cli.MetaKDCLI, "_dump_config", no_dump)
+    monkeypatch.setattr(command.MetaKDCLI, "_dump_config", no_dump)
     check(row, *console(*row.words, folder=trained))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser
 
-from lightning_metakd.cli import import_everything
+from lightning_metakd.cli.command import import_everything
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.learners.learner import Learner
@@ -68,7 +68,7 @@ def test_a_learner_trains(path, metakd, tmp_path):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """A checkpoint of a teacher that was trained on the 48 classes of its split."""
-    from lightning_metakd.cli import main  # late: it imports the whole package
+    from lightning_metakd.cli.command import main  # late: it imports the whole package
 
     folder = tmp_path_factory.mktemp("teacher")
     written(folder, teacher=TEACHER)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_metakd.cli import build
+from lightning_metakd.cli.command import build
 from tests.commands import CONFIGS, checkpoint
 from tests.contracts.walk import class_at, configs, content, named_classes
 

@@ -7,7 +7,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
 from lightning_metakd.callbacks.results import Results
-from lightning_metakd.cli import build
+from lightning_metakd.cli.command import build
 from lightning_metakd.loggers.run_logger import RunLogger
 from lightning_metakd.loggers.wandb_logger import WandbOrOffline
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO

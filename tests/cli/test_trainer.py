@@ -4,6 +4,7 @@ import pytest
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 from lightning_metakd.callbacks.checkpoints import Checkpoints
+from lightning_metakd.cli.trainer import Trainer, built_in
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.loggers.run_logger import RunLogger
@@ -11,7 +12,6 @@ from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.reporting.result_rows import read_results, rows_of
-from lightning_metakd.runs import Trainer, built_in
 from tests.tiny import Blobs
 
 

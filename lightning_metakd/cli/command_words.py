@@ -12,10 +12,10 @@ from typing import Any, get_args
 from lightning.pytorch import Trainer
 
 from lightning_metakd.arguments.ranges import check_integer, check_positive
-from lightning_metakd.parser import shortened
+from lightning_metakd.cli.console import is_mistake, message_of
+from lightning_metakd.cli.parser import shortened
 from lightning_metakd.recipes.outer_update import refuse_half, refuse_sharding
 from lightning_metakd.storage.read_checkpoint import check_address
-from lightning_metakd.terminal import is_mistake, message_of
 
 MOST_DEVICES = max(64, os.cpu_count() or 1)
 

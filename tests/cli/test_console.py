@@ -6,7 +6,7 @@ import warnings
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_metakd.terminal import tidy_terminal
+from lightning_metakd.cli.console import tidy_terminal
 
 
 @pytest.mark.parametrize("rank", [0, 1])

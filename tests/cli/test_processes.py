@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 from lightning.pytorch import Trainer
 
-from lightning_metakd import processes
-from lightning_metakd.processes import check_others
+from lightning_metakd.cli import processes
+from lightning_metakd.cli.processes import check_others
 from tests.commands import MAML, written
 from tests.processes import ROOT
 

@@ -22,21 +22,9 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_metakd
-from lightning_metakd.ahead import make_banks
 from lightning_metakd.arguments.ranges import check_seed
 from lightning_metakd.callbacks.save_config import SaveConfig
-from lightning_metakd.data.datamodules import SourceData
-from lightning_metakd.loggers.run_logger import RunLogger, directory_made, first_process
-from lightning_metakd.loggers.wandb_logger import with_run_logger
-from lightning_metakd.parser import Parser
-from lightning_metakd.processes import check_others
-from lightning_metakd.recipes.recipe import Recipe
-from lightning_metakd.reporting.report import report
-from lightning_metakd.runs import SETTINGS, as_list, with_built_in
-from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
-from lightning_metakd.storage.read_checkpoint import local_file
-from lightning_metakd.terminal import last_line, note_fault, tidy_terminal
-from lightning_metakd.words import (
+from lightning_metakd.cli.command_words import (
     experiment_name,
     last_checkpoint,
     refusal_of_trainer,
@@ -45,6 +33,18 @@ from lightning_metakd.words import (
     version_of,
     with_found_config,
 )
+from lightning_metakd.cli.console import last_line, note_fault, tidy_terminal
+from lightning_metakd.cli.parser import Parser
+from lightning_metakd.cli.precompute import make_banks
+from lightning_metakd.cli.processes import check_others
+from lightning_metakd.cli.trainer import SETTINGS, as_list, with_built_in
+from lightning_metakd.data.datamodules import SourceData
+from lightning_metakd.loggers.run_logger import RunLogger, directory_made, first_process
+from lightning_metakd.loggers.wandb_logger import with_run_logger
+from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.reporting.report import report
+from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
+from lightning_metakd.storage.read_checkpoint import local_file
 
 COMMANDS: dict[str, Any] = {"report": report}
 """Commands that need no Trainer."""

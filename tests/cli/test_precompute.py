@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_metakd import cli
+from lightning_metakd.cli import command
 from lightning_metakd.data.sources.synthetic import Synthetic
 from tests.commands import MAML, STUDENT, TEACHER, fresh, work_in, written
 
@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
     written(folder, teacher=TEACHER, student=TWO_VIEWS, maml=MAML)
     with pytest.MonkeyPatch.context() as patch:
         work_in(folder, patch)
-        cli.main(["fit", "--config", "teacher.yaml", "--trainer.limit_train_batches=1"])
+        command.main(["fit", "--config", "teacher.yaml", "--trainer.limit_train_batches=1"])
     return folder
 
 

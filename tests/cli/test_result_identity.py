@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_metakd import runs
 from lightning_metakd.callbacks.checkpoints import Checkpoints
+from lightning_metakd.cli import trainer
 from lightning_metakd.reporting.report import tables
 from lightning_metakd.reporting.result_rows import read_results, rows_of
 from tests.commands import MAML, results, written
@@ -44,7 +44,7 @@ def test_a_run_that_was_cut_moved_and_tested_elsewhere_is_the_same_row(train, me
     train()
     metakd("test", "--ckpt_path=runs/maml/latest/checkpoints/final.ckpt")
     (whole,) = results("maml.test")
-    monkeypatch.setattr(runs, "Checkpoints", partial(Checkpoints, every_minutes=1e-9))
+    monkeypatch.setattr(trainer, "Checkpoints", partial(Checkpoints, every_minutes=1e-9))
     cut = '[{"class_path": "tests.commands.PowerCut", "init_args": {"step": 1}}]'
     with pytest.raises(RuntimeError, match="power cut"):
         metakd("fit", *SHORT, *TRAINING, f"--trainer.callbacks={cut}")

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from lightning_metakd import cli
 from lightning_metakd.callbacks.checkpoints import Checkpoints
+from lightning_metakd.cli import command
 from lightning_metakd.loggers import run_logger
 from lightning_metakd.storage import atomic_files
 from lightning_metakd.storage.atomic_files import file_sha256
@@ -27,8 +27,8 @@ def once(tmp_path_factory):
     written(folder, teacher=TEACHER, student=STUDENT)
     with pytest.MonkeyPatch.context() as patch:
         work_in(folder, patch)
-        cli.main(["fit", "--config", "teacher.yaml"])
-        cli.main(["fit", "--config", "student.yaml"])
+        command.main(["fit", "--config", "teacher.yaml"])
+        command.main(["fit", "--config", "student.yaml"])
     return folder
 
 

@@ -14,7 +14,7 @@ import yaml
 from lightning import Trainer
 
 import lightning_metakd
-from lightning_metakd import cli
+from lightning_metakd.cli.command import main
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.protonet import ProtoNet
@@ -51,8 +51,8 @@ def once(tmp_path_factory):
     written(folder, teacher=TEACHER, student=STUDENT, maml=MAML)
     with pytest.MonkeyPatch.context() as patch:
         work_in(folder, patch)
-        cli.main(["fit", "--config", "teacher.yaml"])
-        run = cli.main(["fit", "--config", "student.yaml"])
+        main(["fit", "--config", "teacher.yaml"])
+        run = main(["fit", "--config", "student.yaml"])
         run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
     return folder, dict(run.model.record)
 

@@ -21,8 +21,8 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
+from lightning_metakd.cli.console import is_mistake, message_of, package_of
 from lightning_metakd.models.model import Model
-from lightning_metakd.terminal import is_mistake, message_of, package_of
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # a configuration is code: no addresses
 
