@@ -1,18 +1,31 @@
 """Meta-learning applied to knowledge distillation, on PyTorch Lightning.
 
 A small student learns to adapt to a new task from a few examples, a pool of teachers helps it, and
-how they teach is itself learned. The house, in the order in which data flows:
+how they teach is itself learned. The house, from the ground up; what is above imports what is below:
 
-    data       files -> labelled examples -> episodes
-    models     networks: body and head
-    heads      from a support set's embeddings to a classifier
-    losses     what a student is taught, and the coefficients in it: the strategy
-    learners   how a student turns a support set into a predictor
-    teachers   a checkpoint and a head: it answers for this episode's classes
-    recipes    one training procedure each: SingleTask, MetaKD
-    callbacks  accuracy, cost, strategy, replica consistency
-    report     tables from results
-    cli        metakd fit | validate | test | predict | bank | report
+    types, arguments  the nouns that travel between folders; checks of numbers
+    storage           files that are whole or not there, and are read as data alone
+    models            networks: body and head
+    functional        pure functions of parameters: binding, descending, roots
+    data              files -> labelled examples (sources) -> episodes and batches
+    losses            what a student is taught, and the coefficients in it: the strategy
+    teachers          a checkpoint and a head: it answers for an episode's classes
+    learners          how a student turns a support set into a predictor
+    strategy          the hyper-gradient of the coefficients, their quiz, controls and file
+    metrics           accuracy with its uncertainty, calibration, cost
+    settings          what tells one run from another
+    recipes           one training procedure each: SingleTask, MetaKD
+    loggers           a run's directory, and Weights & Biases beside it
+    callbacks         accuracy, cost, strategy, checkpoints, replica consistency
+    reporting         tables from results
+    cli               metakd fit | validate | test | predict | bank | report
 """
 
+from lightning_metakd.cli import Trainer
+from lightning_metakd.data import EpisodicData, SupervisedData
+from lightning_metakd.recipes import MetaKD, SingleTask
+from lightning_metakd.teachers import Teacher
+
 __version__ = "0.1.0"
+
+__all__ = ["EpisodicData", "MetaKD", "SingleTask", "SupervisedData", "Teacher", "Trainer"]

@@ -1,0 +1,82 @@
+"""What a student is taught: published losses, how several are mixed, and the coefficients in them."""
+
+from lightning_metakd.losses.adapters import Adapters, Pointwise
+from lightning_metakd.losses.attention_transfer import AttentionTransfer
+from lightning_metakd.losses.born_again import BornAgain
+from lightning_metakd.losses.coefficient import (
+    Coefficient,
+    Constant,
+    Learned,
+    LearnedPerClass,
+    LearnedPerSample,
+    Scheduled,
+)
+from lightning_metakd.losses.crd import CRD
+from lightning_metakd.losses.dist import DIST
+from lightning_metakd.losses.dkd import DKD
+from lightning_metakd.losses.fitnets import FitNets
+from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.layer_weights import LayerWeights
+from lightning_metakd.losses.logit_standardisation import LogitStandardisation
+from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets, WeightedSum
+from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
+from lightning_metakd.losses.multi_teacher import (
+    Choice,
+    Heaviest,
+    MostAccurate,
+    MultiTeacher,
+    OfTeacher,
+    Weights,
+)
+from lightning_metakd.losses.pkt import PKT
+from lightning_metakd.losses.prototype_matching import PrototypeMatching
+from lightning_metakd.losses.rkd import RKD
+from lightning_metakd.losses.similarity_preserving import SimilarityPreserving
+from lightning_metakd.losses.what_where import (
+    ChannelWeights,
+    LearnedPerChannel,
+    LearnedPerMap,
+    UniformChannels,
+    WhatWhere,
+)
+
+__all__ = [
+    "CRD",
+    "DIST",
+    "DKD",
+    "PKT",
+    "RKD",
+    "Adapters",
+    "AttentionTransfer",
+    "BornAgain",
+    "CalibratedTargets",
+    "ChannelWeights",
+    "Choice",
+    "Coefficient",
+    "Constant",
+    "FitNets",
+    "Heaviest",
+    "Hinton",
+    "LayerWeights",
+    "Learned",
+    "LearnedPerChannel",
+    "LearnedPerClass",
+    "LearnedPerMap",
+    "LearnedPerSample",
+    "LiteralMatchGate",
+    "LogitStandardisation",
+    "Loss",
+    "MatchGate",
+    "MostAccurate",
+    "MultiTeacher",
+    "OfTeacher",
+    "Pointwise",
+    "PrototypeMatching",
+    "Scheduled",
+    "SimilarityPreserving",
+    "Targets",
+    "UniformChannels",
+    "WeightedSum",
+    "Weights",
+    "WhatWhere",
+]

@@ -1,5 +1,43 @@
 """Numbers with their uncertainty, calibration and cost."""
 
-from lightning_metakd.metrics.episode_metrics import accuracy, interval
+from lightning_metakd.metrics.calibration_error import Calibration
+from lightning_metakd.metrics.cost import (
+    Cost,
+    Shape,
+    count_flops,
+    evaluating,
+    input_shapes,
+    measure,
+    milliseconds,
+    one_like,
+    peak_memory,
+)
+from lightning_metakd.metrics.episode_metrics import (
+    EpisodeRows,
+    accuracy,
+    agreement,
+    interval,
+    nll,
+    paired_difference,
+    summary,
+)
 
-__all__ = ["accuracy", "interval"]
+__all__ = [
+    "Calibration",
+    "Cost",
+    "EpisodeRows",
+    "Shape",
+    "accuracy",
+    "agreement",
+    "count_flops",
+    "evaluating",
+    "input_shapes",
+    "interval",
+    "measure",
+    "milliseconds",
+    "nll",
+    "one_like",
+    "paired_difference",
+    "peak_memory",
+    "summary",
+]

@@ -1,0 +1,1 @@
+"""Tables from the results that runs left on disk."""

@@ -1,0 +1,1 @@
+"""The learned coefficients: their hyper-gradient, their quiz, their controls and their file."""

@@ -186,7 +186,7 @@ def test_print_config_shows_what_would_run(metakd, tmp_path, capsys):
         metakd("fit", "--config", "student.yaml", "--data.n_way=4", "--print_config")
     assert done.value.code == 0
     shown = yaml.safe_load(capsys.readouterr().out)
-    assert shown["model"]["class_path"] == "lightning_metakd.recipes.meta_kd.MetaKD"
+    assert shown["model"]["class_path"] == "lightning_metakd.MetaKD"
     assert shown["data"]["init_args"]["n_way"] == 4
     assert not Path("runs").exists()
 

@@ -1,0 +1,20 @@
+"""Where labelled rows come from, and what is kept of them on disk."""
+
+from lightning_metakd.data.sources.cifar import CIFAR100, CIFARFS, FC100, ByClass
+from lightning_metakd.data.sources.embedded import Embedded
+from lightning_metakd.data.sources.folder import Folder
+from lightning_metakd.data.sources.omniglot import Omniglot
+from lightning_metakd.data.sources.source import Source
+from lightning_metakd.data.sources.synthetic import Synthetic
+
+__all__ = [
+    "CIFAR100",
+    "CIFARFS",
+    "FC100",
+    "ByClass",
+    "Embedded",
+    "Folder",
+    "Omniglot",
+    "Source",
+    "Synthetic",
+]
