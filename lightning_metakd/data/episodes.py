@@ -24,7 +24,7 @@ FRESH = 2**62
 Shots = int | tuple[int, int]
 
 
-def members(y: Int[Tensor, " n"]) -> tuple[Int[Tensor, " c"], list[Int[Tensor, " m"]]]:
+def members(y: Int[Tensor, " n"]) -> tuple[Int[Tensor, " c"], list[Int[Tensor, " _"]]]:
     """(classes that occur, positions of each of them)."""
     classes, counts = torch.unique(y, return_counts=True)
     return classes, list(torch.split(torch.argsort(y, stable=True), counts.tolist()))
@@ -39,7 +39,7 @@ def draw_shots(k_shot: Shots, split: str, seed: int, step: int) -> int:
 
 
 def draw_episode(
-    positions: Sequence[Int[Tensor, " m"]],
+    positions: Sequence[Int[Tensor, " _"]],
     n_way: int,
     n_rows: int,
     split: str,

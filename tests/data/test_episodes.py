@@ -168,3 +168,11 @@ def test_moments_are_those_of_the_base_classes():
     mean, std = source.normalisation()
     assert mean == pytest.approx(x.mean((0, 2, 3)).tolist(), abs=1e-9)
     assert std == pytest.approx(x.std((0, 2, 3), correction=0).tolist(), abs=1e-9)
+
+
+def test_classes_may_have_different_numbers_of_images():
+    positions = list(torch.arange(60).split([7, 9, 12, 15, 17]))
+    for i in range(30):
+        classes, rows, _ = draw_episode(positions, 3, 5, "train", 0, i)
+        for place, column in zip(classes.tolist(), rows.T, strict=True):
+            assert set(column.tolist()) <= set(positions[place].tolist())
