@@ -56,29 +56,29 @@ class CostReport(Callback):
         """Measure and log, once; nothing here is collective."""
         self.watching.close()
         student, judged, teachers = networks(pl_module)
-        seen = self.shapes.get(student, self.shapes.get(judged))
-        if seen is None:
+        input_shape = self.shapes.get(student, self.shapes.get(judged))
+        if input_shape is None:
             return
         recipe: Any = pl_module
-        shapes = [self.shapes.get(t.model, unasked(t.bank, seen)) for t in recipe.teachers]
+        shapes = [self.shapes.get(t.model, unasked(t.bank, input_shape)) for t in recipe.teachers]
         self.shapes.clear()
-        cost = measure(student, one_like(seen), self.repeats)
-        found: dict[str, int | float] = {f"student_{k}": v for k, v in cost._asdict().items()}
+        cost = measure(student, one_like(input_shape), self.repeats)
+        numbers: dict[str, int | float] = {f"student_{k}": v for k, v in cost._asdict().items()}
         with uncounted(recipe.teachers):
-            each = [
+            costs = [
                 measure(teacher, one_like(shape), self.repeats)
                 for teacher, shape in zip(teachers, shapes, strict=True)
             ]
-        if each:
-            found |= {f"teacher_{k}": v for k, v in together(each)._asdict().items()}
-        found |= self.adaptation(pl_module)
-        found["peak_memory_bytes"] = peak_memory(pl_module.device)
+        if costs:
+            numbers |= {f"teacher_{k}": v for k, v in together(costs)._asdict().items()}
+        numbers |= self.adaptation(pl_module)
+        numbers["peak_memory_bytes"] = peak_memory(pl_module.device)
         if trainer.global_step == 1 or not trainer.training:  # once in a run
             step = max(trainer.global_step - 1, 0)  # where the Trainer puts what this batch logged
             for logger in trainer.loggers:
-                logger.log_metrics({f"cost/{k}": v for k, v in found.items()}, step)
+                logger.log_metrics({f"cost/{k}": v for k, v in numbers.items()}, step)
         record: dict[str, Any] = pl_module.record  # type: ignore[assignment]
-        record |= {RESULT_KEYS.get(k, k): v for k, v in found.items()} | {"latency_batch": 1}
+        record |= {RESULT_KEYS.get(k, k): v for k, v in numbers.items()} | {"latency_batch": 1}
 
     def adaptation(self, pl_module: LightningModule) -> dict[str, int | float]:
         """FLOPs and median time of adapting to one episode, nothing where the recipe does not adapt."""
@@ -133,9 +133,9 @@ def networks(pl_module: LightningModule) -> tuple[nn.Module, nn.Module, list[nn.
     return recipe.student, recipe.judged, [teacher.model for teacher in recipe.teachers]
 
 
-def unasked(bank: Bank | None, seen: Shape) -> Shape:
+def unasked(bank: Bank | None, student: Shape) -> Shape:
     """What a teacher would be given that was not asked live: pictures, whatever the student was given."""
-    return seen if bank is None else seen._replace(size=tuple(bank.examples.x.shape))
+    return student if bank is None else student._replace(size=tuple(bank.examples.x.shape))
 
 
 def together(costs: list[Cost]) -> Cost:

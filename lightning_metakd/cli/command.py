@@ -173,8 +173,8 @@ class MetaKDCLI(LightningCLI):
             return super()._instantiate_trainer(config, callbacks)
         except Exception as error:
             usual = self._parser(self.subcommand).get_defaults()["trainer"]
-            asked = self._get(self.config, "trainer")
-            raise refusal_of_trainer(error, vars(asked), vars(usual)) from error
+            settings = self._get(self.config, "trainer")
+            raise refusal_of_trainer(error, vars(settings), vars(usual)) from error
 
 
 def import_everything() -> None:

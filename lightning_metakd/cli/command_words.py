@@ -95,16 +95,16 @@ def refusal_of_trainer(
     if not is_mistake(error):
         return error
     text = message_of(error)
-    given = {name: value for name, value in settings.items() if value != usual.get(name)}
+    changed = {name: value for name, value in settings.items() if value != usual.get(name)}
 
     def is_named(name: str, value: Any) -> bool:
         words = [name, value] if isinstance(value, str) else [name]
         return any(re.search(rf"\b{re.escape(word)}\b", text) for word in words if word)
 
-    about = {name: value for name, value in given.items() if is_named(name, value)} or given
+    about = {name: value for name, value in changed.items() if is_named(name, value)} or changed
     values = {name: getattr(value, "class_path", value) for name, value in about.items()}
-    said = ", ".join(f"trainer.{name}={shortened(str(value))}" for name, value in values.items())
-    return ValueError(f"{said or 'trainer'}: {text}")
+    assignments = [f"trainer.{name}={shortened(str(value))}" for name, value in values.items()]
+    return ValueError(f"{', '.join(assignments) or 'trainer'}: {text}")
 
 
 def refuse_untrained(command: str | None, config: Any) -> None:
