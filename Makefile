@@ -107,7 +107,7 @@ cifar-fs-learners: $(LEARNER_TESTS)  ## The learners' table on real CIFAR-FS, re
 
 # Ways of teaching: one student over cached embeddings, two teachers, three seeds, controls.
 cifar-fs-teaching: $(TEACHER) $(foreach run,teacher_wrn start start_held_out,$(call trained,single_task_cifar_fs_$(run)))  ## Ways of teaching on real CIFAR-FS, resumable
-	$(METAKD) bank --config configs/experiment/meta_kd_cifar_fs_teaching.yaml --data.source.source.root=$(DATA)
+	$(METAKD) precompute --config configs/experiment/meta_kd_cifar_fs_teaching.yaml --data.source.source.root=$(DATA)
 	$(BIN)/python -m benchmarks.teaching --data $(DATA)
 	$(METAKD) report --folder runs/teaching --baseline KD --controls KD_logit_standardisation \
 	--output README.md --section cifar-fs-teaching
@@ -141,7 +141,7 @@ bench: peers  ## Speed and memory beside other libraries, for benchmarks/README.
 	$(BIN)/python -m benchmarks.steps --output benchmarks/README.md --summary README.md
 	$(BIN)/python -m benchmarks.data --data $(DATA) --output benchmarks/README.md
 	$(BIN)/python -m benchmarks.scaling --output benchmarks/README.md
-	$(BIN)/python -m benchmarks.bank --output benchmarks/README.md
+	$(BIN)/python -m benchmarks.output_cache --output benchmarks/README.md
 
 # --- checks --------------------------------------------------------------------------------------
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_metakd.functional.bind import bind, bind_loss
-from lightning_metakd.functional.params import under
+from lightning_metakd.functional.params import with_prefix
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.learners.ridge import Ridge
-from lightning_metakd.losses.loss import Targets
+from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.recipes.episode_objective import Objective
@@ -69,8 +69,8 @@ def episodes(setting: Setting, tasks: int) -> list[Episode]:
         y = torch.arange(setting.n_way).repeat(per_class)
         x = centres[y] + torch.randn(len(y), 3, 32, 32, generator=draw)
         index = torch.arange(len(y))
-        found = Batch(x.to(setting.dtype), y, index, torch.full_like(index, -1))
-        return Batch(*(leaf.to(setting.device) for leaf in found[:4]))
+        actual = Batch(x.to(setting.dtype), y, index, torch.full_like(index, -1))
+        return Batch(*(leaf.to(setting.device) for leaf in actual[:4]))
 
     made = []
     for i in range(tasks):
@@ -103,18 +103,20 @@ def ours(
     """
     learner = LEARNERS[setting.algorithm](setting.inner_steps, **how)
     net = make_episodic(student(setting), "batch")
-    whole = compiled and learner.fixed_graph
+    whole = compiled and learner.vmap_compatible
     if compiled and not whole:
         learner.compile_steps()
     learner.to(setting.device, setting.dtype)
-    objective = Objective(learner, bind(net), bind_loss(Targets()), Targets(), tangent, INNER_LR)
+    objective = Objective(
+        learner, bind(net), bind_loss(CrossEntropy()), CrossEntropy(), tangent, INNER_LR
+    )
 
     def loss(*at: Any) -> tuple[Tensor, ...]:
         return (objective.student_loss(*at),)
 
     def step(tasks: list[Episode]) -> None:
         net.zero_grad()
-        theta = under("student", dict(net.named_parameters()))
+        theta = with_prefix("student", dict(net.named_parameters()))
         (mean,) = mean_over_tasks(loss, theta, {}, tasks, at_once or len(tasks), whole)
         mean.backward()
 

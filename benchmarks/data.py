@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from benchmarks.plain_conv4 import PlainConv4
-from benchmarks.steps import installed, made_with, said, write
+from benchmarks.steps import installed, made_with, made_with_text, write
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.data.sources.source import Source
@@ -45,7 +45,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     """A split as peers are given it, pixels in memory."""
 
     def __init__(self, source: Source, split: str) -> None:
-        everything, rows = source.everything(), source.rows(split)
+        everything, rows = source.all_rows(), source.rows(split)
         self.pixels = everything.x[rows].permute(0, 2, 3, 1).numpy()
         self.labels = everything.y[rows].tolist()
         self.finish = Compose([ToTensor(), Normalize(*source.normalisation())])
@@ -136,7 +136,7 @@ def test_ours(source: Source, net: Conv4, n_episodes: int) -> float:
     )
     recipe = MetaKD(net, ProtoNet(), norm="running")
     trainer.test(recipe, data, verbose=False)
-    return float(recipe.rows["accuracy"].mean())
+    return float(recipe.episode_rows["accuracy"].mean())
 
 
 def test_easyfsl(source: Source, net: Conv4, n_episodes: int) -> float:
@@ -227,16 +227,18 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
 
 
 def main(args: list[str] | None = None) -> None:
-    told = arguments(args)
+    options = arguments(args)
     warnings.simplefilter("ignore")  # of libraries that are no longer maintained
     keep_large_blocks()
-    source = CIFARFS(told.data) if told.source == "cifar_fs" else Synthetic(per_class=40)
-    result: dict[str, Any] = {"rates": draw_in_turns(source, told.rounds)}
-    result["test"] = test_in_turns(source, told.tests, told.episodes)
+    source = CIFARFS(options.data) if options.source == "cifar_fs" else Synthetic(per_class=40)
+    result: dict[str, Any] = {"rates": draw_in_turns(source, options.rounds)}
+    result["test"] = test_in_turns(source, options.tests, options.episodes)
     result["made_with"] = made_with(torch.get_num_threads())
-    command = f"python -m benchmarks.data --source {told.source}"
-    text = f"{table(result, fastest(told.steps))}\n\n{said(result['made_with'], command)}"
-    write(result, told.result, told.output, "data", text)
+    command = f"python -m benchmarks.data --source {options.source}"
+    text = (
+        f"{table(result, fastest(options.steps))}\n\n{made_with_text(result['made_with'], command)}"
+    )
+    write(result, options.result, options.output, "data", text)
     print(text)
 
 

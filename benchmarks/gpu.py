@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.contestants import Contestant, Setting, episodes, ours
 from benchmarks.peers import PEERS
-from benchmarks.steps import installed, made_with, said, write
+from benchmarks.steps import installed, made_with, made_with_text, write
 from lightning_metakd.callbacks.results import device_name
 from lightning_metakd.reporting.markdown import markdown
 from lightning_metakd.types import Episode
@@ -150,27 +150,27 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
     result = Path(__file__).parent / "results" / "gpu.json"
     parser.add_argument("--result", type=Path, default=result)
     parser.add_argument("--output", type=Path, help="Markdown file with a section gpu to fill")
-    told = parser.parse_args(args)
-    if told.device == "cuda" and not torch.cuda.is_available():
+    options = parser.parse_args(args)
+    if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device is found; --device cpu tries the script out")
-    return told
+    return options
 
 
 def main(args: list[str] | None = None) -> None:
-    told = arguments(args)
+    options = arguments(args)
     warnings.simplefilter("ignore")  # of libraries that are no longer maintained
-    until = time.perf_counter() + 60 * told.minutes
+    until = time.perf_counter() + 60 * options.minutes
     rows: list[dict[str, Any]] = []
-    for algorithm in told.algorithm:
-        for tasks in told.meta_batches:
-            for width in told.widths:
-                setting = Setting(algorithm, width, device=told.device)
-                rows += compete(setting, tasks, told.rounds, until)
+    for algorithm in options.algorithm:
+        for tasks in options.meta_batches:
+            for width in options.widths:
+                setting = Setting(algorithm, width, device=options.device)
+                rows += compete(setting, tasks, options.rounds, until)
                 result = {"rows": rows, "made_with": made_with(torch.get_num_threads())}
-                result["device"] = device_name(torch.device(told.device))
-                said_of = said(result["made_with"], "python -m benchmarks.gpu")
+                result["device"] = device_name(torch.device(options.device))
+                said_of = made_with_text(result["made_with"], "python -m benchmarks.gpu")
                 text = f"{table(rows)}\n\n{result['device']}; {said_of}"
-                write(result, told.result, told.output, "gpu", text)
+                write(result, options.result, options.output, "gpu", text)
     print(text)
 
 

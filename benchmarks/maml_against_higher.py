@@ -42,7 +42,7 @@ from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.reporting.markdown import between_markers, markdown, percent
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
-from lightning_metakd.storage.atomic_files import written_whole
+from lightning_metakd.storage.atomic_files import atomic_write
 from lightning_metakd.types import Episode
 
 WIDTH, N_WAY, N_QUERY, META_BATCH = 32, 5, 15, 4
@@ -146,7 +146,7 @@ def run_ours(student: Conv4, data: EpisodicData, pace: Pace, folder: Path, every
     """Accuracy on each test episode after training."""
     recipe = ours(student)
     train_ours(recipe, data, pace, folder, every).test(recipe, data, verbose=False)
-    return recipe.rows["accuracy"]
+    return recipe.episode_rows["accuracy"]
 
 
 # --- the rival --------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def train_rival(
                 "optimiser": optimiser.state_dict(),
                 "pace": pace.state(),
             }
-            with written_whole(path) as part:
+            with atomic_write(path) as part:
                 torch.save(state, part)
 
 
@@ -245,17 +245,17 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
-def episodic(told: argparse.Namespace) -> EpisodicData:
+def episodic(options: argparse.Namespace) -> EpisodicData:
     """The episodes of both sides: images as they are, normalised."""
     return EpisodicData(
-        CIFARFS(told.data) if told.source == "cifar_fs" else Synthetic(per_class=40),
+        CIFARFS(options.data) if options.source == "cifar_fs" else Synthetic(per_class=40),
         n_way=N_WAY,
-        k_shot=told.k_shot,
+        k_shot=options.k_shot,
         n_query=N_QUERY,
         meta_batch_size=META_BATCH,
-        steps_per_epoch=told.steps,
-        n_episodes=told.episodes,
-        seed=told.seed,
+        steps_per_epoch=options.steps,
+        n_episodes=options.episodes,
+        seed=options.seed,
         augment=False,
     )
 
@@ -265,23 +265,23 @@ def first_student(seed: int) -> Conv4:
     return Conv4(width=WIDTH, n_classes=N_WAY)
 
 
-def run(side: str, told: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def run(side: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What one side reached, trained and evaluated if that was not done before."""
-    path = folder / f"{side}.{told.episodes}.json"
+    path = folder / f"{side}.{options.episodes}.json"
     if not path.exists():
-        pace = Pace(side, told.steps)
+        pace = Pace(side, options.steps)
         accuracy = RUNS[side](
-            first_student(told.seed), episodic(told), pace, folder, told.save_every
+            first_student(options.seed), episodic(options), pace, folder, options.save_every
         )
-        found = {"accuracy": accuracy.tolist(), **pace.state(), "made_with": made_with(told)}
-        with written_whole(path) as part:
-            part.write_text(json.dumps(found))
+        settings = {"accuracy": accuracy.tolist(), **pace.state(), "made_with": made_with(options)}
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(settings))
     return json.loads(path.read_text())
 
 
-def made_with(told: argparse.Namespace) -> dict[str, Any]:
+def made_with(options: argparse.Namespace) -> dict[str, Any]:
     """The machine and the libraries."""
-    machine = {"cpu": processor(), "cores": os.cpu_count(), "threads": told.threads}
+    machine = {"cpu": processor(), "cores": os.cpu_count(), "threads": options.threads}
     return machine | {"versions": versions() | {"higher": version("higher")}}
 
 
@@ -296,12 +296,12 @@ def summary(side: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def compare(told: argparse.Namespace, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def compare(arguments_: argparse.Namespace, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """One row of results: accuracies in [0, 1], half-widths of 95% intervals over episodes."""
     rows = [torch.tensor(sides[name]["accuracy"], dtype=torch.float64) for name in SIDES]
     difference, ci95 = paired_difference(*rows)
     options = ("steps", "seed", "k_shot", "episodes", "source", "threads")
-    command = " ".join(f"--{name} {getattr(told, name)}" for name in options)
+    command = " ".join(f"--{name} {getattr(arguments_, name)}" for name in options)
     return {
         **{name: summary(sides[name]) for name in SIDES},
         "paired_difference": difference,
@@ -313,19 +313,19 @@ def compare(told: argparse.Namespace, sides: dict[str, dict[str, Any]]) -> dict[
         "n_way": N_WAY,
         "n_query": N_QUERY,
         "transductive": True,
-        **{name: getattr(told, name) for name in options},
+        **{name: getattr(arguments_, name) for name in options},
         "command": f"python -m benchmarks.maml_against_higher {command}",
     }
 
 
 def sentence(result: dict[str, Any]) -> str:
-    said = [
+    text = [
         f"{name} {100 * result[name]['accuracy']:.2f} +- {100 * result[name]['ci95']:.2f} % "
         f"({result[name]['cpu_s_per_step']:.2f} processor s a step)"
         for name in SIDES
     ]
     difference = f"{100 * result['paired_difference']:+.2f} +- {100 * result['paired_ci95']:.2f}"
-    return f"{', '.join(said)}; paired difference {difference} points"
+    return f"{', '.join(text)}; paired difference {difference} points"
 
 
 def table(result: dict[str, Any]) -> str:
@@ -349,22 +349,25 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(args: list[str] | None = None) -> None:
-    told = arguments(args)
-    torch.set_num_threads(told.threads)
-    folder = told.out / f"{told.source}_{N_WAY}w{told.k_shot}s_{told.steps}_seed{told.seed}"
+    options = arguments(args)
+    torch.set_num_threads(options.threads)
+    folder = (
+        options.out
+        / f"{options.source}_{N_WAY}w{options.k_shot}s_{options.steps}_seed{options.seed}"
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    for side in SIDES if told.side == "both" else (told.side,):
-        run(side, told, folder)
-    if not all((folder / f"{side}.{told.episodes}.json").exists() for side in SIDES):
-        print(f"{told.side} is done; the result is written when the other side is done too")
+    for side in SIDES if options.side == "both" else (options.side,):
+        run(side, options, folder)
+    if not all((folder / f"{side}.{options.episodes}.json").exists() for side in SIDES):
+        print(f"{options.side} is done; the result is written when the other side is done too")
         return
-    result = compare(told, {side: run(side, told, folder) for side in SIDES})
-    with written_whole(told.result) as part:
+    result = compare(options, {side: run(side, options, folder) for side in SIDES})
+    with atomic_write(options.result) as part:
         part.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{sentence(result)}; written to {told.result}")
-    if told.output is not None:
-        changed = between_markers(told.output.read_text(), "maml", table(result))
-        with written_whole(told.output) as part:
+    print(f"{sentence(result)}; written to {options.result}")
+    if options.output is not None:
+        changed = between_markers(options.output.read_text(), "maml", table(result))
+        with atomic_write(options.output) as part:
             part.write_text(changed)
 
 

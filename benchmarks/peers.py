@@ -45,13 +45,13 @@ def learn2learn_maml(setting: Setting) -> Contestant:
     maml = learn2learn.algorithms.MAML(net.head if head else net, INNER_LR, first_order)
 
     def loss(task: Episode) -> Tensor:
-        x, y, query, asked = rows(task)
+        x, y, query, requested = rows(task)
         if head:
             x, query = net.body(x), net.body(query)
         adapting = maml.clone()
         for _ in range(setting.inner_steps):
             adapting.adapt(F.cross_entropy(adapting(x), y))
-        return F.cross_entropy(adapting(query), asked)
+        return F.cross_entropy(adapting(query), requested)
 
     return over_tasks(net, loss)
 
@@ -64,13 +64,13 @@ def higher_maml(setting: Setting) -> Contestant:
     descent = torch.optim.SGD(module.parameters(), lr=INNER_LR)
 
     def loss(task: Episode) -> Tensor:
-        x, y, query, asked = rows(task)
+        x, y, query, requested = rows(task)
         if head:
             x, query = net.body(x), net.body(query)
         with higher.innerloop_ctx(module, descent, copy_initial_weights=False) as (fast, steps):
             for _ in range(setting.inner_steps):
                 steps.step(F.cross_entropy(fast(x), y))
-            return F.cross_entropy(fast(query), asked)
+            return F.cross_entropy(fast(query), requested)
 
     return over_tasks(net, loss)
 
@@ -84,11 +84,11 @@ def higher_first_order(setting: Setting) -> Contestant:
     def step(tasks: list[Episode]) -> None:
         net.zero_grad()
         for task in tasks:
-            x, y, query, asked = rows(task)
+            x, y, query, requested = rows(task)
             with higher.innerloop_ctx(net, descent, track_higher_grads=False) as (fast, steps):
                 for _ in range(setting.inner_steps):
                     steps.step(F.cross_entropy(fast(x), y))
-                loss = F.cross_entropy(fast(query), asked)
+                loss = F.cross_entropy(fast(query), requested)
                 add(net, torch.autograd.grad(loss, list(fast.parameters())), 1 / len(tasks))
 
     return Contestant(net, step)
@@ -107,10 +107,10 @@ def torchopt_maml(setting: Setting) -> Contestant:
         for p in leaves:
             p.grad = None
         for task in tasks:
-            x, y, query, asked = rows(task)
+            x, y, query, requested = rows(task)
             for _ in range(setting.inner_steps):
                 descent.step(F.cross_entropy(net(x), y))
-            (F.cross_entropy(net(query), asked) / len(tasks)).backward()
+            (F.cross_entropy(net(query), requested) / len(tasks)).backward()
             torchopt.recover_state_dict(net, start)
             torchopt.recover_state_dict(descent, descent_start)
 
@@ -159,8 +159,8 @@ def learn2learn_protonet(setting: Setting) -> Contestant:
     net = PlainConv4(student(setting))
 
     def loss(task: Episode) -> Tensor:
-        x, y, query, asked = rows(task)
-        return F.cross_entropy(PrototypicalClassifier(net(x), y)(net(query)), asked)
+        x, y, query, requested = rows(task)
+        return F.cross_entropy(PrototypicalClassifier(net(x), y)(net(query)), requested)
 
     return over_tasks(net, loss)
 
@@ -173,9 +173,9 @@ def easyfsl_protonet(setting: Setting) -> Contestant:
     classifier = PrototypicalNetworks(net)
 
     def loss(task: Episode) -> Tensor:
-        x, y, query, asked = rows(task)
+        x, y, query, requested = rows(task)
         classifier.process_support_set(x, y)
-        return F.cross_entropy(classifier(query), asked)
+        return F.cross_entropy(classifier(query), requested)
 
     return over_tasks(net, loss)
 
@@ -184,11 +184,11 @@ def plain_ridge(setting: Setting) -> Contestant:
     net = PlainConv4(student(setting))
 
     def loss(task: Episode) -> Tensor:
-        x, y, query, asked = rows(task)
+        x, y, query, requested = rows(task)
         embedding, targets = net(x), F.one_hot(y, setting.n_way).to(x)
         gram = embedding @ embedding.T + torch.eye(len(y)).to(x)
         weights = embedding.T @ torch.linalg.solve(gram, targets)
-        return F.cross_entropy(net(query) @ weights, asked)
+        return F.cross_entropy(net(query) @ weights, requested)
 
     return over_tasks(net, loss)
 

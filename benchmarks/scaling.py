@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from benchmarks.contestants import LEARNERS, Setting, episodes, ours
-from benchmarks.steps import made_with, said, write
+from benchmarks.steps import made_with, made_with_text, write
 from benchmarks.turns import peak, seconds
 from lightning_metakd.metrics.cost import count_flops
 from lightning_metakd.recipes.host_allocator import keep_large_blocks
@@ -59,16 +59,16 @@ def slope(points: list[dict[str, Any]], key: str) -> float:
 
 
 def curves(rounds: int) -> list[dict[str, Any]]:
-    asked: list[tuple[str, str, dict[str, Any]]] = [("", name, {}) for name in CURVES]
-    asked.append((", recomputed", "inner_steps", {"recompute": True}))
-    found = []
-    for how, name, options in asked:
+    requested: list[tuple[str, str, dict[str, Any]]] = [("", name, {}) for name in CURVES]
+    requested.append((", recomputed", "inner_steps", {"recompute": True}))
+    recorded = []
+    for how, name, options in requested:
         points = [point(name, size, rounds, **options) for size in CURVES[name]]
-        found.append({"curve": name + how, "points": points})
-        found[-1] |= {"time_slope": slope(points, "median_s")}
-        found[-1] |= {"memory_slope": slope(points, "peak_mib")}
+        recorded.append({"curve": name + how, "points": points})
+        recorded[-1] |= {"time_slope": slope(points, "median_s")}
+        recorded[-1] |= {"memory_slope": slope(points, "peak_mib")}
         print(f"{name}{how}: {[round(p['median_s'], 3) for p in points]} s", flush=True)
-    return found
+    return recorded
 
 
 # --- the floor ---------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def floors(steps: Path, rounds: int) -> list[dict[str, Any]]:
     rows = json.loads(steps.read_text())["rows"] if steps.exists() else []
     mine = [r for r in rows if r["name"] == "lightning_metakd" and r["tasks"] == TASKS]
     mine = [r for r in mine if r["algorithm"] in LEARNERS]
-    found = []
+    recorded = []
     for row in mine:
         setting = Setting(row["algorithm"], row["width"], row["inner_steps"])
         contestant, tasks = ours(setting), episodes(setting, 1)
@@ -109,9 +109,9 @@ def floors(steps: Path, rounds: int) -> list[dict[str, Any]]:
         rate = bare_rate(setting.width, n_rows, 5 * rounds)
         same = [r for r in rows if all(r[k] == row[k] for k in ("algorithm", "width", "tasks"))]
         times = {r["name"]: r["median_s"] for r in same}
-        found.append({"algorithm": row["algorithm"], "width": row["width"], "flops": count})
-        found[-1] |= {"bare_flops_per_s": rate, "floor_s": count / rate, "times": times}
-    return found
+        recorded.append({"algorithm": row["algorithm"], "width": row["width"], "flops": count})
+        recorded[-1] |= {"bare_flops_per_s": rate, "floor_s": count / rate, "times": times}
+    return recorded
 
 
 # --- both --------------------------------------------------------------------------------------
@@ -159,13 +159,15 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
 
 
 def main(args: list[str] | None = None) -> None:
-    told = arguments(args)
+    options = arguments(args)
     keep_large_blocks()
-    result: dict[str, Any] = {"curves": curves(told.rounds)}
-    result["floors"] = floors(told.steps, told.rounds)
+    result: dict[str, Any] = {"curves": curves(options.rounds)}
+    result["floors"] = floors(options.steps, options.rounds)
     result["made_with"] = made_with(torch.get_num_threads())
-    text = f"{table(result)}\n\n{said(result['made_with'], 'python -m benchmarks.scaling')}"
-    write(result, told.result, told.output, "scaling", text)
+    text = (
+        f"{table(result)}\n\n{made_with_text(result['made_with'], 'python -m benchmarks.scaling')}"
+    )
+    write(result, options.result, options.output, "scaling", text)
     print(text)
 
 

@@ -21,7 +21,7 @@ from benchmarks.peers import PEERS
 from benchmarks.turns import KEEPING, OURS, compete
 from lightning_metakd.callbacks.results import package_version, processor, versions
 from lightning_metakd.reporting.markdown import between_markers, markdown
-from lightning_metakd.storage.atomic_files import written_whole
+from lightning_metakd.storage.atomic_files import atomic_write
 
 LIBRARIES = ("learn2learn", "higher", "torchopt", "easyfsl")
 EAGER, COMPILED, AGAIN, AGAIN_COMPILED = OURS
@@ -37,14 +37,14 @@ def contests(algorithm: str) -> tuple[str, list[str], int]:
     return algorithm, [*peers, peers[0] + KEEPING, EAGER, COMPILED], 5
 
 
-def measure(algorithm: str, told: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(algorithm: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     proper, names, inner_steps = contests(algorithm)
     names = [n for n in names if installed(n)]
     rows = []
-    for width in told.widths:
+    for width in options.widths:
         setting = Setting(proper, width, inner_steps)
-        batches = told.meta_batches[:1] if algorithm == MEMORY else told.meta_batches
-        rows += compete(names, setting, batches, told.rounds, told.threads)
+        batches = options.meta_batches[:1] if algorithm == MEMORY else options.meta_batches
+        rows += compete(names, setting, batches, options.rounds, options.threads)
     return [row | {"algorithm": algorithm} for row in rows]
 
 
@@ -134,7 +134,7 @@ def made_with(threads: int) -> dict[str, Any]:
     return machine | {"versions": versions() | peers}
 
 
-def said(made: dict[str, Any], command: str) -> str:
+def made_with_text(made: dict[str, Any], command: str) -> str:
     """The line under a table."""
     named = {"torch": made["versions"]["torch"]}
     named |= {n: v for n, v in made["versions"].items() if n in LIBRARIES and v is not None}
@@ -145,11 +145,11 @@ def said(made: dict[str, Any], command: str) -> str:
 def write(result: dict[str, Any], path: Path, page: Path | None, section: str, text: str) -> None:
     """The numbers, and the table in its section of a page."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(result, indent=1) + "\n")
     if page is not None:
         changed = between_markers(page.read_text(), section, text)
-        with written_whole(page) as part:
+        with atomic_write(page) as part:
             part.write_text(changed)
 
 
@@ -168,25 +168,25 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
-def publish(result: dict[str, Any], told: argparse.Namespace) -> None:
+def publish(result: dict[str, Any], options: argparse.Namespace) -> None:
     """The numbers, and both tables."""
-    made = said(result["made_with"], "python -m benchmarks.steps")
+    made = made_with_text(result["made_with"], "python -m benchmarks.steps")
     commits = list(dict.fromkeys(str(row.get("git"))[:10] for row in result["rows"]))
     made += f"; code {', '.join(commits)}"
-    write(result, told.result, told.output, "steps", f"{table(result['rows'])}\n\n{made}")
-    write(result, told.result, told.summary, "speed", f"{summary(result['rows'])}\n\n{made}")
+    write(result, options.result, options.output, "steps", f"{table(result['rows'])}\n\n{made}")
+    write(result, options.result, options.summary, "speed", f"{summary(result['rows'])}\n\n{made}")
 
 
 def main(args: list[str] | None = None) -> None:
-    told = arguments(args)
-    result = json.loads(told.result.read_text()) if told.result.exists() else {"rows": []}
-    for algorithm in told.algorithm:
-        rows = measure(algorithm, told)
+    options = arguments(args)
+    result = json.loads(options.result.read_text()) if options.result.exists() else {"rows": []}
+    for algorithm in options.algorithm:
+        rows = measure(algorithm, options)
         kept = [row for row in result["rows"] if row["algorithm"] != algorithm]
-        result = {"rows": kept + rows, "made_with": made_with(told.threads)}
-        publish(result, told)
+        result = {"rows": kept + rows, "made_with": made_with(options.threads)}
+        publish(result, options)
         print(table(rows), flush=True)
-    publish(result, told)
+    publish(result, options)
 
 
 if __name__ == "__main__":

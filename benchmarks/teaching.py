@@ -53,7 +53,7 @@ WAYS = {
     "Match-Gate": Way("match_gate", LEARNING, ALL),
     "Match-Gate per sample": Way("match_gate_per_sample", LEARNING, ALL),
     "Match-Gate per sample, plain quiz": Way(
-        "match_gate_per_sample", (*LEARNING, "--model.quiz=Targets"), ()
+        "match_gate_per_sample", (*LEARNING, "--model.quiz=CrossEntropy"), ()
     ),
     "MetaDistil": Way(
         "match_gate_constant", (), ("frozen", "shuffled"), "meta_kd_cifar_fs_meta_distil"
@@ -126,8 +126,8 @@ def train(run: Run, words: list[str]) -> None:
     if (run.trained / "checkpoints/final.ckpt").is_file():
         return
     if run.control == "final_constant":
-        learned = run._replace(control="none").trained / "strategy.safetensors"
-        words = [*words, f"--model.strategy={learned}"]
+        strategies = run._replace(control="none").trained / "strategy.safetensors"
+        words = [*words, f"--model.strategy={strategies}"]
     metakd(
         [
             *("fit", "--resume", "--config", str(EXPERIMENTS / f"{way.experiment}.yaml")),
@@ -165,16 +165,16 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", help="rows of the table, all of them by default")
     parser.add_argument("--folder", type=Path, help="runs/<table> by default")
     parser.add_argument("--steps", type=int, default=2000, help="outer steps of every training")
-    told = parser.parse_args()
-    ways, folder = TABLES[told.table], told.folder or Path("runs") / told.table
-    if unknown := [name for name in told.ways or () if name not in ways]:
-        parser.error(f"--ways {unknown[0]!r} is no row of {told.table}: {', '.join(ways)}")
-    data = f"--data.source.source.root={told.data}"
-    for seed in told.seeds:
-        for name in told.ways or ways:
+    options = parser.parse_args()
+    ways, folder = TABLES[options.table], options.folder or Path("runs") / options.table
+    if unknown := [name for name in options.ways or () if name not in ways]:
+        parser.error(f"--ways {unknown[0]!r} is no row of {options.table}: {', '.join(ways)}")
+    data = f"--data.source.source.root={options.data}"
+    for seed in options.seeds:
+        for name in options.ways or ways:
             for control in ("none", *ways[name].controls):
                 run = Run(name, ways[name], control, seed, folder)
-                train(run, [data, f"--trainer.max_steps={told.steps}"])
+                train(run, [data, f"--trainer.max_steps={options.steps}"])
                 for k_shot in SHOTS:
                     test(run, k_shot, [data])
 

@@ -44,28 +44,28 @@ WAYS = {
 SHOTS = (1, 5)
 
 
-def run(task: str, way: str, seed: int, told: argparse.Namespace) -> None:
+def run(task: str, way: str, seed: int, options: argparse.Namespace) -> None:
     """Train and test what is missing."""
     config = ["--config", f"configs/experiment/meta_kd_{task}_apply.yaml"]
     loss, carried = WAYS[way]
     strategy = f"{carried.format(seed)}/latest/strategy.safetensors" if carried else "null"
-    root = [f"--data.source.root={told.data}"]
-    fit = told.folder / "fit" / f"seed{seed}" / task
+    root = [f"--data.source.root={options.data}"]
+    fit = options.folder / "fit" / f"seed{seed}" / task
     final = fit / way / "latest/checkpoints/final.ckpt"
     if not final.is_file():
         seeds = [f"--seed_everything={seed}", f"--data.seed={seed}"]
-        place = [f"--runs={fit}", f"--experiment={way}", f"--trainer.max_steps={told.steps}"]
+        place = [f"--runs={fit}", f"--experiment={way}", f"--trainer.max_steps={options.steps}"]
         teach = [f"--model.loss={LOSSES / loss}.yaml", f"--model.strategy={strategy}"]
         metakd(["fit", "--resume", *config, *root, *place, *seeds, *teach])
     for k_shot in SHOTS:
-        place = told.folder / f"{k_shot}shot" / f"seed{seed}" / task
+        place = options.folder / f"{k_shot}shot" / f"seed{seed}" / task
         if (place / way / "latest/results.jsonl").is_file():
             continue
-        asked = [f"--runs={place}", f"--experiment={way}", f"--data.k_shot={k_shot}"]
+        requested = [f"--runs={place}", f"--experiment={way}", f"--data.k_shot={k_shot}"]
         alone = [f"--model.loss={LOSSES}/targets.yaml", "--model.strategy=null"]
         if (way, seed) != ("alone", 0):  # one row is enough to show what the teacher knows
             alone.append("--model.teachers=[]")
-        metakd(["test", *config, *root, *asked, *alone, f"--model.init={final}"])
+        metakd(["test", *config, *root, *requested, *alone, f"--model.init={final}"])
 
 
 def main() -> None:
@@ -77,11 +77,11 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--folder", type=Path, default=Path("runs/transfer"))
     parser.add_argument("--steps", type=int, default=1500, help="outer steps of every training")
-    told = parser.parse_args()
-    for seed in told.seeds:
-        for task in told.tasks:
-            for way in told.ways:
-                run(task, way, seed, told)
+    options = parser.parse_args()
+    for seed in options.seeds:
+        for task in options.tasks:
+            for way in options.ways:
+                run(task, way, seed, options)
 
 
 if __name__ == "__main__":

@@ -54,9 +54,9 @@ def serve(pipe: Any, name: str, setting: Setting, threads: int, cache: str) -> N
     else:
         contestant = PEERS[setting.algorithm][name.removesuffix(KEEPING)](setting)
     measures: dict[str, Callable[[Callable[[], None]], float]] = {"time": seconds, "memory": peak}
-    while (asked := pipe.recv()) is not None:
-        tasks = episodes(setting, asked.tasks)
-        pipe.send(measures[asked.what](lambda tasks=tasks: contestant.step(tasks)))
+    while (requested := pipe.recv()) is not None:
+        tasks = episodes(setting, requested.tasks)
+        pipe.send(measures[requested.what](lambda tasks=tasks: contestant.step(tasks)))
 
 
 def seconds(step: Callable[[], None]) -> float:
@@ -95,8 +95,8 @@ class Turn:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.cache = tempfile.TemporaryDirectory()  # so that compiling starts from nothing
-        told = (theirs, self.name, self.setting, self.threads, self.cache.name)
-        self.process = context.Process(target=serve, args=told, daemon=True)
+        result = (theirs, self.name, self.setting, self.threads, self.cache.name)
+        self.process = context.Process(target=serve, args=result, daemon=True)
         self.process.start()
 
     def ask(self, what: str, tasks: int) -> float:
@@ -129,7 +129,7 @@ def compete(
         for _ in range(rounds if tasks == meta_batches[0] else min(3, rounds)):
             for turn in turns:
                 turn.take(tasks)
-    found = []
+    recorded = []
     for turn in turns:
         memory = turn.ask("memory", meta_batches[0])
         for tasks, times in turn.times.items():
@@ -138,6 +138,6 @@ def compete(
             row |= {"median_s": statistics.median(times), "min_s": min(times), "max_s": max(times)}
             row |= {"rounds": len(times), "first_s": turn.first, "git": code_version()}
             row |= {"peak_mib": memory if tasks == meta_batches[0] else None}
-            found.append(row)
+            recorded.append(row)
         turn.end()
-    return found
+    return recorded

@@ -18,7 +18,7 @@ how they teach is itself learned. The house, from the ground up; what is above i
     loggers           a run's directory, and Weights & Biases beside it
     callbacks         accuracy, cost, strategy, checkpoints, replica consistency
     reporting         tables from results
-    cli               metakd fit | validate | test | predict | bank | report
+    cli               metakd fit | validate | test | predict | precompute | report
 """
 
 from lightning_metakd.cli import Trainer

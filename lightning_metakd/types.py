@@ -83,7 +83,7 @@ class Batch(NamedTuple):
     y: Int[Tensor, " n"]
     index: Int[Tensor, " n"]  # type: ignore[assignment]  # hides tuple.index
     view: Int[Tensor, " n"]
-    teachers: tuple[Output, ...] = ()
+    teacher_outputs: tuple[Output, ...] = ()
 
 
 class Episode(NamedTuple):
@@ -104,7 +104,7 @@ class Episode(NamedTuple):
     id: Int[Tensor, ""]
 
 
-class Exam(NamedTuple):
+class QuizEpisodes(NamedTuple):
     """What judges a strategy: rows that are taught, and rows that are asked after that step.
 
     Attributes:
@@ -112,7 +112,7 @@ class Exam(NamedTuple):
         quiz: its query rows are asked.
     """
 
-    taught: Episode
+    train: Episode
     quiz: Episode
 
 
@@ -129,11 +129,11 @@ class Context(NamedTuple):
 
     class_id: Int[Tensor, " n"]
     progress: Float[Tensor, ""]
-    seen: Output
-    trust: Float[Tensor, " k"] | tuple[()] = ()
+    student_detached: Output
+    teacher_support_accuracy: Float[Tensor, " k"] | tuple[()] = ()
 
 
-class Lesson(NamedTuple):
+class BatchLoss(NamedTuple):
     """What a batch teaches: a loss over it, its labels and its teachers.
 
     Attributes:
@@ -148,11 +148,13 @@ class Lesson(NamedTuple):
     strategy: Params
     batch: Batch
     class_id: Int[Tensor, " n"]
-    trust: Float[Tensor, " k"] | tuple[()] = ()
+    teacher_support_accuracy: Float[Tensor, " k"] | tuple[()] = ()
 
-    def __call__(self, student: Output, seen: Output, progress: Tensor) -> Float[Tensor, " n"]:
+    def __call__(
+        self, student: Output, student_detached: Output, progress: Tensor
+    ) -> Float[Tensor, " n"]:
         """The loss of each row, for a student's answer and the same answer undifferentiated."""
-        context = Context(self.class_id, progress, seen, self.trust)
+        context = Context(self.class_id, progress, student_detached, self.teacher_support_accuracy)
         return self.teach(self.strategy, student, self.batch, context)
 
 

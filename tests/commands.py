@@ -63,7 +63,7 @@ STUDENT = {
                     "init_args": {
                         "model": {"class_path": "Conv4", "init_args": {"width": 4}},
                         "checkpoint": "runs/teacher/latest/checkpoints/final.ckpt",
-                        "bank": True,
+                        "cache": True,
                     },
                 }
             ],

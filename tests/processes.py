@@ -28,10 +28,10 @@ def run_on(world: int, folder: Path, function: Callable, *args: Any) -> list[Any
     ]
     for process in ranks:
         process.start()
-    found = dict(answers.get(timeout=120) for _ in ranks)
+    actual = dict(answers.get(timeout=120) for _ in ranks)
     for process in ranks:
         process.join(timeout=60)
-    return [found[rank] for rank in range(world)]
+    return [actual[rank] for rank in range(world)]
 
 
 def enter(
@@ -58,8 +58,8 @@ def pytest_apart(*words: str, **environment: str) -> None:
     """Run tests in a process of their own, without the run-time check of types; fail where they do."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["-o", "addopts=", "-o", "timeout=0", *words]
-    told = subprocess.run(
+    process = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
     )
-    assert told.returncode == 0, told.stdout[-5000:] + told.stderr[-2000:]
-    assert " passed" in told.stdout
+    assert process.returncode == 0, process.stdout[-5000:] + process.stderr[-2000:]
+    assert " passed" in process.stdout

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.models.model import Maps, Model
-from lightning_metakd.types import Batch, Context, Lesson, Output, Params
+from lightning_metakd.types import Batch, BatchLoss, Context, Output, Params
 
 SIZE = 4
 
@@ -25,12 +25,12 @@ class Bowl(NamedTuple):
     def slope(self, w: Tensor) -> Tensor:
         return self.curvature @ (w - self.centre)
 
-    def lesson(self, weight: Tensor | float = 1.0) -> Lesson:
+    def lesson(self, weight: Tensor | float = 1.0) -> BatchLoss:
         def teach(strategy: Params, student: Output, batch: Batch, context: Context) -> Tensor:
             return (strategy["weight"] * self.loss(student.logits[0]))[None]
 
         weight = torch.as_tensor(weight, dtype=torch.float64)
-        return Lesson(teach, {"weight": weight}, no_rows(), no_rows().y)
+        return BatchLoss(teach, {"weight": weight}, no_rows(), no_rows().y)
 
     def after(self, w: Tensor, lr: float, steps: int) -> Tensor:
         """Where `steps` steps of descent lead from w."""
@@ -77,7 +77,7 @@ def on_quadratics(
 ) -> Slopes:
     """Adapt to one bowl, `weight` times, from w = 1 and be asked by another."""
     net = Weights()
-    learner.knows(net)
+    learner.init_student_state(net)
     meta = {"student.w": net.w, **dict(learner.double().named_parameters(prefix="learner"))}
     student = learner.adapt(net, meta, task.lesson(1.0 if weight is None else weight), no_rows(), 1)
     loss = learner.outer_loss(meta, student, judge.lesson(), no_rows())

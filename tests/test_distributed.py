@@ -50,10 +50,10 @@ def command(rank, world, folder, words):
 
 def on(world, folder, *words):
     """What each process holds in the end, and how many steps it took."""
-    said = run_on(world, folder, command, str(folder), [str(word) for word in words])
-    for text in said:
+    message = run_on(world, folder, command, str(folder), [str(word) for word in words])
+    for text in message:
         assert not isinstance(text, str), text
-    return said
+    return message
 
 
 KINDS = {
@@ -78,7 +78,7 @@ QUICK = ("maml", "learning teachers")
 def test_two_processes_train_as_one_with_twice_the_episodes(kind, metakd, tmp_path):
     student = deepcopy(STUDENT)
     if kind == "learning teachers":
-        student["model"]["init_args"]["teachers"][0]["init_args"]["bank"] = False
+        student["model"]["init_args"]["teachers"][0]["init_args"]["cache"] = False
     written(tmp_path, maml=MAML, student=student, teacher=TEACHER)
     *settings, size = KINDS[kind]
     if kind == "hints":
@@ -130,7 +130,7 @@ def test_teachers_of_a_single_task_learn_alike_and_one_that_nobody_follows_does_
         "init_args": {"teacher": 1, "loss": {"class_path": "Hinton"}},
     }
     learning = {"teachers": [one, one], "loss": loss, "teacher_lr": 0.1}
-    learning["quiz"] = {"class_path": "Targets"}
+    learning["quiz"] = {"class_path": "CrossEntropy"}
     single = deepcopy(TEACHER)
     single["model"]["init_args"] |= learning
     single["data"]["init_args"] |= {"quiz_fraction": 0.25, "batch_size": 16}
@@ -163,8 +163,8 @@ def test_a_test_on_one_two_and_three_processes_is_the_same_to_the_last_digit(met
     numbers = ("accuracy", "ci95", "teacher_accuracy", "teacher_ci95", "paired_difference", "nll")
     for name in (*numbers, "agreement", "episodes"):
         assert len({row[name] for (row,) in rows}) == 1, name
-    told = [Path(f"runs/on{world}/0/episodes.test.csv").read_text() for world in (1, 2, 3)]
-    assert told[0] == told[1] == told[2]
+    result = [Path(f"runs/on{world}/0/episodes.test.csv").read_text() for world in (1, 2, 3)]
+    assert result[0] == result[1] == result[2]
     test = ["test", "--config", "teacher.yaml", "--data.batch_size=9"]
     test += ["--ckpt_path", "runs/teacher/0/checkpoints/final.ckpt", "--experiment"]
     metakd(*test, "of1")
@@ -212,11 +212,11 @@ def test_a_limit_of_time_stops_all_processes_at_one_step(tmp_path):
 def test_the_command_itself_starts_the_other_processes(tmp_path):
     written(tmp_path, maml=MAML)
     words = ["--trainer.max_epochs=1", "--data.n_episodes=3", "--trainer.devices=2"]
-    told = fresh(tmp_path, "fit", "--config", "maml.yaml", *words, *DDP)
-    assert told.returncode == 0, told.stderr
-    assert "runs/maml/0: fit on cpu, 2 processes, seed 0" in told.stderr
-    assert told.stderr.count("fit on cpu") == 1
-    assert "Warning" not in told.stderr
+    process = fresh(tmp_path, "fit", "--config", "maml.yaml", *words, *DDP)
+    assert process.returncode == 0, process.stderr
+    assert "runs/maml/0: fit on cpu, 2 processes, seed 0" in process.stderr
+    assert process.stderr.count("fit on cpu") == 1
+    assert "Warning" not in process.stderr
     final = tmp_path / "runs" / "maml" / "0" / "checkpoints" / "final.ckpt"
     assert torch.load(final, weights_only=True)["global_step"] == 3
     assert same(sorted(p.name for p in (tmp_path / "runs" / "maml").iterdir()), ["0", "latest"])

@@ -21,11 +21,11 @@ def test_the_lines_of_python_run(tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "CALIBRATION_EPISODES", 1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path / "cache"))
-    said = {}
-    exec(compile(block, "README.md", "exec"), said)
-    assert said["trainer"].global_step == 1
+    settings = {}
+    exec(compile(block, "README.md", "exec"), settings)
+    assert settings["trainer"].global_step == 1
     (result,) = read_results(tmp_path / "runs" / "first")
-    assert result.row["accuracy"] == said["recipe"].record["accuracy"]
+    assert result.row["accuracy"] == settings["recipe"].result_record["accuracy"]
     assert not (tmp_path / "lightning_logs").exists()
 
 

@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool2d, softplus
 from torch.utils.data import DataLoader
 
 from lightning_metakd.data.datamodules import SourceData
-from lightning_metakd.data.distributed_sampling import unchanged
+from lightning_metakd.data.distributed_sampling import identity_collate
 from lightning_metakd.data.sources.source import Labelled, Source, rows_of
 from lightning_metakd.losses.coefficient import Coefficient, Learned, LearnedPerSample
 from lightning_metakd.losses.hinton import Hinton
@@ -88,14 +88,16 @@ def answered(rows: Batch, teachers: int = 1, n_way: int = N_WAY) -> Batch:
     """The rows with random answers of teachers."""
     n = len(rows.y)
 
-    def some(*shape: int) -> Tensor:
+    def random(*shape: int) -> Tensor:
         return torch.randn(n, *shape).to(rows.x)
 
     answers = [
-        Output(some(n_way), some(5), {name: some(*shape) for name, shape in TEACHER_MAPS.items()})
+        Output(
+            random(n_way), random(5), {name: random(*shape) for name, shape in TEACHER_MAPS.items()}
+        )
         for _ in range(teachers)
     ]
-    return rows._replace(teachers=tuple(answers))
+    return rows._replace(teacher_outputs=tuple(answers))
 
 
 def student_answer(rows: Batch, width: int = 4) -> Output:
@@ -104,17 +106,17 @@ def student_answer(rows: Batch, width: int = 4) -> Output:
     logits, embedding = 2 * torch.randn(n, N_WAY).to(rows.x), torch.randn(n, width).to(rows.x)
     features = {name: torch.randn(n, *shape).to(rows.x) for name, shape in STUDENT_MAPS.items()}
     hints = {}
-    for k, teacher in enumerate(rows.teachers):
+    for k, teacher in enumerate(rows.teacher_outputs):
         hints[hint_name(k, EMBEDDING, EMBEDDING)] = torch.randn_like(teacher.embedding)
-        for (s, own), (t, theirs) in product(features.items(), teacher.features.items()):
-            shape = (n, theirs.shape[1], *own.shape[2:])
+        for (s, present), (t, theirs) in product(features.items(), teacher.features.items()):
+            shape = (n, theirs.shape[1], *present.shape[2:])
             hints[hint_name(k, s, t)] = torch.randn(shape).to(rows.x)
     return Output(logits, embedding, features, hints)
 
 
-def context(rows: Batch, seen: Output, progress: float = 0.3) -> Context:
+def context(rows: Batch, recorded: Output, progress: float = 0.3) -> Context:
     """What a coefficient is told, with labels for dataset classes."""
-    return Context(rows.y, seen.logits.new_tensor(progress), seen)
+    return Context(rows.y, recorded.logits.new_tensor(progress), recorded)
 
 
 def gate_and_temperature(gate: Coefficient | None = None) -> Loss:
@@ -153,7 +155,7 @@ class Blobs(Source):
         x = level + ((255 - level) * (0.6 * patterns[y] + 0.4 * noise)).to(torch.uint8)
         self.all = Labelled(x, y, torch.arange(len(y)), tuple(f"blob {c}" for c in range(20)))
 
-    def everything(self) -> Labelled:
+    def all_rows(self) -> Labelled:
         return self.all
 
     def select(self, split: str) -> Tensor:
@@ -176,7 +178,7 @@ class Fixed(SourceData):
         return batch
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(self.batches, batch_size=None, collate_fn=unchanged)
+        return DataLoader(self.batches, batch_size=None, collate_fn=identity_collate)
 
 
 def trainer(**settings) -> Trainer:

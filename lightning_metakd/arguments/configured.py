@@ -27,11 +27,11 @@ class Configured:
 
     def __new__(cls: type[Object], *args: Any, **kwargs: Any) -> Object:
         self = super().__new__(cls)
-        self.__dict__["constructor_arguments"] = bound(cls, args, kwargs)
+        self.__dict__["constructor_arguments"] = bound_arguments(cls, args, kwargs)
         return self
 
 
-def bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a constructor by name; copying and unpickling give none, and bring them along."""
     signature = inspect.signature(cls.__init__)  # type: ignore[misc]
     try:
@@ -72,12 +72,12 @@ def as_config(value: Any) -> Any:
         return hashlib.sha256(content).hexdigest()[:16]
     parts = getattr(value, "__dict__", {})
     kept = {name: as_config(parts[name]) for name in parameters(type(value)) if name in parts}
-    shown = ADDRESS.sub("", repr(value))
+    text = ADDRESS.sub("", repr(value))
     represented: Any = type(value).__repr__
     if isinstance(value, nn.Module):
-        kept["modules"] = hashlib.sha256(shown.encode()).hexdigest()[:16]
+        kept["modules"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     elif not kept and represented is not object.__repr__:
-        return shown
+        return text
     return class_config(value, kept)
 
 

@@ -3,22 +3,22 @@
 from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.callbacks.cost import CostReport
 from lightning_metakd.callbacks.predictions import Predictions
-from lightning_metakd.callbacks.progress_bar import Progress
-from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
+from lightning_metakd.callbacks.progress_bar import ProgressBar
+from lightning_metakd.callbacks.replicas import FrozenParameterCheck, ReplicaConsistency
 from lightning_metakd.callbacks.results import Results
 from lightning_metakd.callbacks.save_config import SaveConfig
 from lightning_metakd.callbacks.stopping import StopOnSignal
-from lightning_metakd.callbacks.strategy_monitor import StrategyReport
+from lightning_metakd.callbacks.strategy_monitor import StrategyMonitor
 
 __all__ = [
     "Checkpoints",
     "CostReport",
-    "FrozenStaysFrozen",
+    "FrozenParameterCheck",
     "Predictions",
-    "Progress",
+    "ProgressBar",
     "ReplicaConsistency",
     "Results",
     "SaveConfig",
     "StopOnSignal",
-    "StrategyReport",
+    "StrategyMonitor",
 ]

@@ -14,8 +14,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_metakd.arguments.ranges import check_positive
 from lightning_metakd.callbacks.stopping import Stopped, requested_stop, stop
-from lightning_metakd.loggers.run_logger import rehearsed, run_directory, run_loggers
-from lightning_metakd.storage.atomic_files import remove_unfinished, written_whole
+from lightning_metakd.loggers.run_logger import is_dry_run, run_directory, run_loggers
+from lightning_metakd.storage.atomic_files import atomic_write, remove_unfinished
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
 
 STAGED = ".last"
@@ -48,7 +48,7 @@ class Checkpoints(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = run_directory(trainer)  # every process
-        quiet = folder is None or rehearsed(trainer) or stage != "fit"
+        quiet = folder is None or is_dry_run(trainer) or stage != "fit"
         self.folder = None if quiet or folder is None else folder / "checkpoints"
         if self.folder is not None and trainer.is_global_zero:
             remove_unfinished(self.folder.parent.parent, below=True)
@@ -173,8 +173,8 @@ class Checkpoints(Checkpoint):
         final = Path(f"{self.folder}/final.ckpt")
         if not final.is_file():
             limits = ("max_steps", "max_epochs", "limit_train_batches", "num_training_batches")
-            given = ", ".join(f"{name}={getattr(trainer, name)}" for name in limits)
-            return f"nothing was trained ({given}), and no checkpoint is written"
+            limits_text = ", ".join(f"{name}={getattr(trainer, name)}" for name in limits)
+            return f"nothing was trained ({limits_text}), and no checkpoint is written"
         done = "is written" if self.trained else "is there, and nothing was left to train"
         if not (final.parents[1] / "config.fit.yaml").is_file():  # not of the command
             return f"{final} {done}"
@@ -210,7 +210,7 @@ class Checkpoints(Checkpoint):
             return
         target = self.folder / f"{name}.ckpt"
         if path.resolve() != target.resolve():
-            with written_whole(target) as part:
+            with atomic_write(target) as part:
                 shutil.copyfile(path, part)
 
     def write(self, trainer: Trainer, name: str) -> None:

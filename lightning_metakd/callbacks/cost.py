@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from lightning_metakd.arguments.ranges import check_integer
-from lightning_metakd.data.sources.output_cache import Bank
-from lightning_metakd.loggers.run_logger import rehearsed
+from lightning_metakd.data.sources.output_cache import OutputCache
+from lightning_metakd.loggers.run_logger import is_dry_run
 from lightning_metakd.metrics.cost import (
     FEWEST,
     Cost,
@@ -23,7 +23,7 @@ from lightning_metakd.metrics.cost import (
     one_like,
     peak_memory,
 )
-from lightning_metakd.teachers.teacher import uncounted
+from lightning_metakd.teachers.teacher import without_counting
 
 
 class CostReport(Callback):
@@ -48,23 +48,28 @@ class CostReport(Callback):
     def watch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the inputs of the first batch."""
         self.shapes.clear()
-        if trainer.is_global_zero and not rehearsed(trainer):
-            student, judged, teachers = networks(pl_module)
-            self.watching.enter_context(input_shapes([student, judged, *teachers], self.shapes))
+        if trainer.is_global_zero and not is_dry_run(trainer):
+            student, eval_student, teachers = networks(pl_module)
+            self.watching.enter_context(
+                input_shapes([student, eval_student, *teachers], self.shapes)
+            )
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and log, once; nothing here is collective."""
         self.watching.close()
-        student, judged, teachers = networks(pl_module)
-        input_shape = self.shapes.get(student, self.shapes.get(judged))
+        student, eval_student, teachers = networks(pl_module)
+        input_shape = self.shapes.get(student, self.shapes.get(eval_student))
         if input_shape is None:
             return
         recipe: Any = pl_module
-        shapes = [self.shapes.get(t.model, unasked(t.bank, input_shape)) for t in recipe.teachers]
+        shapes = [
+            self.shapes.get(t.model, shape_without_forward(t.output_cache, input_shape))
+            for t in recipe.teachers
+        ]
         self.shapes.clear()
         cost = measure(student, one_like(input_shape), self.repeats)
         numbers: dict[str, int | float] = {f"student_{k}": v for k, v in cost._asdict().items()}
-        with uncounted(recipe.teachers):
+        with without_counting(recipe.teachers):
             costs = [
                 measure(teacher, one_like(shape), self.repeats)
                 for teacher, shape in zip(teachers, shapes, strict=True)
@@ -77,7 +82,7 @@ class CostReport(Callback):
             step = max(trainer.global_step - 1, 0)  # where the Trainer puts what this batch logged
             for logger in trainer.loggers:
                 logger.log_metrics({f"cost/{k}": v for k, v in numbers.items()}, step)
-        record: dict[str, Any] = pl_module.record  # type: ignore[assignment]
+        record: dict[str, Any] = pl_module.result_record  # type: ignore[assignment]
         record |= {RESULT_KEYS.get(k, k): v for k, v in numbers.items()} | {"latency_batch": 1}
 
     def adaptation(self, pl_module: LightningModule) -> dict[str, int | float]:
@@ -109,7 +114,7 @@ class CostReport(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The peak is known at the end only."""
-        record: dict[str, Any] = pl_module.record  # type: ignore[assignment]
+        record: dict[str, Any] = pl_module.result_record  # type: ignore[assignment]
         record["peak_memory_bytes"] = peak_memory(pl_module.device)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -130,12 +135,12 @@ RESULT_KEYS = {
 def networks(pl_module: LightningModule) -> tuple[nn.Module, nn.Module, list[nn.Module]]:
     """The student, the one that is evaluated (its average, where one is kept), and the teachers'."""
     recipe: Any = pl_module
-    return recipe.student, recipe.judged, [teacher.model for teacher in recipe.teachers]
+    return recipe.student, recipe.eval_student, [teacher.model for teacher in recipe.teachers]
 
 
-def unasked(bank: Bank | None, student: Shape) -> Shape:
+def shape_without_forward(cache: OutputCache | None, student: Shape) -> Shape:
     """What a teacher would be given that was not asked live: pictures, whatever the student was given."""
-    return student if bank is None else student._replace(size=tuple(bank.examples.x.shape))
+    return student if cache is None else student._replace(size=tuple(cache.examples.x.shape))
 
 
 def together(costs: list[Cost]) -> Cost:

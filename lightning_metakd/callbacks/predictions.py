@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.loggers.run_logger import run_directory, run_loggers
-from lightning_metakd.storage.atomic_files import written_whole
+from lightning_metakd.storage.atomic_files import atomic_write
 
 Row = tuple[int | None, int, int, int, float]
 """Episode, image, class, predicted class, probability of the latter."""
@@ -39,7 +39,7 @@ class Predictions(Callback):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        self.rows += answered(outputs)
+        self.rows += rows_of(outputs)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather on the first process, and write."""
@@ -58,7 +58,7 @@ class Predictions(Callback):
         print(f"{len(rows)} predictions written to {folder / 'predictions.csv'}")
 
 
-def answered(outputs: Mapping[str, Tensor]) -> list[Row]:
+def rows_of(outputs: Mapping[str, Tensor]) -> list[Row]:
     """The rows of one answer of a recipe's `predict_step`."""
     probability, label = outputs["probs"].max(-1)
     episode = int(outputs["id"]) if "id" in outputs else None
@@ -69,8 +69,8 @@ def answered(outputs: Mapping[str, Tensor]) -> list[Row]:
 
 def write_predictions(path: Path, rows: list[Row], source: Source) -> None:
     """The table, with names of files and classes."""
-    names, files = source.everything().class_names, source.files
-    with written_whole(path) as part, part.open("w", newline="") as file:
+    names, files = source.all_rows().class_names, source.files
+    with atomic_write(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("episode", "image", "file", "class", "predicted", "probability"))
         for episode, image, true, predicted, probability in sorted(

@@ -20,7 +20,7 @@ SHOWN = {
 }
 
 
-class Progress(TQDMProgressBar):
+class ProgressBar(TQDMProgressBar):
     """Loss, accuracies and the learned coefficients.
 
     Where there is no terminal, a line after each validation and every 30 seconds of training.
@@ -57,9 +57,9 @@ class Progress(TQDMProgressBar):
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         recipe: Any = pl_module
-        said = recipe.describe_strategy().items()
-        means = {n.removesuffix("_mean"): v for n, v in said if n.endswith("_mean")}
-        return shown(trainer) | means
+        coefficients = recipe.describe_strategy().items()
+        means = {n.removesuffix("_mean"): v for n, v in coefficients if n.endswith("_mean")}
+        return bar_values(trainer) | means
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -79,7 +79,7 @@ class Progress(TQDMProgressBar):
         if not self.lines or not trainer.is_global_zero:
             return
         self.printed = time.monotonic()
-        values = [f"{name} {value:.4g}" for name, value in shown(trainer).items()]
+        values = [f"{name} {value:.4g}" for name, value in bar_values(trainer).items()]
         if math.isfinite(left):
             values.append(f"{left:.0f} s left")
         print(f"step {trainer.global_step}: {', '.join(values)}", file=sys.stderr)
@@ -106,7 +106,7 @@ def seconds_left(trainer: Trainer, elapsed: float, first_step: int) -> float:
     return max(0.0, min(by_steps, *by_time, math.inf))
 
 
-def shown(trainer: Trainer) -> dict[str, Any]:
+def bar_values(trainer: Trainer) -> dict[str, Any]:
     """The last values of what is shown, under short names."""
     last = trainer.callback_metrics
     return {short: float(last[name]) for name, short in SHOWN.items() if name in last}

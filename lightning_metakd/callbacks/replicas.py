@@ -58,25 +58,25 @@ class ReplicaConsistency(Callback):
         Raises:
             RuntimeError: if a parameter differs; on all processes alike.
         """
-        own = checksums((n, p) for n, p in pl_module.named_parameters() if p.requires_grad)
-        if not own:
+        sums_by_name = checksums((n, p) for n, p in pl_module.named_parameters() if p.requires_grad)
+        if not sums_by_name:
             return
-        said = torch.stack(list(own.values()))
-        gathered = [torch.empty_like(said) for _ in range(trainer.world_size)]
-        torch.distributed.all_gather(gathered, said)
+        sums = torch.stack(list(sums_by_name.values()))
+        gathered = [torch.empty_like(sums) for _ in range(trainer.world_size)]
+        torch.distributed.all_gather(gathered, sums)
         table = torch.stack(gathered)  # [ranks, parameters]
         differs = (table != table[0]).any(0).tolist()
-        wrong = [name for name, moved in zip(own, differs, strict=True) if moved]
+        wrong = [name for name, moved in zip(sums_by_name, differs, strict=True) if moved]
         if wrong:
             raise RuntimeError(
                 f"parameter {wrong[0]!r} differs between the {trainer.world_size} processes after step "
-                f"{trainer.global_step} ({len(wrong)} of {len(own)} parameters do): its gradient was not "
-                "averaged. Let the outer gradient reach the parameters through self.manual_backward "
+                f"{trainer.global_step} ({len(wrong)} of {len(sums_by_name)} parameters do): its gradient "
+                "was not averaged. Let the outer gradient reach the parameters through self.manual_backward "
                 "(Recipe.outer_update does), and never assign .grad by hand or call loss.backward()."
             )
 
 
-class FrozenStaysFrozen(Callback):
+class FrozenParameterCheck(Callback):
     """Refuses a training in which a parameter that was not declared trainable has moved.
 
     Args:

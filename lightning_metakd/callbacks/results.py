@@ -18,9 +18,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 import lightning_metakd
-from lightning_metakd.loggers.run_logger import rehearsed, run_directory
+from lightning_metakd.loggers.run_logger import is_dry_run, run_directory
 from lightning_metakd.loggers.wandb_logger import keep_file
-from lightning_metakd.storage.atomic_files import append_line, file_sha256, written_whole
+from lightning_metakd.storage.atomic_files import append_line, atomic_write, file_sha256
 
 KEYS = tuple(
     """
@@ -56,9 +56,9 @@ def plain(value: Any) -> Any:
 
 def result_row(*sources: Mapping[str, Any]) -> dict[str, Any]:
     """One line with exactly the keys; earlier sources come first, missing values are None."""
-    known = [plain(source) for source in sources]
+    rows = [plain(source) for source in sources]
     return {
-        key: next((source[key] for source in known if source.get(key) is not None), None)
+        key: next((source[key] for source in rows if source.get(key) is not None), None)
         for key in KEYS
     }
 
@@ -66,7 +66,7 @@ def result_row(*sources: Mapping[str, Any]) -> dict[str, Any]:
 def write_episodes(path: Path, rows: Mapping[str, Tensor]) -> None:
     """One row per episode, every digit kept."""
     columns = [rows[name].tolist() for name in rows]
-    with written_whole(path) as part, part.open("w", newline="") as file:
+    with atomic_write(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(rows)
         writer.writerows(zip(*columns, strict=True))
@@ -79,10 +79,10 @@ def code_version() -> str | None:
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        told = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=20)
+        output = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return told.stdout.strip() or None if told.returncode == 0 else None
+    return output.stdout.strip() or None if output.returncode == 0 else None
 
 
 def package_version(name: str) -> str | None:
@@ -96,18 +96,21 @@ def package_version(name: str) -> str | None:
 def versions() -> dict[str, str | None]:
     """What the number was made with."""
     names = ("torchvision", "lightning", "torchmetrics")
-    own = {"lightning_metakd": lightning_metakd.__version__, "python": platform.python_version()}
-    own["torch"] = torch.__version__  # with the build: +cu128
-    return own | {name: package_version(name) for name in names}
+    packages = {
+        "lightning_metakd": lightning_metakd.__version__,
+        "python": platform.python_version(),
+    }
+    packages["torch"] = torch.__version__  # with the build: +cu128
+    return packages | {name: package_version(name) for name in names}
 
 
 def processor() -> str:
     """What the CPU calls itself."""
     info = Path("/proc/cpuinfo")
     for line in info.read_text().splitlines() if info.exists() else []:
-        name, _, said = line.partition(":")
+        name, _, text = line.partition(":")
         if name.strip() == "model name":
-            return said.strip()
+            return text.strip()
     return platform.processor() or platform.machine()
 
 
@@ -122,18 +125,18 @@ def sentence(row: Mapping[str, Any]) -> str:
 
     def percent(value: str, half_width: str) -> str:
         width = row[half_width]
-        shown = f"{100 * row[value]:.2f}"
-        return f"{shown} %" if width is None else f"{shown} +- {100 * width:.2f} %"
+        text = f"{100 * row[value]:.2f}"
+        return f"{text} %" if width is None else f"{text} +- {100 * width:.2f} %"
 
     if row["accuracy"] is None:
         return f"{row['experiment']}: {row['stage']} reported no accuracy"
-    said = f"{row['experiment']}: {row['stage']} accuracy {percent('accuracy', 'ci95')}"
+    text = f"{row['experiment']}: {row['stage']} accuracy {percent('accuracy', 'ci95')}"
     if row["teacher_accuracy"] is not None:
-        said += f", teacher {percent('teacher_accuracy', 'teacher_ci95')}"
+        text += f", teacher {percent('teacher_accuracy', 'teacher_ci95')}"
     if row["paired_difference"] is not None:
-        said += f", student - teacher {percent('paired_difference', 'paired_ci95')}"
+        text += f", student - teacher {percent('paired_difference', 'paired_ci95')}"
     counted = "" if row["episodes"] is None else f"{row['episodes']} episodes, "
-    return f"{said} ({counted}95% interval)"
+    return f"{text} ({counted}95% interval)"
 
 
 class Results(Callback):
@@ -200,10 +203,10 @@ class Results(Callback):
     def write(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Every process must call it; the first one writes."""
         folder = run_directory(trainer)
-        if not trainer.is_global_zero or rehearsed(trainer):
+        if not trainer.is_global_zero or is_dry_run(trainer):
             return
         recipe: Any = pl_module
-        row = result_row(recipe.record, self.known(trainer, pl_module, stage))
+        row = result_row(recipe.result_record, self.run_fields(trainer, pl_module, stage))
         print(sentence(row), end="", flush=True)  # before anything can fail
         where = ""
         try:
@@ -213,15 +216,17 @@ class Results(Callback):
         finally:
             print(where)
         if folder is not None:
-            if recipe.rows:
-                write_episodes(folder / f"episodes.{row['split']}.csv", recipe.rows)
+            if recipe.episode_rows:
+                write_episodes(folder / f"episodes.{row['split']}.csv", recipe.episode_rows)
             keep_file(trainer, folder / "results.jsonl", "results")
 
-    def known(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> dict[str, Any]:
+    def run_fields(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str
+    ) -> dict[str, Any]:
         """What can be said without the recipe."""
         recipe: Any = pl_module
         seconds = time.monotonic() - self.evaluation_began
-        episodes = recipe.record.get("episodes")
+        episodes = recipe.result_record.get("episodes")
         checkpoint = trainer.ckpt_path
         return {
             "experiment": trainer.loggers[0].name if trainer.loggers else None,

@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import WandbLogger
 
 from lightning_metakd.loggers.run_logger import run_directory
 from lightning_metakd.settings.run_settings import flat_settings
-from lightning_metakd.storage.atomic_files import written_whole
-from lightning_metakd.storage.redaction import scrubbed
+from lightning_metakd.storage.atomic_files import atomic_write
+from lightning_metakd.storage.redaction import redact
 
 
 class SaveConfig(SaveConfigCallback):
@@ -25,7 +25,7 @@ class SaveConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tell the recipe; nothing is written yet."""
         self.folder = run_directory(trainer)  # every process
-        self.hidden: dict[str, Any] = scrubbed(
+        self.hidden: dict[str, Any] = redact(
             json.loads(
                 self.parser.dump(self.config, format="json", skip_unset=False, skip_validation=True)
             )
@@ -53,7 +53,7 @@ class SaveConfig(SaveConfigCallback):
         text = yaml.safe_dump(self.hidden, sort_keys=False, allow_unicode=True)
         path = name_for(self.folder, stage, text)
         if not path.exists():
-            with written_whole(path) as part:
+            with atomic_write(path) as part:
                 part.write_text(text)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

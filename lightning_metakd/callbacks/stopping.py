@@ -46,7 +46,7 @@ class StopOnSignal(Callback):
 
     # --- handlers are ours for as long as the run lasts ------------------------------------------
 
-    def listen(self) -> None:
+    def install_handlers(self) -> None:
         """Take the signals over, from the Trainer too, which stops without saving."""
         if threading.current_thread() is not threading.main_thread():
             return  # nobody else may set handlers
@@ -81,20 +81,20 @@ class StopOnSignal(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.requested = None
-        self.listen()
+        self.install_handlers()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.listen()  # over the Trainer's, which it sets after `setup`
+        self.install_handlers()  # over the Trainer's, which it sets after `setup`
         self.defers = True
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.listen()
+        self.install_handlers()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.listen()
+        self.install_handlers()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.listen()
+        self.install_handlers()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.defers = False

@@ -8,13 +8,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.loggers.run_logger import run_directory
 from lightning_metakd.loggers.wandb_logger import keep_file
-from lightning_metakd.storage.atomic_files import written_whole
+from lightning_metakd.storage.atomic_files import atomic_write
 
 GAINS = 5
 """So many entries in a row of a negative gain are no accident."""
 
 
-class StrategyReport(Callback):
+class StrategyMonitor(Callback):
     """Logs `strategy/<coefficient>_...` and writes `strategy.safetensors` when training ends.
 
     Warns once if the pilot steps on which a strategy is judged keep making the quiz worse.
@@ -36,11 +36,13 @@ class StrategyReport(Callback):
             return
         recipe: Any = pl_module
         # what the first process saw; coefficients of a sample differ between processes
-        said: dict[str, float] = {
+        coefficients: dict[str, float] = {
             f"strategy/{name}": value for name, value in recipe.describe_strategy().items()
         }
         for logger in trainer.loggers:
-            logger.log_metrics(said, step - 1)  # where Lightning puts what this batch logged
+            logger.log_metrics(
+                coefficients, step - 1
+            )  # where Lightning puts what this batch logged
         self.judge(trainer)
 
     def judge(self, trainer: Trainer) -> None:
@@ -69,6 +71,6 @@ class StrategyReport(Callback):
         ):
             return
         path = folder / "strategy.safetensors"
-        with written_whole(path) as part:
+        with atomic_write(path) as part:
             recipe.save_strategy(part)
         keep_file(trainer, path, "strategy")

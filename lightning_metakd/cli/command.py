@@ -1,4 +1,4 @@
-"""The command `metakd`: fit, validate, test and predict through Lightning, bank and report without it.
+"""The command `metakd`: fit, validate, test and predict through Lightning, precompute and report without it.
 
 Configurations name classes of the package by their short names and of anybody by their full path: they are
 code, and run what they name. Checkpoints are not: nothing is built from what a file of weights says, so the
@@ -25,17 +25,17 @@ import lightning_metakd
 from lightning_metakd.arguments.ranges import check_seed
 from lightning_metakd.callbacks.save_config import SaveConfig
 from lightning_metakd.cli.command_words import (
+    add_config_of_checkpoint,
+    check_trained,
+    check_trainer_settings,
     experiment_name,
     last_checkpoint,
     refusal_of_trainer,
-    refuse_settings,
-    refuse_untrained,
     version_of,
-    with_found_config,
 )
 from lightning_metakd.cli.console import last_line, note_fault, tidy_terminal
 from lightning_metakd.cli.parser import Parser
-from lightning_metakd.cli.precompute import make_banks
+from lightning_metakd.cli.precompute import fill_caches
 from lightning_metakd.cli.processes import check_others
 from lightning_metakd.cli.trainer import SETTINGS, as_list, with_built_in
 from lightning_metakd.data.datamodules import SourceData
@@ -95,7 +95,7 @@ class MetaKDCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """What a class says of its arguments, without what the parser says around it."""
-        refuse_untrained(self.subcommand, self.config)
+        check_trained(self.subcommand, self.config)
         self.check_checkpoint(self._get(self.config, "ckpt_path"))
         try:
             super().instantiate_classes()
@@ -103,7 +103,7 @@ class MetaKDCLI(LightningCLI):
             raise self.parser.refusal_in(error) from error
         if self.subcommand in (None, "fit"):
             self.model.check_teachers("fit")  # before the data are read
-        self.model.resumes = self.checkpoint() is not None
+        self.model.is_resuming = self.checkpoint() is not None
 
     def check_checkpoint(self, path: str | None) -> None:
         """Refuse a checkpoint that is no file; Lightning has words too, for files among its own."""
@@ -153,7 +153,7 @@ class MetaKDCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         if not isinstance(config, Namespace):
             raise ValueError(f"trainer={config} must be a group of settings, such as max_epochs.")
-        refuse_settings(config)
+        check_trainer_settings(config)
         name = self._get(self.config, "experiment")
         if name is None:
             name = experiment_name(self._get(self.config, "config"), self.subcommand or "fit")
@@ -191,7 +191,7 @@ def console() -> None:
         sys.path.append(here)  # a user's own modules, which never hide an installed one
     try:
         # rewritten in place: further processes are started with the very same words
-        sys.argv[1:] = with_found_config(sys.argv[1:])
+        sys.argv[1:] = add_config_of_checkpoint(sys.argv[1:])
         main()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -209,32 +209,32 @@ def main(args: list[str] | None = None) -> LightningCLI | None:
     Args:
         args: the words of the command, by default those of the process.
     """
-    words = sys.argv[1:] if args is None else with_found_config(args)
+    words = sys.argv[1:] if args is None else add_config_of_checkpoint(args)
     if not words:
         words = args = ["--help"]
     if words[:1] == ["--version"]:
         print(lightning_metakd.__version__)
         return None
-    if words[:1] == ["bank"]:
+    if words[:1] == ["precompute"]:
         if args is None:
             del sys.argv[1]  # the parser reads the words of the process
-        bank(None if args is None else words[1:])
+        precompute_outputs(None if args is None else words[1:])
         return None
     if words and words[0] in COMMANDS:
         auto_cli(COMMANDS, args=words, as_positional=False, parser_class=Parser)
         return None
     if words and not words[0].startswith("-") and words[0] not in MetaKDCLI.subcommands():
-        known = ", ".join([*MetaKDCLI.subcommands(), "bank", *COMMANDS])
-        print(f"metakd: {words[0]!r} is no command; choose one of {known}.", file=sys.stderr)
+        commands = ", ".join([*MetaKDCLI.subcommands(), "precompute", *COMMANDS])
+        print(f"metakd: {words[0]!r} is no command; choose one of {commands}.", file=sys.stderr)
         sys.exit(2)
     return build(None if args is None else words)
 
 
-def bank(args: list[str] | None) -> None:
+def precompute_outputs(args: list[str] | None) -> None:
     """Build an experiment as fit does, and store what its teachers would be asked."""
     built = build(args, run=False)
     built.model.check_data(built.datamodule, "fit")
-    make_banks(built.model.teachers, built.datamodule, built.trainer.strategy.root_device)
+    fill_caches(built.model.teachers, built.datamodule, built.trainer.strategy.root_device)
 
 
 def usage(command: str) -> dict[str, str]:
@@ -266,7 +266,7 @@ def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
     import_everything()
     whole_numbers_first()
     commands: dict[str, Any] = (
-        {name: usage(name) for name in MetaKDCLI.subcommands()} if run else usage("bank")
+        {name: usage(name) for name in MetaKDCLI.subcommands()} if run else usage("precompute")
     )
     return MetaKDCLI(
         Recipe,
@@ -279,7 +279,7 @@ def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
         trainer_defaults=SETTINGS,
         parser_kwargs={
             "prog": "metakd",
-            "description": f"Commands without a Trainer: bank, {', '.join(COMMANDS)}.",
+            "description": f"Commands without a Trainer: precompute, {', '.join(COMMANDS)}.",
             **commands,
         },
         parser_class=Parser,

@@ -14,20 +14,20 @@ from lightning.pytorch import Trainer
 from lightning_metakd.arguments.ranges import check_integer, check_positive
 from lightning_metakd.cli.console import is_mistake, message_of
 from lightning_metakd.cli.parser import shortened
-from lightning_metakd.recipes.outer_update import refuse_half, refuse_sharding
+from lightning_metakd.recipes.outer_update import check_precision, check_unsharded
 from lightning_metakd.storage.read_checkpoint import check_address
 
 MOST_DEVICES = max(64, os.cpu_count() or 1)
 
 
-def refuse_settings(config: Any) -> None:
+def check_trainer_settings(config: Any) -> None:
     """Raise where the Trainer is asked for what it cannot do here, and say what can.
 
     Raises:
         ValueError: names the setting and the one to use.
     """
     check_nulls(vars(config))
-    refuse_half(config.precision)
+    check_precision(config.precision)
     without = "and trainer.limit_val_batches=0 leaves validation out"
     epochs, steps = config.check_val_every_n_epoch, config.val_check_interval
     check_integer("trainer.check_val_every_n_epoch", epochs, 1, hint=without, optional=True)
@@ -50,7 +50,7 @@ def refuse_settings(config: Any) -> None:
         raise ValueError(
             "trainer.barebones=true leaves out what writes numbers and weights; leave the setting out."
         )
-    refuse_sharding(config.strategy)
+    check_unsharded(config.strategy)
     if config.gradient_clip_val:
         raise ValueError(
             f"trainer.gradient_clip_val={config.gradient_clip_val} does not act on the outer update; set "
@@ -107,7 +107,7 @@ def refusal_of_trainer(
     return ValueError(f"{', '.join(assignments) or 'trainer'}: {text}")
 
 
-def refuse_untrained(command: str | None, config: Any) -> None:
+def check_trained(command: str | None, config: Any) -> None:
     """Raise where a student would be judged that nobody has trained."""
     if command in (None, "fit") or config[command].ckpt_path is not None:
         return
@@ -131,7 +131,7 @@ def experiment_name(configs: Any, command: str) -> str:
     return stem if command == "fit" or stem.endswith(beside) else f"{stem}{beside}"
 
 
-def with_found_config(args: list[str]) -> list[str]:
+def add_config_of_checkpoint(args: list[str]) -> list[str]:
     """Where a checkpoint is named and no configuration, that of the run which wrote it.
 
     Raises:
@@ -161,8 +161,8 @@ def last_checkpoint(experiment: Path) -> Path | None:
     """`last.ckpt` of the newest version that has one: a start that failed early has none."""
     versions = [p for p in experiment.glob("*") if p.name.isdigit()]
     newest_first = sorted(versions, key=lambda p: int(p.name), reverse=True)
-    found = [p / "checkpoints" / "last.ckpt" for p in newest_first]
-    return next((path.resolve() for path in found if path.is_file()), None)
+    checkpoints = [p / "checkpoints" / "last.ckpt" for p in newest_first]
+    return next((path.resolve() for path in checkpoints if path.is_file()), None)
 
 
 def version_of(checkpoint: Path, experiment: Path) -> str | None:

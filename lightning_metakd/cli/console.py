@@ -19,7 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import OutOfMemoryError
 
 from lightning_metakd.loggers.run_logger import first_process
-from lightning_metakd.storage.redaction import scrubbed, scrubbed_words
+from lightning_metakd.storage.redaction import redact, redact_words
 
 NOISE = (
     *("Tip: For seamless", "`weights_only` was not set", "GPU available", "TPU available"),
@@ -137,7 +137,7 @@ def message_of(error: Exception) -> str:
             f"the memory is not enough ({text[:200]}); lower data.meta_batch_size, data.batch_size or the "
             "width of the networks."
         )
-    return " ".join(scrubbed(text).split()) or type(error).__name__
+    return " ".join(redact(text).split()) or type(error).__name__
 
 
 def note_fault(error: Exception, folder: Path | None) -> None:
@@ -165,7 +165,7 @@ def write_fault(error: Exception, folder: Path | None) -> str:
     """Write the traceback with the versions that it was made with, and return the file's path."""
     versions = [f"{name} {version(name)}" for name in VERSIONS]
     text = "".join(traceback.format_exception(error))
-    report = f"{' '.join(scrubbed_words(sys.argv))}\n{', '.join(versions)}, {platform.platform()}\n\n{text}\n"
+    report = f"{' '.join(redact_words(sys.argv))}\n{', '.join(versions)}, {platform.platform()}\n\n{text}\n"
     if folder is None:
         handle, path = tempfile.mkstemp(prefix="metakd-error-", suffix=".log")
     else:
@@ -173,7 +173,7 @@ def write_fault(error: Exception, folder: Path | None) -> str:
         path = str(folder / "error.log")
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     with os.fdopen(handle, "a", encoding="utf-8") as file:
-        file.write(scrubbed(report))
+        file.write(redact(report))
     return path
 
 

@@ -125,12 +125,12 @@ def refusal_of(error: Exception, kind: type, settings: Mapping[str, Any]) -> Exc
     """The error of a constructor; one of a library below is told with the class and what it was given."""
     if is_mistake(error) or package_of(error) == "lightning_metakd":
         return error
-    given = ", ".join(
+    words = ", ".join(
         f"{name}={value!r}"
         for name, value in settings.items()
         if isinstance(value, int | float | str | bool | list | tuple)
     )
-    refusal = ValueError(f"{kind.__name__}({given}) cannot be built: {message_of(error)}")
+    refusal = ValueError(f"{kind.__name__}({words}) cannot be built: {message_of(error)}")
     refusal.__cause__ = error
     return refusal
 
@@ -215,11 +215,11 @@ def unknown_setting(match: re.Match[str], parser: argparse.ArgumentParser) -> st
 
 def unknown_class(name: str, bases: Iterable[type]) -> str:
     """That a class does not exist or does not fit, those that do, and the nearest."""
-    known = sorted({match.__name__ for base in bases for match in named_classes(base)})
-    listed = f"one of {', '.join(known)}, or " if known else ""
+    names = sorted({match.__name__ for base in bases for match in named_classes(base)})
+    listed = f"one of {', '.join(names)}, or " if names else ""
     return (
         f"={shortened(name)} is no class that can be used here; give {listed}the full path of your own"
-        f"{(near := nearest(name.rsplit('.', 1)[-1], known)) and ';'}{near}"
+        f"{(near := nearest(name.rsplit('.', 1)[-1], names)) and ';'}{near}"
     )
 
 
@@ -229,9 +229,9 @@ def missing_settings(names: str) -> str:
     return f".{settings} must be given, as an option or in a file named by --config"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, choices: Iterable[str]) -> str:
     """The known name that a user has probably meant."""
-    lower = {other.lower(): other for other in known}
+    lower = {other.lower(): other for other in choices}
     matches = get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
     return f" the nearest is {lower[matches[0]]}" if matches else ""
 

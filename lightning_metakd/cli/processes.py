@@ -59,9 +59,9 @@ def check_others(trainer: Trainer, error: BaseException) -> None:
 def awaited(find: Callable[[], T]) -> T:
     """What is found, once it is or when patience ends."""
     deadline = time.monotonic() + PATIENCE
-    while not (found := find()) and time.monotonic() < deadline:
+    while not (value := find()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return found
+    return value
 
 
 def ended_badly(children: Sequence[subprocess.Popen[Any]]) -> tuple[int, int] | None:

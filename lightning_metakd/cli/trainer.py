@@ -5,17 +5,17 @@ from typing import Any
 
 import lightning.pytorch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.loggers import Logger
 
 from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.callbacks.cost import CostReport
 from lightning_metakd.callbacks.predictions import Predictions
-from lightning_metakd.callbacks.progress_bar import Progress
-from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
+from lightning_metakd.callbacks.progress_bar import ProgressBar
+from lightning_metakd.callbacks.replicas import FrozenParameterCheck, ReplicaConsistency
 from lightning_metakd.callbacks.results import Results
 from lightning_metakd.callbacks.stopping import StopOnSignal
-from lightning_metakd.callbacks.strategy_monitor import StrategyReport
+from lightning_metakd.callbacks.strategy_monitor import StrategyMonitor
 from lightning_metakd.loggers.wandb_logger import with_run_logger
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 
@@ -32,13 +32,13 @@ def built_in() -> list[Callback]:
     return [
         Checkpoints(),
         CostReport(),
-        StrategyReport(),
+        StrategyMonitor(),
         StopOnSignal(),
         ReplicaConsistency(),
-        FrozenStaysFrozen(),
+        FrozenParameterCheck(),
         Results(),
         Predictions(),
-        Progress(),
+        ProgressBar(),
     ]
 
 
@@ -49,12 +49,14 @@ def with_built_in(callbacks: Sequence[Callback], shows_progress: bool = True) ->
         callbacks: of the user.
         shows_progress: false leaves our progress out; a bar of the user does so too.
     """
-    shows_progress = shows_progress and not any(isinstance(c, ProgressBar) for c in callbacks)
+    shows_progress = shows_progress and not any(
+        isinstance(c, lightning_callbacks.ProgressBar) for c in callbacks
+    )
     usual = [
         callback
         for callback in built_in()
         if not any(isinstance(c, type(callback)) for c in callbacks)
-        if shows_progress or not isinstance(callback, ProgressBar)
+        if shows_progress or not isinstance(callback, lightning_callbacks.ProgressBar)
     ]
     return [*callbacks, *usual]
 

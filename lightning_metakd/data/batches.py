@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_metakd.data.episodes import FRESH, members
+from lightning_metakd.data.episodes import UNLIMITED_VIEWS, members
 from lightning_metakd.data.sources.seeding import generator
 from lightning_metakd.data.sources.source import Labelled
 from lightning_metakd.types import Batch
@@ -97,7 +97,9 @@ class BatchSet(Dataset[Batch]):
     def _views(self, b: int, n: int) -> Int[Tensor, " n"]:
         if self.views == 0 or self.key is None:
             return torch.full((n,), -1)
-        return torch.randint(self.views or FRESH, (n,), generator=generator("views", *self.key, b))
+        return torch.randint(
+            self.views or UNLIMITED_VIEWS, (n,), generator=generator("views", *self.key, b)
+        )
 
 
 class Paired(Dataset[tuple[Batch, Batch]]):

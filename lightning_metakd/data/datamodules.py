@@ -14,14 +14,20 @@ from torch.utils._pytree import tree_map
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import check_integer, check_seed, check_share
 from lightning_metakd.data.batches import BatchSet, Paired, fingerprint, partition
-from lightning_metakd.data.distributed_sampling import Loader, Slots, mine, place, unchanged
-from lightning_metakd.data.episodes import FRESH, EpisodeSet, Together, check_episode
+from lightning_metakd.data.distributed_sampling import (
+    Loader,
+    TrainingSampler,
+    evaluation_indices,
+    identity_collate,
+    rank_and_world,
+)
+from lightning_metakd.data.episodes import UNLIMITED_VIEWS, EpisodeSet, Together, check_episode
 from lightning_metakd.data.sources.source import Labelled, Source
 from lightning_metakd.models.model import Model
-from lightning_metakd.storage.atomic_files import written_whole
+from lightning_metakd.storage.atomic_files import atomic_write
 from lightning_metakd.types import Batch
 
-AS_IT_IS = range(-1, 0)
+UNAUGMENTED = range(-1, 0)
 """The one view that is the image itself."""
 MOST_WORKERS, LARGEST_META_BATCH = 1_000, 10_000
 
@@ -49,25 +55,25 @@ class SourceData(LightningDataModule, Configured):
         )
 
     def prepare_data(self) -> None:
-        self.source.everything()
+        self.source.all_rows()
 
     def classes_of(self, split: str) -> Int[Tensor, " c"]:
         """Dataset classes of a split, ascending."""
-        return torch.unique(self.source.everything().y[self.source.rows(split)])
+        return torch.unique(self.source.all_rows().y[self.source.rows(split)])
 
     def names(self, classes: Int[Tensor, " c"]) -> list[str]:
         """Names of dataset classes: their identity beyond this source, whose numbers are its own."""
-        names = self.source.everything().class_names
+        names = self.source.all_rows().class_names
         return [str(names[c]) for c in classes.tolist()]
 
     def images(self, split: str = "all") -> Labelled:
         """Examples by row number; `all` is every row of the source, and not a copy."""
         return self.source.load(split)
 
-    def shown(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
+    def cache_views(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
         """Rows, and their views, about which teachers are asked in a stage of the Trainer."""
         raise NotImplementedError(
-            f"{type(self).__name__} does not say what a bank must store; write its `shown`."
+            f"{type(self).__name__} does not say what a cache must store; write its `shown`."
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -105,7 +111,7 @@ class EpisodicData(SourceData):
         train_n_query: query images per class of a training episode, if other than n_query.
         seed: of training episodes.
         eval_seed: of evaluation episodes; keep it, so that runs can be compared episode by episode.
-        views: fixed augmented views per image, as stored by a bank; null draws a new view each time, 0 none.
+        views: fixed augmented views per image, as stored by a cache; null draws a new view each time, 0 none.
         augment: shift and mirror training images.
         num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
     """
@@ -153,16 +159,16 @@ class EpisodicData(SourceData):
         """Dataset classes of a split, ascending."""
         return self.classes_of(split)
 
-    def shown(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
+    def cache_views(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
         """Images of evaluation as they are, those of training in each view."""
-        shown = [("val", AS_IT_IS)]
+        needed = [("val", UNAUGMENTED)]
         if stage in ("test", "predict"):
-            shown.append(("test", AS_IT_IS))
+            needed.append(("test", UNAUGMENTED))
         if stage == "fit":
-            views = range(self.views) if self.views else AS_IT_IS
+            views = range(self.views) if self.views else UNAUGMENTED
             splits = {self.train_split, self.strategy_split or self.train_split}
-            shown += [(split, views) for split in sorted(splits)]
-        return [(self.source.rows(split), views) for split, views in shown]
+            needed += [(split, views) for split in sorted(splits)]
+        return [(self.source.rows(split), views) for split, views in needed]
 
     def training_episodes(self, split: str, n_way: int, n_query: int) -> EpisodeSet:
         """Augmented episodes under the training seed."""
@@ -174,7 +180,7 @@ class EpisodicData(SourceData):
             n_query=n_query,
             seed=self.seed,
             views=self.views,
-            episodes_per_step=self.meta_batch_size * place(self.trainer)[1],
+            episodes_per_step=self.meta_batch_size * rank_and_world(self.trainer)[1],
         )
 
     def evaluation_episodes(self, split: str) -> EpisodeSet:
@@ -193,13 +199,13 @@ class EpisodicData(SourceData):
             self.train_split, self.train_n_way, self.train_n_query
         )
         if self.strategy_split is not None:
-            taught = self.training_episodes(self.strategy_split, self.n_way, self.n_query)
-            episodes = Together(episodes, taught)
+            quiz = self.training_episodes(self.strategy_split, self.n_way, self.n_query)
+            episodes = Together(episodes, quiz)
         return Loader(
             episodes,
             batch_size=self.meta_batch_size,
-            sampler=Slots(self.trainer, self.meta_batch_size, self.steps_per_epoch),
-            collate_fn=unchanged,
+            sampler=TrainingSampler(self.trainer, self.meta_batch_size, self.steps_per_epoch),
+            collate_fn=identity_collate,
             num_workers=self.num_workers,
         )
 
@@ -208,8 +214,8 @@ class EpisodicData(SourceData):
         return Loader(
             self.evaluation_episodes(split),
             batch_size=None,
-            sampler=mine(self.trainer, self.n_episodes),
-            collate_fn=unchanged,
+            sampler=evaluation_indices(self.trainer, self.n_episodes),
+            collate_fn=identity_collate,
             num_workers=self.num_workers,
         )
 
@@ -238,7 +244,7 @@ class SupervisedData(SourceData):
         seed: of the order and the views.
         split_seed: of the division into train, quiz and val; keep it, so that runs train on the same images.
         augment: shift and mirror training images.
-        views: fixed augmented views per image, as stored by a bank; null draws a new view each time, 0 none.
+        views: fixed augmented views per image, as stored by a cache; null draws a new view each time, 0 none.
         num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
     """
 
@@ -286,11 +292,11 @@ class SupervisedData(SourceData):
     def parts(self) -> dict[str, Int[Tensor, " n"]]:
         """Rows of `train`, `quiz` and `val`."""
         rows = self.source.rows(self.split)
-        return partition(self.source.everything().y[rows], rows, self.fractions, self.split_seed)
+        return partition(self.source.all_rows().y[rows], rows, self.fractions, self.split_seed)
 
-    def shown(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
+    def cache_views(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
         """The rows to train on in each view; nobody is taught on others."""
-        views = range(self.views) if self.views else AS_IT_IS
+        views = range(self.views) if self.views else UNAUGMENTED
         return [(self.parts["train"], views)] if stage == "fit" else []
 
     def manifest(self) -> dict[str, Any]:
@@ -308,7 +314,7 @@ class SupervisedData(SourceData):
 
     def train_dataloader(self) -> Loader:
         batches: Any = self._shuffled("train", self.batch_size, self.views)
-        world = place(self.trainer)[1]
+        world = rank_and_world(self.trainer)[1]
         steps = len(batches) // world
         if steps == 0:
             raise ValueError(
@@ -318,11 +324,11 @@ class SupervisedData(SourceData):
             )
         trainer = self.trainer
         folder = trainer.log_dir if trainer and trainer.loggers else None  # every process must ask
-        if folder and place(trainer)[0] == 0:
+        if folder and rank_and_world(trainer)[0] == 0:
             write_manifest(self.manifest(), folder)
         if len(quiz := self.parts["quiz"]):
             batches = Paired(batches, self._shuffled("quiz", min(self.batch_size, len(quiz)), 0))
-        return self._loader(batches, Slots(self.trainer, 1, steps))
+        return self._loader(batches, TrainingSampler(self.trainer, 1, steps))
 
     def val_dataloader(self) -> Any:
         return self._in_order(self.parts["val"]) if len(self.parts["val"]) else []
@@ -353,14 +359,14 @@ class SupervisedData(SourceData):
 
     def _in_order(self, rows: Int[Tensor, " n"]) -> Loader:
         batches = BatchSet(self.images(), rows, self.classes, batch_size=self.batch_size)
-        return self._loader(batches, mine(self.trainer, len(batches)))
+        return self._loader(batches, evaluation_indices(self.trainer, len(batches)))
 
     def _loader(self, batches: Any, sampler: Any) -> Loader:
         return Loader(
             batches,
             batch_size=None,
             sampler=sampler,
-            collate_fn=unchanged,
+            collate_fn=identity_collate,
             num_workers=self.num_workers,
         )
 
@@ -368,10 +374,10 @@ class SupervisedData(SourceData):
 def check_views(views: int | None) -> None:
     """Raise where a number of views is no whole number; None stands for as many as are drawn."""
     if views is not None:
-        check_integer("data.views", views, 0, FRESH)
+        check_integer("data.views", views, 0, UNLIMITED_VIEWS)
 
 
 def write_manifest(manifest: dict[str, Any], folder: str) -> None:
     """`manifest.json` in a run's directory."""
-    with written_whole(Path(folder) / "manifest.json") as part:
+    with atomic_write(Path(folder) / "manifest.json") as part:
         part.write_text(json.dumps(manifest, indent=1) + "\n")

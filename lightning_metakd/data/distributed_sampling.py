@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 @runtime_checkable
-class Standing(Protocol):
+class TrainerState(Protocol):
     """Where a process stands: what is asked of a Trainer."""
 
     @property
@@ -23,7 +23,7 @@ class Standing(Protocol):
         """Steps taken so far."""
 
 
-class Slots(Sampler[int]):
+class TrainingSampler(Sampler[int]):
     """Training items of one rank: step t, rank r, slot k takes item t*W*K + r*K + k of W ranks with K slots.
 
     It starts at the step where the trainer stands, so that a run resumes exactly, inside an epoch too,
@@ -31,14 +31,14 @@ class Slots(Sampler[int]):
     again and again.
     """
 
-    def __init__(self, trainer: Standing | None, slots: int, steps: int) -> None:
+    def __init__(self, trainer: TrainerState | None, slots: int, steps: int) -> None:
         self.trainer, self.slots, self.steps = trainer, slots, steps
 
     def __len__(self) -> int:
         return self.steps * self.slots
 
     def __iter__(self) -> Iterator[int]:
-        rank, world = place(self.trainer)
+        rank, world = rank_and_world(self.trainer)
         first = self.trainer.global_step if self.trainer else 0
         steps: Iterable[int] = range(first, first + self.steps)
         limit = getattr(
@@ -50,18 +50,18 @@ class Slots(Sampler[int]):
         return ((step * world + rank) * self.slots + k for step in steps for k in range(self.slots))
 
 
-def place(trainer: Standing | None) -> tuple[int, int]:
+def rank_and_world(trainer: TrainerState | None) -> tuple[int, int]:
     """(rank, number of ranks) of this process."""
     return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
 
-def mine(trainer: Standing | None, n: int) -> range:
+def evaluation_indices(trainer: TrainerState | None, n: int) -> range:
     """Evaluation items of one rank: every W-th of n, none twice, none added.
 
     Raises:
         ValueError: if a rank would have none.
     """
-    rank, world = place(trainer)
+    rank, world = rank_and_world(trainer)
     if n < world:
         raise ValueError(
             f"{n} episodes or batches of an evaluation cannot be shared by {world} processes; "
@@ -93,6 +93,6 @@ class Loader:
         pass
 
 
-def unchanged(item: Any) -> Any:
+def identity_collate(item: Any) -> Any:
     """For datasets whose items are whole batches."""
     return item

@@ -18,7 +18,7 @@ from lightning_metakd.data.sources.seeding import generator
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.types import Batch, Episode
 
-FRESH = 2**62
+UNLIMITED_VIEWS = 2**62
 """Views are drawn below this number where they are not limited."""
 
 Shots = int | tuple[int, int]
@@ -66,7 +66,7 @@ def draw_episode(
     )
     if views == 0:
         return classes, rows, torch.full_like(rows, -1)
-    return classes, rows, torch.randint(views or FRESH, rows.shape, generator=draw)
+    return classes, rows, torch.randint(views or UNLIMITED_VIEWS, rows.shape, generator=draw)
 
 
 def check_episode(n_way: int, k_shot: Shots, n_query: int, prefix: str = "") -> None:
@@ -120,11 +120,11 @@ class EpisodeSet(Dataset[Episode]):
         self.split, self.seed, self.views = split, seed, views
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
         self.episodes_per_step = episodes_per_step
-        everything, rows = source.everything(), source.rows(split)
-        self.x = everything.x
-        self.classes, positions = members(everything.y[rows])
+        labelled, rows = source.all_rows(), source.rows(split)
+        self.x = labelled.x
+        self.classes, positions = members(labelled.y[rows])
         self.positions = [rows[at] for at in positions]
-        names = [everything.class_names[c] for c in self.classes.tolist()]
+        names = [labelled.class_names[c] for c in self.classes.tolist()]
         self._check_rows(source, dict(zip(names, map(len, self.positions), strict=True)))
 
     def _check_rows(self, source: Source, counts: dict[str, int]) -> None:

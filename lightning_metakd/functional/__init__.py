@@ -1,28 +1,35 @@
 """Pure functions of parameters: binding a network, descending, and differentiating a root."""
 
-from lightning_metakd.functional.bind import after, bind, bind_loss
+from lightning_metakd.functional.bind import bind, bind_loss, with_support_statistics
 from lightning_metakd.functional.checkpointing import Draws
-from lightning_metakd.functional.implicit import flat, like, newton, solution
-from lightning_metakd.functional.inner_loop import descend, lesson_gradient, lesson_mean, step
-from lightning_metakd.functional.params import as_key, detach, part, rows, stop, under
+from lightning_metakd.functional.implicit import flatten, implicit_root, newton_krylov, unflatten
+from lightning_metakd.functional.inner_loop import descend, inner_gradient, mean_loss, step
+from lightning_metakd.functional.params import (
+    as_key,
+    detach,
+    detach_tree,
+    select_rows,
+    subtree,
+    with_prefix,
+)
 
 __all__ = [
     "Draws",
-    "after",
     "as_key",
     "bind",
     "bind_loss",
     "descend",
     "detach",
-    "flat",
-    "lesson_gradient",
-    "lesson_mean",
-    "like",
-    "newton",
-    "part",
-    "rows",
-    "solution",
+    "detach_tree",
+    "flatten",
+    "implicit_root",
+    "inner_gradient",
+    "mean_loss",
+    "newton_krylov",
+    "select_rows",
     "step",
-    "stop",
-    "under",
+    "subtree",
+    "unflatten",
+    "with_prefix",
+    "with_support_statistics",
 ]

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lightning_metakd.functional.params import part
+from lightning_metakd.functional.params import subtree
 from lightning_metakd.models.model import Model
-from lightning_metakd.models.norm import EpisodicNorm, listening
+from lightning_metakd.models.norm import EpisodicNorm, recording_statistics
 from lightning_metakd.types import NOTHING, Forward, Output, Params
 
 
@@ -21,7 +21,7 @@ class Bound:
     """
 
     def __init__(self, module: Model, fixed: Params = NOTHING) -> None:
-        refuse_mutation(module)
+        check_buffers_unchanged(module)
         self.module, self.fixed = module, fixed
         self.norms = [
             (name, layer)
@@ -43,17 +43,17 @@ class Bound:
 
     def classify(self, params: Params, embedding: Tensor) -> Tensor:
         """The logits of the network's own head for an embedding."""
-        head = part({**self.fixed, **params}, "head")
+        head = subtree({**self.fixed, **params}, "head")
         return functional_call(self.module.head, head, (embedding,))
 
     def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
         """The answer for `x` and the statistics of `x` at every norm of the form `support`."""
-        with listening(layer for _, layer in self.norms) as heard:
+        with recording_statistics(layer for _, layer in self.norms) as recorded:
             output = self(params, x)
-        found: dict[str, Tensor] = {}
-        for (name, _), passes in zip(self.norms, heard, strict=True):
-            found[f"{name}.var"], found[f"{name}.mean"], _ = passes[-1]
-        return output, found
+        statistics: dict[str, Tensor] = {}
+        for (name, _), passes in zip(self.norms, recorded, strict=True):
+            statistics[f"{name}.var"], statistics[f"{name}.mean"], _ = passes[-1]
+        return output, statistics
 
 
 def bind(module: Model, fixed: Params = NOTHING) -> Forward:
@@ -74,7 +74,7 @@ def bind_loss(module: nn.Module) -> Callable[..., Tensor]:
     return lambda params, *args: functional_call(module, dict(params), args)
 
 
-def refuse_mutation(module: nn.Module) -> None:
+def check_buffers_unchanged(module: nn.Module) -> None:
     """Raise where a forward pass would mutate a buffer."""
     for name, layer in module.named_modules():
         if (
@@ -88,6 +88,8 @@ def refuse_mutation(module: nn.Module) -> None:
             )
 
 
-def after(forward: Forward, support: Tensor) -> Callable[[Params, Tensor], Output]:
+def with_support_statistics(
+    forward: Forward, support: Tensor
+) -> Callable[[Params, Tensor], Output]:
     """The network where it has seen a support set: the statistics of that serve other rows too."""
     return lambda params, x: forward({**params, **forward.statistics(params, support)}, x)

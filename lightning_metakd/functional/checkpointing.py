@@ -40,11 +40,11 @@ class Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, run: Step, names: Sequence[str], leaves: Sequence[Tensor], *given: Tensor
+        ctx: Any, run: Step, names: Sequence[str], leaves: Sequence[Tensor], *inputs: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.run, ctx.names, ctx.leaves, ctx.draws = run, names, leaves, Draws()
-        ctx.save_for_backward(*given[: len(names)])
-        at = [tensor.detach() for tensor in given[: len(names)]]
+        ctx.save_for_backward(*inputs[: len(names)])
+        at = [tensor.detach() for tensor in inputs[: len(names)]]
         return tuple(run(dict(zip(names, at, strict=True))).values())
 
     @staticmethod
@@ -54,8 +54,8 @@ class Recomputed(torch.autograd.Function):
         with torch.enable_grad(), ctx.draws.again():
             values = ctx.run(dict(zip(ctx.names, at, strict=True))).values()
         wanted = [*at, *ctx.leaves]
-        found = torch.autograd.grad(tuple(values), wanted, slopes, allow_unused=True)
-        return None, None, None, *found
+        grads = torch.autograd.grad(tuple(values), wanted, slopes, allow_unused=True)
+        return None, None, None, *grads
 
 
 def recomputed(run: Step, at: Params, leaves: Sequence[Tensor]) -> dict[str, Tensor]:

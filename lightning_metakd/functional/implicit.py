@@ -36,8 +36,8 @@ def gmres(
         images.append(apply(basis[-1]))
         new = images[-1]
         for _ in range(2):  # the second time mends what rounding left of the first
-            for known in basis:
-                new = new - (known @ new) * known
+            for direction in basis:
+                new = new - (direction @ new) * direction
         if new.norm() <= BREAKDOWN * images[-1].norm():
             break
         basis.append(new / new.norm())
@@ -46,19 +46,19 @@ def gmres(
     return torch.stack(basis[: len(images)], dim=1) @ weights
 
 
-def flat(params: Params) -> Float[Tensor, " d"]:
+def flatten(params: Params) -> Float[Tensor, " d"]:
     """All numbers in one row."""
     return torch.cat([p.flatten() for p in params.values()])
 
 
-def like(row: Float[Tensor, " d"], params: Params) -> dict[str, Tensor]:
+def unflatten(row: Float[Tensor, " d"], params: Params) -> dict[str, Tensor]:
     """The inverse of `flat`."""
     parts = row.split([p.numel() for p in params.values()])
     return {n: part.view_as(p) for (n, p), part in zip(params.items(), parts, strict=True)}
 
 
 @torch.no_grad()
-def newton(
+def newton_krylov(
     residual: Residual, near: Params, steps: int, products: int, tolerance: float
 ) -> dict[str, Tensor]:
     """A root close by.
@@ -68,18 +68,18 @@ def newton(
         steps: at most so many, each with `products` products of the Jacobian.
         tolerance: largest length of r(w) that is good enough.
     """
-    at = flat(near)
+    at = flatten(near)
     for _ in range(steps):
-        left = flat(residual(like(at, near)))
+        left = flatten(residual(unflatten(at, near)))
         if left.norm() <= tolerance:
             break
 
         def product(towards: Tensor, at: Tensor = at) -> Tensor:
-            where, way = like(at, near), like(towards, near)
-            return flat(jvp(residual, (where,), (way,))[1])
+            where, way = unflatten(at, near), unflatten(towards, near)
+            return flatten(jvp(residual, (where,), (way,))[1])
 
         at = at - gmres(product, left, products)
-    return like(at, near)
+    return unflatten(at, near)
 
 
 class Solution(torch.autograd.Function):
@@ -96,7 +96,7 @@ class Solution(torch.autograd.Function):
         return None, None, -ctx.solve(slope)
 
 
-def solution(residual: Residual, root: Params, iterations: int) -> dict[str, Tensor]:
+def implicit_root(residual: Residual, root: Params, iterations: int) -> dict[str, Tensor]:
     """`root` as a differentiable function of all that its equation is closed over.
 
     Args:
@@ -111,6 +111,6 @@ def solution(residual: Residual, root: Params, iterations: int) -> dict[str, Ten
     def solve(slope: Tensor) -> Tensor:
         with torch.autocast(slope.device.type, enabled=False):
             _, pull_back = vjp(residual, root)  # type: ignore[misc]
-            return gmres(lambda u: flat(pull_back(like(u, root))[0]), slope, iterations)
+            return gmres(lambda u: flatten(pull_back(unflatten(u, root))[0]), slope, iterations)
 
-    return like(Solution.apply(solve, flat(root), flat(residual(root))), root)
+    return unflatten(Solution.apply(solve, flatten(root), flatten(residual(root))), root)

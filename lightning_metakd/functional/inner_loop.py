@@ -14,24 +14,24 @@ from torch import Tensor
 from torch.func import grad, vjp
 
 from lightning_metakd.functional.checkpointing import recomputed
-from lightning_metakd.functional.params import detach, stop
-from lightning_metakd.types import Lesson, Output, Params
+from lightning_metakd.functional.params import detach, detach_tree
+from lightning_metakd.types import BatchLoss, Output, Params
 
 Rates = float | Tensor | Params
 
 
-def lesson_mean(lesson: Lesson, output: Output, progress: Tensor | None = None) -> Tensor:
+def mean_loss(batch_loss: BatchLoss, output: Output, progress: Tensor | None = None) -> Tensor:
     """The mean lesson; coefficients see the student undifferentiated.
 
     Args:
         progress: how far the student is, by default at the end of its task.
     """
     end = output.logits.new_ones(()) if progress is None else progress
-    return lesson(output, stop(output), end).mean()
+    return batch_loss(output, detach_tree(output), end).mean()
 
 
-def lesson_gradient(
-    forward: Callable[[Params], Output], params: Params, lesson: Lesson, progress: Tensor
+def inner_gradient(
+    forward: Callable[[Params], Output], params: Params, batch_loss: BatchLoss, progress: Tensor
 ) -> dict[str, Tensor]:
     """Gradient of the mean lesson in `params`.
 
@@ -39,8 +39,8 @@ def lesson_gradient(
     at the output, with `seen` beside it, so that coefficients which look at the student are not
     differentiated in the step, and the hyper-gradient through them is exact all the same.
     """
-    seen, pull_back = vjp(forward, dict(params))  # type: ignore[misc]
-    slope = grad(lambda output: lesson(output, seen, progress).mean())(seen)
+    student, pull_back = vjp(forward, dict(params))  # type: ignore[misc]
+    slope = grad(lambda output: batch_loss(output, student, progress).mean())(student)
     return pull_back(slope)[0]
 
 
@@ -54,14 +54,14 @@ def step(params: Params, grads: Params, lr: Rates) -> dict[str, Tensor]:
 def descent_step(
     forward: Callable[[Params], Output],
     params: Params,
-    lesson: Lesson,
+    batch_loss: BatchLoss,
     lr: Rates,
     progress: Tensor,
     first_order: bool,
 ) -> dict[str, Tensor]:
     """One step of gradient descent on a lesson; to first order, its gradient is taken at stop(params)."""
     here = detach(params) if first_order else params
-    return step(params, lesson_gradient(forward, here, lesson, progress), lr)
+    return step(params, inner_gradient(forward, here, batch_loss, progress), lr)
 
 
 @cache
@@ -73,7 +73,7 @@ def compiled_descent_step() -> Callable[..., dict[str, Tensor]]:
 def descend(
     forward: Callable[[Params], Output],
     params: Params,
-    lesson: Lesson,
+    batch_loss: BatchLoss,
     rates: Sequence[Rates],
     first_order: bool = False,
     again: Params | None = None,
@@ -88,18 +88,18 @@ def descend(
             one step. It names the leaves on which steps depend beside `params` and the strategy.
         compiled: compile the step; once, whatever their number.
     """
-    some: Any = next(iter(params.values()))
+    any_param: Any = next(iter(params.values()))
     take = compiled_descent_step() if compiled else descent_step
     trajectory = [dict(params)]
     for k, lr in enumerate(rates):
-        progress = some.new_full((), k / len(rates))  # a fill, which a CUDA graph can hold
+        progress = any_param.new_full((), k / len(rates))  # a fill, which a CUDA graph can hold
 
         def one(at: Params, lr: Rates = lr, progress: Tensor = progress) -> dict[str, Tensor]:
-            return take(forward, at, lesson, lr, progress, first_order)
+            return take(forward, at, batch_loss, lr, progress, first_order)
 
         if again is None:
             trajectory.append(one(trajectory[-1]))
         else:
-            leaves = (*again.values(), *lesson.strategy.values())
+            leaves = (*again.values(), *batch_loss.strategy.values())
             trajectory.append(recomputed(one, trajectory[-1], leaves))
     return trajectory

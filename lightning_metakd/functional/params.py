@@ -15,18 +15,18 @@ def detach(params: Params) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in params.items()}
 
 
-def stop(tree: T) -> T:
+def detach_tree(tree: T) -> T:
     """The same values without their graph, for any nested tuple of tensors."""
     return tree_map(lambda leaf: leaf.detach(), tree)
 
 
-def part(params: Params, prefix: str) -> dict[str, Tensor]:
+def subtree(params: Params, prefix: str) -> dict[str, Tensor]:
     """The parameters under one prefix of a flat dictionary, named without it."""
     start = f"{prefix}."
     return {name.removeprefix(start): p for name, p in params.items() if name.startswith(start)}
 
 
-def under(prefix: str, params: Params) -> dict[str, Tensor]:
+def with_prefix(prefix: str, params: Params) -> dict[str, Tensor]:
     """The inverse of `part`."""
     return {f"{prefix}.{name}": p for name, p in params.items()}
 
@@ -36,6 +36,6 @@ def as_key(name: str) -> str:
     return name.replace(".", "/")
 
 
-def rows(batch: Batch, part: slice | Tensor) -> Batch:
+def select_rows(batch: Batch, part: slice | Tensor) -> Batch:
     """Some rows of a batch, their teachers' answers included."""
     return tree_map(lambda leaf: leaf[part], batch)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import MOST_STEPS, check_integer, check_positive
-from lightning_metakd.functional.bind import after
-from lightning_metakd.functional.implicit import solution
-from lightning_metakd.functional.inner_loop import lesson_gradient, lesson_mean, step
-from lightning_metakd.functional.params import detach, part
+from lightning_metakd.functional.bind import with_support_statistics
+from lightning_metakd.functional.implicit import implicit_root
+from lightning_metakd.functional.inner_loop import inner_gradient, mean_loss, step
+from lightning_metakd.functional.params import detach, subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
-from lightning_metakd.types import Batch, Forward, Lesson, Params
+from lightning_metakd.types import Batch, BatchLoss, Forward, Params
 
 
 class IMAML(Learner):
@@ -31,10 +31,10 @@ class IMAML(Learner):
         solver_steps: products with the Hessian for one meta-gradient.
     """
 
-    adapts_by_loss = True
+    uses_inner_loss = True
     adapts_body = True
     needs_head = True
-    fixed_graph = False
+    vmap_compatible = False
 
     def __init__(
         self,
@@ -57,21 +57,23 @@ class IMAML(Learner):
         self.pull, self.solver_steps = pull, solver_steps
 
     def adapt(
-        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+        self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
     ) -> Adapted:
-        student, x = part(meta, "student"), support.x
+        student, x = subtree(meta, "student"), support.x
         end = next(iter(student.values())).new_ones(())  # one objective, hence one progress
 
         def slope(at: Params) -> Params:
-            grads = lesson_gradient(lambda params: forward(params, x), at, lesson, end)
+            grads = inner_gradient(lambda params: forward(params, x), at, batch_loss, end)
             return {n: grads[n] + self.pull * (p - student[n]) for n, p in at.items()}
 
         at = detach(student)
         with torch.no_grad():
             for _ in range(self.inner_steps if self.training else self.test_steps):
                 at = step(at, slope(at), self.inner_lr)
-        adapted = solution(slope, at, self.solver_steps)
-        return Adapted(adapted, after(forward, x), (student, adapted))
+        adapted = implicit_root(slope, at, self.solver_steps)
+        return Adapted(adapted, with_support_statistics(forward, x), (student, adapted))
 
-    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
-        return lesson_mean(lesson, adapted.predict(query.x))
+    def outer_loss(
+        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
+    ) -> Tensor:
+        return mean_loss(batch_loss, adapted.predict(query.x))

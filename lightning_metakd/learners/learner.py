@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import MOST_STEPS, check_integer, check_positive
 from lightning_metakd.models.model import Model
-from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
 
 class Adapted(NamedTuple):
@@ -43,7 +43,7 @@ class Adapted(NamedTuple):
 class Learner(nn.Module, ABC, Configured):
     """A way of adapting."""
 
-    adapts_by_loss: bool
+    uses_inner_loss: bool
     """Whether the lesson acts on the support set, inside `adapt`; otherwise it acts on the query rows."""
     adapts_body: bool
     """Whether adapting changes the embedding of an image; otherwise it is computed once per test."""
@@ -54,10 +54,10 @@ class Learner(nn.Module, ABC, Configured):
     first_order: bool = False
     """Whether a step is constant in those before it, for the strategy too: what it did to later steps is then
     left out of its gradient, which for a single step is exact."""
-    asks_query: bool = True
+    outer_loss_is_query_loss: bool = True
     """Whether the outer loss is the lesson on the query rows, so that it can judge a strategy too."""
 
-    fixed_graph: bool = True
+    vmap_compatible: bool = True
     """Whether adapting is always the same operations, so that tasks can run in one `torch.func.vmap` and a
     step can be compiled: not with a solver or recomputed steps."""
 
@@ -65,15 +65,15 @@ class Learner(nn.Module, ABC, Configured):
         """Told, where the graph of a task is not fixed, to compile what is; False if nothing is."""
         return False
 
-    def knows(self, student: Model) -> None:
+    def init_student_state(self, student: Model) -> None:
         """Told once whom it adapts; a learner with rates makes them here, none for what is frozen."""
 
-    def advance(self, progress: float) -> None:
+    def on_outer_step(self, progress: float) -> None:
         """Told before an outer step which part of the training, in [0, 1], is done; most do not ask."""
 
     @abstractmethod
     def adapt(
-        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+        self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
     ) -> Adapted:
         """The student after the support set.
 
@@ -84,7 +84,9 @@ class Learner(nn.Module, ABC, Configured):
         """
 
     @abstractmethod
-    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
+    def outer_loss(
+        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
+    ) -> Tensor:
         """The scalar that trains `meta`, of an adapted student and a lesson on the query rows."""
 
 

@@ -16,13 +16,19 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from lightning_metakd.arguments.ranges import MOST_STEPS, check_integer, check_positive
-from lightning_metakd.functional.implicit import Residual, flat, like, newton, solution
-from lightning_metakd.functional.inner_loop import lesson_gradient, lesson_mean
-from lightning_metakd.functional.params import part, stop
+from lightning_metakd.functional.implicit import (
+    Residual,
+    flatten,
+    implicit_root,
+    newton_krylov,
+    unflatten,
+)
+from lightning_metakd.functional.inner_loop import inner_gradient, mean_loss
+from lightning_metakd.functional.params import detach_tree, subtree
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.models.norm import at_least_single
 from lightning_metakd.models.prototypes import unit
-from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
 MEMORY = 20
 """Steps from which L-BFGS guesses the curvature."""
@@ -36,27 +42,27 @@ def linear(params: Params, embedding: Tensor) -> Tensor:
 
 
 def fit(
-    lesson: Lesson, seen: Output, slope: Residual, penalty: float, n_way: int, steps: int
+    batch_loss: BatchLoss, support: Output, slope: Residual, penalty: float, n_way: int, steps: int
 ) -> Params:
     """The minimum, without graph.
 
     L-BFGS goes most of the way. It takes a loss and its gradient, and where a coefficient looks at the
     student the slope is no gradient of the loss: Newton's method on the slope goes the rest.
     """
-    seen = stop(seen)
-    rows, end = len(seen.embedding), seen.embedding.new_ones(())
+    support = detach_tree(support)
+    rows, end = len(support.embedding), support.embedding.new_ones(())
     start = {
-        "weight": seen.embedding.new_zeros(n_way, seen.embedding.shape[1]),
-        "bias": seen.embedding.new_zeros(n_way),
+        "weight": support.embedding.new_zeros(n_way, support.embedding.shape[1]),
+        "bias": support.embedding.new_zeros(n_way),
     }
 
     def loss(row: Tensor) -> Tensor:
-        params = like(row, start)
-        answer = seen._replace(logits=linear(params, seen.embedding))
-        told = lesson_mean(lesson, answer, end)
-        return told + penalty / (2 * rows) * params["weight"].square().sum()
+        params = unflatten(row, start)
+        answer = support._replace(logits=linear(params, support.embedding))
+        teaching_loss = mean_loss(batch_loss, answer, end)
+        return teaching_loss + penalty / (2 * rows) * params["weight"].square().sum()
 
-    at = flat(start)
+    at = flatten(start)
     tolerance = 100 * torch.finfo(at.dtype).eps
     optimiser = torch.optim.LBFGS(
         [at],
@@ -73,8 +79,8 @@ def fit(
         return float(value)
 
     optimiser.step(closure)
-    near = like(at.detach(), start)
-    return newton(slope, near, NEWTON_STEPS, PRODUCTS, 10 * tolerance)
+    near = unflatten(at.detach(), start)
+    return newton_krylov(slope, near, NEWTON_STEPS, PRODUCTS, 10 * tolerance)
 
 
 class Logistic(Learner):
@@ -87,10 +93,10 @@ class Logistic(Learner):
         solver_steps: products with the Hessian for one meta-gradient.
     """
 
-    adapts_by_loss = True
+    uses_inner_loss = True
     adapts_body = False
     needs_head = False
-    fixed_graph = False
+    vmap_compatible = False
 
     def __init__(self, penalty: float = 1.0, max_steps: int = 100, solver_steps: int = 20) -> None:
         super().__init__()
@@ -100,30 +106,34 @@ class Logistic(Learner):
         self.penalty, self.max_steps, self.solver_steps = penalty, max_steps, solver_steps
 
     def adapt(
-        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+        self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
     ) -> Adapted:
-        student = part(meta, "student")
-        seen, statistics = forward.observe(student, support.x)
-        seen = seen._replace(embedding=unit(at_least_single(seen.embedding)))
-        end, rows = seen.embedding.new_ones(()), len(support.y)
+        student = subtree(meta, "student")
+        student_support, statistics = forward.observe(student, support.x)
+        student_support = student_support._replace(
+            embedding=unit(at_least_single(student_support.embedding))
+        )
+        end, rows = student_support.embedding.new_ones(()), len(support.y)
 
         def slope(head: Params) -> Params:
             def answer(params: Params) -> Output:
-                return seen._replace(logits=linear(params, seen.embedding))
+                return student_support._replace(logits=linear(params, student_support.embedding))
 
-            grads = lesson_gradient(answer, head, lesson, end)
+            grads = inner_gradient(answer, head, batch_loss, end)
             pull = self.penalty / rows * head["weight"]
             return {"weight": grads["weight"] + pull, "bias": grads["bias"]}
 
         with torch.autocast(support.x.device.type, enabled=False):
-            root = fit(lesson, seen, slope, self.penalty, n_way, self.max_steps)
-            head = solution(slope, root, self.solver_steps)
+            root = fit(batch_loss, student_support, slope, self.penalty, n_way, self.max_steps)
+            head = implicit_root(slope, root, self.solver_steps)
 
         def answer(params: Params, x: Tensor) -> Output:
-            found = forward({**params, **statistics}, x)
-            return found._replace(logits=linear(head, unit(at_least_single(found.embedding))))
+            output = forward({**params, **statistics}, x)
+            return output._replace(logits=linear(head, unit(at_least_single(output.embedding))))
 
         return Adapted(student, answer, (student,))
 
-    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
-        return lesson_mean(lesson, adapted.predict(query.x))
+    def outer_loss(
+        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
+    ) -> Tensor:
+        return mean_loss(batch_loss, adapted.predict(query.x))

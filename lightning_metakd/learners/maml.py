@@ -13,11 +13,11 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_choice
-from lightning_metakd.functional.bind import after
-from lightning_metakd.functional.inner_loop import Rates, descend, lesson_mean
-from lightning_metakd.functional.params import detach, part
+from lightning_metakd.functional.bind import with_support_statistics
+from lightning_metakd.functional.inner_loop import Rates, descend, mean_loss
+from lightning_metakd.functional.params import detach, subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
-from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
 Adapts = Literal["all", "head", "body"]
 
@@ -25,7 +25,7 @@ Adapts = Literal["all", "head", "body"]
 def adapt_by_descent(
     forward: Forward,
     student: Params,
-    lesson: Lesson,
+    batch_loss: BatchLoss,
     x: Tensor,
     rates: Sequence[Rates],
     first_order: bool = False,
@@ -57,9 +57,9 @@ def adapt_by_descent(
         def answer(params: Params) -> Output:
             return forward({**fixed_part, **params}, x)
 
-    trajectory = descend(answer, moving, lesson, rates, first_order, again, compiled)
+    trajectory = descend(answer, moving, batch_loss, rates, first_order, again, compiled)
     points = tuple({**student, **params} for params in trajectory)
-    return Adapted(points[-1], after(forward, x), points)
+    return Adapted(points[-1], with_support_statistics(forward, x), points)
 
 
 def moves(name: str, adapts: Adapts) -> bool:
@@ -80,7 +80,7 @@ class MAML(Learner):
         recompute: compute inner steps again in backward: memory of one step, a third more time.
     """
 
-    adapts_by_loss = True
+    uses_inner_loss = True
     needs_head = True
 
     def __init__(
@@ -102,7 +102,7 @@ class MAML(Learner):
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.first_order, self.adapts = first_order, adapts
         self.adapts_body = adapts != "head"
-        self.recompute, self.fixed_graph = recompute, not recompute
+        self.recompute, self.vmap_compatible = recompute, not recompute
         self.compiled = False
 
     def compile_steps(self) -> bool:
@@ -110,13 +110,13 @@ class MAML(Learner):
         return self.compiled
 
     def adapt(
-        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+        self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
     ) -> Adapted:
         rates = [self.inner_lr] * (self.inner_steps if self.training else self.test_steps)
         return adapt_by_descent(
             forward,
-            part(meta, "student"),
-            lesson,
+            subtree(meta, "student"),
+            batch_loss,
             support.x,
             rates,
             self.first_order,
@@ -125,5 +125,7 @@ class MAML(Learner):
             compiled=self.compiled and self.training,
         )
 
-    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
-        return lesson_mean(lesson, adapted.predict(query.x))
+    def outer_loss(
+        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
+    ) -> Tensor:
+        return mean_loss(batch_loss, adapted.predict(query.x))

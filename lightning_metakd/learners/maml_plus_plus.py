@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_number
-from lightning_metakd.functional.inner_loop import lesson_mean
-from lightning_metakd.functional.params import as_key, part
+from lightning_metakd.functional.inner_loop import mean_loss
+from lightning_metakd.functional.params import as_key, subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.learners.maml import adapt_by_descent
 from lightning_metakd.models.model import Model
-from lightning_metakd.types import Batch, Forward, Lesson, Params
+from lightning_metakd.types import Batch, BatchLoss, Forward, Params
 
 
 def step_weights(steps: int, done: float) -> Float[Tensor, " steps"]:
@@ -42,10 +42,10 @@ class MAMLPlusPlus(Learner):
         multi_step_until: part of the training, in [0, 1], in which the earlier steps are asked too.
     """
 
-    adapts_by_loss = True
+    uses_inner_loss = True
     adapts_body = True
     needs_head = True
-    asks_query = False
+    outer_loss_is_query_loss = False
 
     def __init__(
         self,
@@ -61,15 +61,15 @@ class MAMLPlusPlus(Learner):
         self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
         self.inner_lr, self.inner_steps, self.first_order = inner_lr, inner_steps, first_order
         self.multi_step_until, self.rates = multi_step_until, nn.ParameterDict()
-        self.advance(0.0)
+        self.on_outer_step(0.0)
 
-    def knows(self, student: Model) -> None:
+    def init_student_state(self, student: Model) -> None:
         for name, p in student.named_parameters():
             if p.requires_grad:
                 rates = p.new_full((self.inner_steps,), self.inner_lr)
                 self.rates[as_key(name)] = nn.Parameter(rates)
 
-    def advance(self, progress: float) -> None:
+    def on_outer_step(self, progress: float) -> None:
         # a tensor: a number that changes with every step would be compiled anew with every step
         until = self.multi_step_until
         self.weights = (
@@ -77,18 +77,20 @@ class MAMLPlusPlus(Learner):
         )
 
     def adapt(
-        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+        self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
     ) -> Adapted:
-        student, learned = part(meta, "student"), part(meta, "learner.rates")
+        student, learner_rates = subtree(meta, "student"), subtree(meta, "learner.rates")
         steps = self.inner_steps if self.training else self.test_steps
         last = self.inner_steps - 1
-        rates = [{n: learned[as_key(n)][min(k, last)] for n in student} for k in range(steps)]
-        return adapt_by_descent(forward, student, lesson, support.x, rates, self.first_order)
+        rates = [{n: learner_rates[as_key(n)][min(k, last)] for n in student} for k in range(steps)]
+        return adapt_by_descent(forward, student, batch_loss, support.x, rates, self.first_order)
 
-    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
+    def outer_loss(
+        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
+    ) -> Tensor:
         if not self.training or self.weights is None:
-            return lesson_mean(lesson, adapted.predict(query.x))
+            return mean_loss(batch_loss, adapted.predict(query.x))
         losses = torch.stack(
-            [lesson_mean(lesson, adapted.answer(at, query.x)) for at in adapted.trajectory[1:]]
+            [mean_loss(batch_loss, adapted.answer(at, query.x)) for at in adapted.trajectory[1:]]
         )
         return losses @ self.weights.to(losses)

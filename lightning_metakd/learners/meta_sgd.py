@@ -9,12 +9,12 @@ paper draws the rates at random; here all start from `inner_lr`.
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.functional.inner_loop import lesson_mean
-from lightning_metakd.functional.params import as_key, part
+from lightning_metakd.functional.inner_loop import mean_loss
+from lightning_metakd.functional.params import as_key, subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.learners.maml import adapt_by_descent
 from lightning_metakd.models.model import Model
-from lightning_metakd.types import Batch, Forward, Lesson, Params
+from lightning_metakd.types import Batch, BatchLoss, Forward, Params
 
 
 class MetaSGD(Learner):
@@ -30,7 +30,7 @@ class MetaSGD(Learner):
             leaves out what an inner step did to later ones, and is right for one step alone.
     """
 
-    adapts_by_loss = True
+    uses_inner_loss = True
     adapts_body = True
     needs_head = True
 
@@ -46,20 +46,22 @@ class MetaSGD(Learner):
         self.inner_lr, self.inner_steps, self.first_order = inner_lr, inner_steps, first_order
         self.rates = nn.ParameterDict()
 
-    def knows(self, student: Model) -> None:
+    def init_student_state(self, student: Model) -> None:
         for name, p in student.named_parameters():
             if p.requires_grad:
                 self.rates[as_key(name)] = nn.Parameter(torch.full_like(p, self.inner_lr))
 
     def adapt(
-        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+        self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
     ) -> Adapted:
-        student, learned = part(meta, "student"), part(meta, "learner.rates")
-        rates = {name: learned[as_key(name)] for name in student}
+        student, learner_rates = subtree(meta, "student"), subtree(meta, "learner.rates")
+        rates = {name: learner_rates[as_key(name)] for name in student}
         steps = self.inner_steps if self.training else self.test_steps
         return adapt_by_descent(
-            forward, student, lesson, support.x, [rates] * steps, self.first_order
+            forward, student, batch_loss, support.x, [rates] * steps, self.first_order
         )
 
-    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
-        return lesson_mean(lesson, adapted.predict(query.x))
+    def outer_loss(
+        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
+    ) -> Tensor:
+        return mean_loss(batch_loss, adapted.predict(query.x))

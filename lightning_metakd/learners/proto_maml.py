@@ -12,12 +12,12 @@ from typing import get_args
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_choice, check_positive
-from lightning_metakd.functional.bind import after
-from lightning_metakd.functional.inner_loop import descend, lesson_mean
-from lightning_metakd.functional.params import part
+from lightning_metakd.functional.bind import with_support_statistics
+from lightning_metakd.functional.inner_loop import descend, mean_loss
+from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.models.prototypes import Metric, class_means, metric_logits
-from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
 PROTOTYPES = "prototypes"
 Answer = Callable[[Params, Tensor], Output]
@@ -36,7 +36,7 @@ class ProtoMAML(Learner):
         scale: factor on the logits, > 0; 10 suits the cosine.
     """
 
-    adapts_by_loss = True
+    uses_inner_loss = True
     adapts_body = True
     needs_head = False
 
@@ -57,17 +57,17 @@ class ProtoMAML(Learner):
         self.first_order, self.metric, self.scale = first_order, metric, scale
 
     def adapt(
-        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+        self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
     ) -> Adapted:
-        student = part(meta, "student")
+        student = subtree(meta, "student")
         prototypes = class_means(forward(student, support.x).embedding, support.y, n_way)
 
         def by_means(body: Answer) -> Answer:
             def answer(params: Params, x: Tensor) -> Output:
-                own = {name: p for name, p in params.items() if name != PROTOTYPES}
-                found = body(own, x)
-                logits = metric_logits(found.embedding, params[PROTOTYPES][None], self.metric)
-                return found._replace(logits=self.scale * logits)
+                body_params = {name: p for name, p in params.items() if name != PROTOTYPES}
+                output = body(body_params, x)
+                logits = metric_logits(output.embedding, params[PROTOTYPES][None], self.metric)
+                return output._replace(logits=self.scale * logits)
 
             return answer
 
@@ -75,9 +75,13 @@ class ProtoMAML(Learner):
         rates = [self.inner_lr] * (self.inner_steps if self.training else self.test_steps)
         start = {**student, PROTOTYPES: prototypes}
         trajectory = descend(
-            lambda at: inner(at, support.x), start, lesson, rates, self.first_order
+            lambda at: inner(at, support.x), start, batch_loss, rates, self.first_order
         )
-        return Adapted(trajectory[-1], by_means(after(forward, support.x)), tuple(trajectory))
+        return Adapted(
+            trajectory[-1], by_means(with_support_statistics(forward, support.x)), tuple(trajectory)
+        )
 
-    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
-        return lesson_mean(lesson, adapted.predict(query.x))
+    def outer_loss(
+        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
+    ) -> Tensor:
+        return mean_loss(batch_loss, adapted.predict(query.x))

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_choice, check_positive
-from lightning_metakd.functional.inner_loop import lesson_mean
-from lightning_metakd.functional.params import part
+from lightning_metakd.functional.inner_loop import mean_loss
+from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.models.prototypes import Metric, class_means, metric_logits
-from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
 
 class ProtoNet(Learner):
@@ -30,7 +30,7 @@ class ProtoNet(Learner):
         learn_scale: whether the outer loop learns the scale.
     """
 
-    adapts_by_loss = False
+    uses_inner_loss = False
     adapts_body = False
     needs_head = False
 
@@ -48,20 +48,22 @@ class ProtoNet(Learner):
             self.register_buffer("log_scale", log_scale)
 
     def adapt(
-        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+        self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
     ) -> Adapted:
-        student = part(meta, "student")
+        student = subtree(meta, "student")
         output, statistics = forward.observe(student, support.x)
         prototypes = class_means(output.embedding, support.y, n_way)[None]
-        scale = part(meta, "learner").get("log_scale", self.log_scale).exp()
+        scale = subtree(meta, "learner").get("log_scale", self.log_scale).exp()
 
         def answer(params: Params, x: Tensor) -> Output:
-            found = forward({**params, **statistics}, x)
-            return found._replace(
-                logits=scale * metric_logits(found.embedding, prototypes, self.metric)
+            output = forward({**params, **statistics}, x)
+            return output._replace(
+                logits=scale * metric_logits(output.embedding, prototypes, self.metric)
             )
 
         return Adapted(student, answer, (student,))
 
-    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
-        return lesson_mean(lesson, adapted.predict(query.x))
+    def outer_loss(
+        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
+    ) -> Tensor:
+        return mean_loss(batch_loss, adapted.predict(query.x))

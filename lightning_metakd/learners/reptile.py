@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_choice
-from lightning_metakd.functional.bind import after
-from lightning_metakd.functional.inner_loop import descend, lesson_gradient
-from lightning_metakd.functional.params import detach, part
+from lightning_metakd.functional.bind import with_support_statistics
+from lightning_metakd.functional.inner_loop import descend, inner_gradient
+from lightning_metakd.functional.params import detach, subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
-from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
 InnerOptimiser = Literal["sgd", "adam"]
 BETA2, EPS = 0.999, 1e-8
 
 
 def descend_by_adam(
-    forward: Forward, params: Params, lesson: Lesson, x: Tensor, lr: float, steps: int
+    forward: Forward, params: Params, batch_loss: BatchLoss, x: Tensor, lr: float, steps: int
 ) -> list[dict[str, Tensor]]:
     """The trajectory of Adam with beta1 = 0 (Kingma 2015, arXiv:1412.6980), to first order.
 
@@ -40,10 +40,10 @@ def descend_by_adam(
 
     trajectory = [dict(params)]
     average = {name: torch.zeros_like(p) for name, p in params.items()}
-    some = next(iter(params.values()))
+    any_param = next(iter(params.values()))
     for k in range(steps):
         at = detach(trajectory[-1])
-        grads = lesson_gradient(answer, at, lesson, some.new_full((), k / steps))
+        grads = inner_gradient(answer, at, batch_loss, any_param.new_full((), k / steps))
         average = {n: v.lerp(grads[n].detach().square(), 1 - BETA2) for n, v in average.items()}
         unbiased = 1 - BETA2 ** (k + 1)
         trajectory.append(
@@ -67,10 +67,10 @@ class Reptile(Learner):
     A learned strategy's gradient leaves out what an inner step did to later ones, as with `first_order`.
     """
 
-    adapts_by_loss = True
+    uses_inner_loss = True
     adapts_body = True
     needs_head = True
-    asks_query = False
+    outer_loss_is_query_loss = False
     first_order = True
 
     def __init__(
@@ -87,23 +87,25 @@ class Reptile(Learner):
         self.inner_optimiser = inner_optimiser
 
     def adapt(
-        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+        self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
     ) -> Adapted:
-        student, x = part(meta, "student"), support.x
+        student, x = subtree(meta, "student"), support.x
         steps = self.inner_steps if self.training else self.test_steps
         if self.inner_optimiser == "adam":
-            trajectory = descend_by_adam(forward, student, lesson, x, self.inner_lr, steps)
+            trajectory = descend_by_adam(forward, student, batch_loss, x, self.inner_lr, steps)
         else:
             trajectory = descend(
                 lambda at: forward(at, x),
                 student,
-                lesson,
+                batch_loss,
                 [self.inner_lr] * steps,
                 first_order=True,
             )
-        return Adapted(trajectory[-1], after(forward, x), tuple(trajectory))
+        return Adapted(trajectory[-1], with_support_statistics(forward, x), tuple(trajectory))
 
-    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
-        student = part(meta, "student")
+    def outer_loss(
+        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
+    ) -> Tensor:
+        student = subtree(meta, "student")
         away = [(p - adapted.params[n].detach()).square().sum() for n, p in student.items()]
         return torch.stack(away).sum() / 2

@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_positive
-from lightning_metakd.functional.inner_loop import lesson_mean
-from lightning_metakd.functional.params import part
+from lightning_metakd.functional.inner_loop import mean_loss
+from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.models.norm import at_least_single
-from lightning_metakd.models.prototypes import is_class
-from lightning_metakd.types import Batch, Forward, Lesson, Output, Params
+from lightning_metakd.models.prototypes import one_hot
+from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
 
 def ridge_weights(
@@ -47,7 +47,7 @@ class Ridge(Learner):
         learn: whether the outer loop learns both.
     """
 
-    adapts_by_loss = False
+    uses_inner_loss = False
     adapts_body = False
     needs_head = False
 
@@ -63,22 +63,24 @@ class Ridge(Learner):
                 self.register_buffer(name, start)
 
     def adapt(
-        self, forward: Forward, meta: Params, lesson: Lesson, support: Batch, n_way: int
+        self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
     ) -> Adapted:
-        student = part(meta, "student")
-        own = {**dict(self.named_buffers()), **part(meta, "learner")}
-        seen, statistics = forward.observe(student, support.x)
-        embedding = at_least_single(seen.embedding)
-        targets = is_class(support.y, n_way).to(embedding)
+        student = subtree(meta, "student")
+        ridge_params = {**dict(self.named_buffers()), **subtree(meta, "learner")}
+        student_support, statistics = forward.observe(student, support.x)
+        embedding = at_least_single(student_support.embedding)
+        targets = one_hot(support.y, n_way).to(embedding)
         with torch.autocast(embedding.device.type, enabled=False):
-            weights = ridge_weights(embedding, targets, own["log_penalty"].exp())
-        scale = own["log_scale"].exp()
+            weights = ridge_weights(embedding, targets, ridge_params["log_penalty"].exp())
+        scale = ridge_params["log_scale"].exp()
 
         def answer(params: Params, x: Tensor) -> Output:
-            found = forward({**params, **statistics}, x)
-            return found._replace(logits=scale * (at_least_single(found.embedding) @ weights))
+            output = forward({**params, **statistics}, x)
+            return output._replace(logits=scale * (at_least_single(output.embedding) @ weights))
 
         return Adapted(student, answer, (student,))
 
-    def outer_loss(self, meta: Params, adapted: Adapted, lesson: Lesson, query: Batch) -> Tensor:
-        return lesson_mean(lesson, adapted.predict(query.x))
+    def outer_loss(
+        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
+    ) -> Tensor:
+        return mean_loss(batch_loss, adapted.predict(query.x))

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from lightning_metakd.storage.atomic_files import written_whole
+from lightning_metakd.storage.atomic_files import atomic_write
 
 
 class MetricsFile(ExperimentWriter):
@@ -42,7 +42,7 @@ class MetricsFile(ExperimentWriter):
 
     def rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         """All of the table or, after a kill, the one before."""
-        with written_whole(self.path) as part, part.open("w", newline="") as file:
+        with atomic_write(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=columns)
             writer.writeheader()
             writer.writerows(rows)

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.loggers.metrics_file import MetricsFile
 from lightning_metakd.storage.atomic_files import hold_folder, named
-from lightning_metakd.storage.redaction import scrubbed
+from lightning_metakd.storage.redaction import redact
 
 
 def as_dict(params: Namespace | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def new_version(folder: Path) -> str:
             return str(version)
 
 
-def point_latest(folder: Path, version: str) -> None:
+def update_latest_link(folder: Path, version: str) -> None:
     """Let `latest` point to a version, in one step."""
     link = folder / f".latest.{os.getpid()}"
     try:
@@ -106,9 +106,9 @@ class RunLogger(CSVLogger):
         if self._version is None and first_process():
             self.write_in(new_version(Path(self.root_dir)))
         if not self._agreed and torch.distributed.is_initialized():
-            told = [self._version]
-            torch.distributed.broadcast_object_list(told, src=0)
-            self._version, self._agreed = told[0], True
+            shared = [self._version]
+            torch.distributed.broadcast_object_list(shared, src=0)
+            self._version, self._agreed = shared[0], True
         if self._version is None:
             raise RuntimeError(
                 "the run's version is not known on this process before the processes have met; "
@@ -143,7 +143,7 @@ class RunLogger(CSVLogger):
     def be_latest(self) -> None:
         """Let `latest` point to this run."""
         if not self._is_latest:
-            point_latest(Path(self.root_dir), self.version)
+            update_latest_link(Path(self.root_dir), self.version)
             self._is_latest = True
 
     @rank_zero_only
@@ -197,7 +197,7 @@ class RunLogger(CSVLogger):
     @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:
         """Keep them beside the numbers, with the first of which they are written, without secrets."""
-        super().log_hyperparams(scrubbed(as_dict(params)))
+        super().log_hyperparams(redact(as_dict(params)))
 
 
 def run_loggers(trainer: Trainer) -> list[RunLogger]:
@@ -205,14 +205,14 @@ def run_loggers(trainer: Trainer) -> list[RunLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
 
 
-def rehearsed(trainer: Trainer) -> bool:
+def is_dry_run(trainer: Trainer) -> bool:
     """Whether this is a `fast_dev_run`, which writes and measures nothing."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def run_directory(trainer: Trainer) -> Path | None:
     """The run's directory, None where nothing is to be written. Every process must call it."""
-    if rehearsed(trainer) or not trainer.loggers:
+    if is_dry_run(trainer) or not trainer.loggers:
         return None
     folder = trainer.log_dir  # a collective: asked under is_global_zero it hangs the others
     return None if folder is None else Path(folder)

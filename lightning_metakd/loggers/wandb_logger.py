@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lightning_metakd.loggers.run_logger import RunLogger, as_dict, first_process
-from lightning_metakd.storage.redaction import scrubbed, scrubbed_words
+from lightning_metakd.storage.redaction import redact, redact_words
 
 PATIENCE = 10.0
 """Seconds in which a server has to answer before a run goes offline; WANDB_INIT_TIMEOUT goes before."""
@@ -48,7 +48,7 @@ def logged_in(host: str | None = None) -> bool:
 def without_secrets() -> Iterator[None]:
     """W&B writes down the words of the command; inside it sees them without secrets."""
     words = sys.argv
-    sys.argv = scrubbed_words(words)
+    sys.argv = redact_words(words)
     try:
         yield
     finally:
@@ -124,14 +124,14 @@ class WandbOrOffline(WandbLogger):
         """Begin an offline run, as the server does not answer or does not know the account."""
         self._wandb_init["mode"], self._log_model = "offline", False
         rank_zero_warn(
-            f"W&B cannot begin a run ({scrubbed(reason)}); it is offline, and `wandb sync` uploads it later "
+            f"W&B cannot begin a run ({redact(reason)}); it is offline, and `wandb sync` uploads it later "
             "(with WANDB_MODE=offline nothing is asked)."
         )
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
         """The configuration without secrets."""
-        super().log_hyperparams(scrubbed(as_dict(params)))
+        super().log_hyperparams(redact(as_dict(params)))
 
     @rank_zero_only
     def keep_file(self, path: Path, kind: str) -> None:
@@ -141,7 +141,7 @@ class WandbOrOffline(WandbLogger):
 
 
 def with_run_logger(
-    given: Logger | Iterable[Logger] | bool | None, experiment: str, save_dir: str = "runs"
+    configured: Logger | Iterable[Logger] | bool | None, experiment: str, save_dir: str = "runs"
 ) -> list[Logger]:
     """The loggers of a Trainer: the run's directory first, and what was asked for beside it.
 
@@ -150,17 +150,17 @@ def with_run_logger(
         experiment: name of the run, where `given` does not hold a RunLogger with one.
         save_dir: folder of all runs, where `given` does not hold a RunLogger.
     """
-    if given is False:
+    if configured is False:
         return []
-    if given is None or given is True:
-        asked: list[Logger] = []
+    if configured is None or configured is True:
+        loggers: list[Logger] = []
     else:
-        asked = [given] if isinstance(given, Logger) else list(given)
-    runs = [logger for logger in asked if isinstance(logger, RunLogger)]
+        loggers = [configured] if isinstance(configured, Logger) else list(configured)
+    runs = [logger for logger in loggers if isinstance(logger, RunLogger)]
     run = runs[0] if runs else RunLogger(experiment, save_dir)
     if not run.is_named:
         run.call_it(experiment)
-    others = [logger for logger in asked if logger is not run]
+    others = [logger for logger in loggers if logger is not run]
     for logger in others:
         if isinstance(logger, WandbOrOffline):
             logger.beside(run)

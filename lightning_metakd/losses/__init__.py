@@ -18,7 +18,7 @@ from lightning_metakd.losses.fitnets import FitNets
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.layer_weights import LayerWeights
 from lightning_metakd.losses.logit_standardisation import LogitStandardisation
-from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets, WeightedSum
+from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy, Loss, WeightedSum
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
 from lightning_metakd.losses.multi_teacher import (
     Choice,
@@ -49,11 +49,12 @@ __all__ = [
     "Adapters",
     "AttentionTransfer",
     "BornAgain",
-    "CalibratedTargets",
+    "CalibratedCrossEntropy",
     "ChannelWeights",
     "Choice",
     "Coefficient",
     "Constant",
+    "CrossEntropy",
     "FitNets",
     "Heaviest",
     "Hinton",
@@ -74,7 +75,6 @@ __all__ = [
     "PrototypeMatching",
     "Scheduled",
     "SimilarityPreserving",
-    "Targets",
     "UniformChannels",
     "WeightedSum",
     "Weights",

@@ -16,11 +16,11 @@ from torch.func import functional_call
 from torch.nn.functional import conv2d
 
 from lightning_metakd.functional.params import as_key
-from lightning_metakd.losses.layer_pairs import Read, hint_name, layer_of
+from lightning_metakd.losses.layer_pairs import LayerPair, hint_name, layer_of
 from lightning_metakd.models.model import EMBEDDING, Model
 from lightning_metakd.types import Forward, Output, Params
 
-Projections = Mapping[Read, nn.Module]
+Projections = Mapping[LayerPair, nn.Module]
 
 
 class Pointwise(nn.Linear):
@@ -42,17 +42,17 @@ class Adapters(nn.Module):
 
     def __init__(self, projections: Projections = MappingProxyType({})) -> None:
         super().__init__()
-        self.reads = tuple(projections)
+        self.layer_pairs = tuple(projections)
         self.projections = nn.ModuleDict(
-            {as_key(name_of(read)): made for read, made in projections.items()}
+            {as_key(name_of(pair)): made for pair, made in projections.items()}
         )
 
     def forward(self, output: Output) -> Output:
         """The student's answer with its hints."""
-        if not self.reads:
+        if not self.layer_pairs:
             return output
-        made = zip(self.reads, self.projections.values(), strict=True)
-        hints = {name_of(read): p(layer_of(output, read.student_layer)) for read, p in made}
+        made = zip(self.layer_pairs, self.projections.values(), strict=True)
+        hints = {name_of(pair): p(layer_of(output, pair.student_layer)) for pair, p in made}
         return output._replace(hints=hints)
 
     def hinted(self, output: Output, params: Params) -> Output:
@@ -61,7 +61,7 @@ class Adapters(nn.Module):
 
     def beside(self, forward: Forward, params: Params) -> Forward:
         """A student that answers with its hints, for these parameters of the adapters."""
-        return WithAdapters(forward, self, params) if self.reads else forward
+        return WithAdapters(forward, self, params) if self.layer_pairs else forward
 
 
 class WithAdapters:
@@ -94,27 +94,27 @@ class WithAdapters:
         return self.forward.classify(params, embedding)
 
 
-def name_of(read: Read) -> str:
+def name_of(pair: LayerPair) -> str:
     """The hint that a read asks for."""
-    return hint_name(read.teacher or 0, read.student_layer, read.teacher_layer)
+    return hint_name(pair.teacher or 0, pair.student_layer, pair.teacher_layer)
 
 
-def of_each_teacher(reads: Iterable[Read], n_teachers: int) -> list[Read]:
+def of_each_teacher(pairs: Iterable[LayerPair], n_teachers: int) -> list[LayerPair]:
     """The reads with the numbers of their teachers, each once.
 
     Raises:
         ValueError: if there is no teacher of a number.
     """
-    found: dict[Read, None] = {}
-    for read in reads:
-        if read.teacher is not None and read.teacher >= n_teachers:
+    numbered: dict[LayerPair, None] = {}
+    for pair in pairs:
+        if pair.teacher is not None and pair.teacher >= n_teachers:
             raise ValueError(
-                f"teacher={read.teacher} is not among the {n_teachers} of model.teachers; they are counted "
+                f"teacher={pair.teacher} is not among the {n_teachers} of model.teachers; they are counted "
                 "from 0."
             )
-        numbers = range(n_teachers) if read.teacher is None else [read.teacher]
-        found |= dict.fromkeys(read._replace(teacher=k) for k in numbers)
-    return list(found)
+        numbers = range(n_teachers) if pair.teacher is None else [pair.teacher]
+        numbered |= dict.fromkeys(pair._replace(teacher=k) for k in numbers)
+    return list(numbered)
 
 
 def tap_layers(model: Model, layers: Iterable[str]) -> None:
@@ -123,11 +123,11 @@ def tap_layers(model: Model, layers: Iterable[str]) -> None:
 
 
 def make_adapters(
-    reads: Iterable[Read],
+    pairs: Iterable[LayerPair],
     student: Model,
     teachers: Sequence[Model],
     x: Tensor,
-    pictures: Tensor,
+    teacher_x: Tensor,
     seed: int = 0,
 ) -> Adapters:
     """The adapters for some pairs of layers, whose widths student and teachers show on a few inputs.
@@ -143,47 +143,50 @@ def make_adapters(
     Raises:
         ValueError: if a map is to be compared with a vector, or a layer was not tapped.
     """
-    wanted = [read for read in reads if read.adapted]
+    wanted = [pair for pair in pairs if pair.adapted]
     if not wanted:
         return Adapters()
-    own, theirs = glance(student, x), [glance(teacher, pictures) for teacher in teachers]
+    student_output, teacher_outputs = (
+        probe_shapes(student, x),
+        [probe_shapes(teacher, teacher_x) for teacher in teachers],
+    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return Adapters(
             {
-                read: projection(
-                    read,
-                    layer_of(own, read.student_layer),
-                    layer_of(theirs[read.teacher or 0], read.teacher_layer),
+                pair: projection(
+                    pair,
+                    layer_of(student_output, pair.student_layer),
+                    layer_of(teacher_outputs[pair.teacher or 0], pair.teacher_layer),
                 )
-                for read in wanted
+                for pair in wanted
             }
         )
 
 
-def projection(read: Read, student: Tensor, teacher: Tensor) -> nn.Module:
+def projection(pair: LayerPair, student: Tensor, teacher: Tensor) -> nn.Module:
     """From the student's channels to the teacher's."""
     if student.dim() != teacher.dim():
         raise ValueError(
-            f"layer {read.student_layer!r} of the student is {list(student.shape[1:])} for an image and "
-            f"{read.teacher_layer!r} of teacher {read.teacher} is {list(teacher.shape[1:])}; name layers of "
+            f"layer {pair.student_layer!r} of the student is {list(student.shape[1:])} for an image and "
+            f"{pair.teacher_layer!r} of teacher {pair.teacher} is {list(teacher.shape[1:])}; name layers of "
             "one kind: maps [ch, h, w], tokens [l, d] or vectors [d]."
         )
     is_map = student.dim() == 4
-    own, wanted = (t.shape[1 if is_map else -1] for t in (student, teacher))
-    if own == wanted:
+    width, teacher_width = (t.shape[1 if is_map else -1] for t in (student, teacher))
+    if width == teacher_width:
         return nn.Identity()
-    made = Pointwise(own, wanted) if is_map else nn.Linear(own, wanted)
+    made = Pointwise(width, teacher_width) if is_map else nn.Linear(width, teacher_width)
     return made.to(student)
 
 
 @torch.no_grad()
-def glance(model: Model, x: Tensor) -> Output:
+def probe_shapes(model: Model, x: Tensor) -> Output:
     """What a network says of a few inputs in evaluation mode; it stays as it was."""
     modes = {module: module.training for module in model.modules()}
-    some = next(model.parameters())
+    param = next(model.parameters())
     try:
-        return model.eval()(x.to(some) if x.is_floating_point() else x.to(some.device))
+        return model.eval()(x.to(param) if x.is_floating_point() else x.to(param.device))
     finally:
         for module, training in modes.items():
             module.training = training

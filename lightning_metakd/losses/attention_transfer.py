@@ -65,6 +65,6 @@ class AttentionTransfer(Loss):
         self.weights = LayerWeights(list(layers.items()), weights)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        compared = pairs(student, batch.teachers[0], self.layers)
+        compared = pairs(student, batch.teacher_outputs[0], self.layers)
         losses = [attention_loss(*pair, self.power) for pair in compared]
         return self.weights(losses, batch, context)

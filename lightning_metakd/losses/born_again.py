@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_metakd.losses.loss import Loss, refuse_other_answers
+from lightning_metakd.losses.loss import Loss, check_same_classes
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -24,7 +24,7 @@ def soft_cross_entropy(
     Raises:
         ValueError: if the two do not answer for the same rows and classes.
     """
-    refuse_other_answers(student_logits, teacher_logits)
+    check_same_classes(student_logits, teacher_logits)
     return -(teacher_logits.softmax(-1) * student_logits.log_softmax(-1)).sum(-1)
 
 
@@ -47,7 +47,7 @@ class BornAgain(Loss):
         self.confidence_weighted = confidence_weighted
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        teacher_logits = batch.teachers[0].logits
+        teacher_logits = batch.teacher_outputs[0].logits
         if self.confidence_weighted:
             hard = F.cross_entropy(student.logits, batch.y, reduction="none")
             return confidence_weights(teacher_logits) * hard

@@ -59,7 +59,7 @@ class Coefficient(nn.Module, ABC, Configured):
     interval: Interval = Interval()
     needs_teacher: bool = False
 
-    def own(
+    def configure(
         self, name: str, interval: Interval, default: float, *, closed: bool = False
     ) -> "Coefficient":
         """Told once by the loss that owns it where it lies and where it starts.
@@ -74,7 +74,7 @@ class Coefficient(nn.Module, ABC, Configured):
         self.interval = interval
         closed = closed and not any(True for _ in self.parameters())
         ends: Ends = "[]" if closed else "()"
-        for argument, value in self.values().items():
+        for argument, value in self.configured_values().items():
             check_number(
                 f"{name}.{argument}" if argument else name,
                 value,
@@ -82,19 +82,19 @@ class Coefficient(nn.Module, ABC, Configured):
                 ends,
                 f"for instance {default}",
             )
-        self.start(default)
+        self.initialise(default)
         return self
 
-    def values(self) -> Mapping[str, float]:
+    def configured_values(self) -> Mapping[str, float]:
         """What must lie in the interval, by arguments; "" for a coefficient that is a number alone."""
         return {}
 
-    def start(self, default: float) -> None:
+    def initialise(self, default: float) -> None:
         """Begin at the default where the config names no value."""
         if any(True for _ in self.parameters()):
-            self.settle(next(iter(self.values().values()), default))
+            self.set_value(next(iter(self.configured_values().values()), default))
 
-    def settle(self, value: float) -> None:
+    def set_value(self, value: float) -> None:
         """Say this from now on, whatever is asked, or the nearest that can be learned."""
 
     @abstractmethod
@@ -114,7 +114,7 @@ class Constant(Coefficient):
         check_number("value", value)
         self.value = value
 
-    def values(self) -> Mapping[str, float]:
+    def configured_values(self) -> Mapping[str, float]:
         return {"": self.value}
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
@@ -135,7 +135,7 @@ class Scheduled(Coefficient):
         check_number("end", end)
         self.begin, self.end = begin, end
 
-    def values(self) -> Mapping[str, float]:
+    def configured_values(self) -> Mapping[str, float]:
         return {"begin": self.begin, "end": self.end}
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
@@ -154,10 +154,10 @@ class Learned(Coefficient):
         check_number("init", init, optional=True)
         self.init, self.raw = init, nn.Parameter(torch.zeros(()))
 
-    def values(self) -> Mapping[str, float]:
+    def configured_values(self) -> Mapping[str, float]:
         return {} if self.init is None else {"init": self.init}
 
-    def settle(self, value: float) -> None:
+    def set_value(self, value: float) -> None:
         nn.init.constant_(self.raw, self.interval.unsquash(value))
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
@@ -205,10 +205,10 @@ class LearnedPerSample(Coefficient):
             nn.Linear(8 if student_signals else 5, hidden), nn.Tanh(), nn.Linear(hidden, 1)
         )
 
-    def values(self) -> Mapping[str, float]:
+    def configured_values(self) -> Mapping[str, float]:
         return {} if self.init is None else {"init": self.init}
 
-    def settle(self, value: float) -> None:
+    def set_value(self, value: float) -> None:
         weight, bias = self.net[2].parameters()
         nn.init.zeros_(weight)
         nn.init.constant_(bias, self.interval.unsquash(value))
@@ -238,15 +238,15 @@ def signals(batch: Batch, context: Context, student_signals: bool) -> Float[Tens
     Entropy and loss (over log c), margin of the truth for the first teacher and, if wanted, for the
     student; their agreement; the student's progress.
     """
-    answers: list[Output] = [batch.teachers[0]]
+    answers: list[Output] = [batch.teacher_outputs[0]]
     if student_signals:
-        answers.append(context.seen)
+        answers.append(context.student_detached)
     columns: list[Tensor] = []
     probs: list[Tensor] = []
     for answer in answers:
-        p, found = answer_signals(answer.logits, batch.y)
+        p, signals_of_answer = answer_signals(answer.logits, batch.y)
         probs.append(p)
-        columns += found
+        columns += signals_of_answer
     agreement = (probs[0] * probs[-1]).sum(-1)  # with itself: the teacher's own concentration
     columns += [agreement, context.progress.expand_as(agreement)]
     return torch.stack(columns, -1)
@@ -271,4 +271,4 @@ def coefficient(
     else:
         check_number(name, value, low, high, "[]" if closed else "()", f"for instance {default}")
         module = Constant(float(value))
-    return module.own(name, Interval(low, high), default, closed=closed)
+    return module.configure(name, Interval(low, high), default, closed=closed)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.layer_pairs import adapted_pairs
-from lightning_metakd.losses.loss import Loss, refuse_other_rows
+from lightning_metakd.losses.loss import Loss, check_same_rows
 from lightning_metakd.models.model import EMBEDDING
 from lightning_metakd.models.prototypes import metric_logits
 from lightning_metakd.types import Batch, Context, Output
@@ -35,11 +35,11 @@ def crd_loss(
     Raises:
         ValueError: if the two do not embed the same rows.
     """
-    refuse_other_rows(student_embedding, teacher_embedding)
+    check_same_rows(student_embedding, teacher_embedding)
     cosine = metric_logits(student_embedding, teacher_embedding[None], "cosine")
     other = ~torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)
-    asked = (cosine / temperature[..., None]).masked_fill(spared & other, -torch.inf)
-    return -asked.log_softmax(-1).diagonal()
+    logits = (cosine / temperature[..., None]).masked_fill(spared & other, -torch.inf)
+    return -logits.log_softmax(-1).diagonal()
 
 
 class CRD(Loss):
@@ -51,7 +51,7 @@ class CRD(Loss):
             several rows of each class, which are alike on purpose.
     """
 
-    adapts = True
+    needs_adapters = True
 
     def __init__(
         self, temperature: float | Coefficient = 0.1, same_class_negatives: bool = True
@@ -62,7 +62,7 @@ class CRD(Loss):
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         ((student_embedding, teacher_embedding),) = adapted_pairs(
-            student, batch.teachers[0], self.layers
+            student, batch.teacher_outputs[0], self.layers
         )
         same_class = batch.y[:, None] == batch.y[None]
         spared = torch.zeros_like(same_class) if self.same_class_negatives else same_class

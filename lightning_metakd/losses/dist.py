@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.logit_standardisation import standardised
-from lightning_metakd.losses.loss import Loss, refuse_other_answers
+from lightning_metakd.losses.loss import Loss, check_same_classes
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -32,7 +32,7 @@ def dist_terms(
     Raises:
         ValueError: if the two do not answer for the same rows and classes.
     """
-    refuse_other_answers(student_logits, teacher_logits)
+    check_same_classes(student_logits, teacher_logits)
     t = temperature[..., None]
     student, teacher = ((z / t).softmax(-1) for z in (student_logits, teacher_logits))
     inter, intra = (
@@ -64,5 +64,5 @@ class DIST(Loss):
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         temperature = self.temperature(batch, context)
-        inter, intra = dist_terms(student.logits, batch.teachers[0].logits, temperature)
+        inter, intra = dist_terms(student.logits, batch.teacher_outputs[0].logits, temperature)
         return self.beta(batch, context) * inter + self.gamma(batch, context) * intra

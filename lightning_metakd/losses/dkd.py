@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.hinton import kd_loss
-from lightning_metakd.losses.loss import Loss, refuse_other_answers
+from lightning_metakd.losses.loss import Loss, check_same_classes
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -49,7 +49,7 @@ def dkd_terms(
     Raises:
         ValueError: if the two do not answer for the same rows and classes.
     """
-    refuse_other_answers(student_logits, teacher_logits)
+    check_same_classes(student_logits, teacher_logits)
     # T^2 and beta would magnify what half precision rounds off
     single = torch.promote_types(student_logits.dtype, torch.float32)
     student, teacher = student_logits.to(single), teacher_logits.to(single)
@@ -83,6 +83,6 @@ class DKD(Loss):
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         temperature = self.temperature(batch, context)
-        teacher_logits = batch.teachers[0].logits
+        teacher_logits = batch.teacher_outputs[0].logits
         target, rest = dkd_terms(student.logits, teacher_logits, batch.y, temperature)
         return self.alpha(batch, context) * target + self.beta(batch, context) * rest

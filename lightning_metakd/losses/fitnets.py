@@ -39,7 +39,7 @@ class FitNets(Loss):
         weights: of each pair, >= 0; a number or a coefficient, or such by the teacher's layer.
     """
 
-    adapts = True
+    needs_adapters = True
 
     def __init__(self, layers: dict[str, str], weights: Weights = 1.0) -> None:
         super().__init__()
@@ -47,5 +47,5 @@ class FitNets(Loss):
         self.weights = LayerWeights(list(layers.items()), weights)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        pairs = adapted_pairs(student, batch.teachers[0], self.layers)
+        pairs = adapted_pairs(student, batch.teacher_outputs[0], self.layers)
         return self.weights([hint_loss(*pair) for pair in pairs], batch, context)

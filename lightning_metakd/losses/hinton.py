@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
-from lightning_metakd.losses.loss import Loss, refuse_other_answers
+from lightning_metakd.losses.loss import Loss, check_same_classes
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -27,7 +27,7 @@ def kd_loss(
     Raises:
         ValueError: if the two do not answer for the same rows and classes.
     """
-    refuse_other_answers(student_logits, teacher_logits)
+    check_same_classes(student_logits, teacher_logits)
     t = temperature[..., None]  # [] -> [1], [n] -> [n 1]
     log_student, log_teacher = ((z / t).log_softmax(-1) for z in (student_logits, teacher_logits))
     divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
@@ -46,4 +46,6 @@ class Hinton(Loss):
         self.temperature = coefficient(temperature, "temperature", 4.0, low=0.0)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        return kd_loss(student.logits, batch.teachers[0].logits, self.temperature(batch, context))
+        return kd_loss(
+            student.logits, batch.teacher_outputs[0].logits, self.temperature(batch, context)
+        )

@@ -19,7 +19,7 @@ Layers = Mapping[str, str]
 """Module path in the student -> module path in the teacher."""
 
 
-class Read(NamedTuple):
+class LayerPair(NamedTuple):
     """A pair of layers that a loss looks at.
 
     Attributes:
@@ -40,21 +40,25 @@ def hint_name(teacher: int, student_layer: str, teacher_layer: str) -> str:
     return f"{teacher}:{student_layer}>{teacher_layer}"
 
 
-def facing(
+def for_one_teacher(
     teacher: int, student: Output, batch: Batch, context: Context
 ) -> tuple[Output, Batch, Context]:
     """What a loss reads, as if this teacher were the only one."""
-    own = f"{teacher}:"
+    prefix = f"{teacher}:"
     hints = {
-        f"0:{name.removeprefix(own)}": hint
+        f"0:{name.removeprefix(prefix)}": hint
         for name, hint in student.hints.items()
-        if name.startswith(own)
+        if name.startswith(prefix)
     }
-    trust = context.trust if isinstance(context.trust, tuple) else context.trust[teacher, None]
+    support_accuracy = (
+        context.teacher_support_accuracy
+        if isinstance(context.teacher_support_accuracy, tuple)
+        else context.teacher_support_accuracy[teacher, None]
+    )
     return (
         student._replace(hints=hints),
-        batch._replace(teachers=(batch.teachers[teacher],)),
-        context._replace(trust=trust),
+        batch._replace(teacher_outputs=(batch.teacher_outputs[teacher],)),
+        context._replace(teacher_support_accuracy=support_accuracy),
     )
 
 
@@ -89,11 +93,11 @@ def hint_of(student: Output, student_layer: str, teacher_layer: str) -> Tensor:
     return student.hints[name]
 
 
-def showing(batch: Batch, teacher_layer: str) -> Batch:
+def with_teacher_layer(batch: Batch, teacher_layer: str) -> Batch:
     """The batch as the coefficient of a pair of layers sees it: with one layer of the first teacher."""
-    teacher, *others = batch.teachers
-    seen = teacher._replace(features={teacher_layer: layer_of(teacher, teacher_layer)})
-    return batch._replace(teachers=(seen, *others))
+    teacher, *others = batch.teacher_outputs
+    output = teacher._replace(features={teacher_layer: layer_of(teacher, teacher_layer)})
+    return batch._replace(teacher_outputs=(output, *others))
 
 
 def pairs(student: Output, teacher: Output, layers: Layers) -> list[tuple[Tensor, Tensor]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.functional.params import as_key
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
-from lightning_metakd.losses.layer_pairs import showing
+from lightning_metakd.losses.layer_pairs import with_teacher_layer
 from lightning_metakd.types import Batch, Context
 
 Pairs = Sequence[tuple[str, str]]
@@ -30,11 +30,11 @@ class LayerWeights(nn.ModuleDict):
 
     def __init__(self, pairs: Pairs, weights: Weights) -> None:
         default: float | Coefficient = 1.0
-        given = of_each_pair(pairs, weights, default, "weights")
+        by_pair = of_each_pair(pairs, weights, default, "weights")
         super().__init__(
             {
                 name: coefficient(weight, f"weights.{name}", 1.0, low=0.0, closed=True)
-                for name, weight in given.items()
+                for name, weight in by_pair.items()
             }
         )
         self.pairs = list(pairs)
@@ -43,13 +43,13 @@ class LayerWeights(nn.ModuleDict):
         self, losses: Sequence[Float[Tensor, " n"]], batch: Batch, context: Context
     ) -> Float[Tensor, " n"]:
         weights = [
-            weight(showing(batch, layer), context)
+            weight(with_teacher_layer(batch, layer), context)
             for weight, (_, layer) in zip(self.values(), self.pairs, strict=True)
         ]
         return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum(0)
 
 
-def of_each_pair(pairs: Pairs, given: T | dict[str, T], default: T, argument: str) -> dict[str, T]:
+def of_each_pair(pairs: Pairs, values: T | dict[str, T], default: T, argument: str) -> dict[str, T]:
     """A value of its own for each pair, by a name that suits a module.
 
     Args:
@@ -66,7 +66,7 @@ def of_each_pair(pairs: Pairs, given: T | dict[str, T], default: T, argument: st
             "{block3: block3}, or {embedding: embedding}."
         )
     teacher_layers = {layer for _, layer in pairs}
-    by_layer = given if isinstance(given, dict) else dict.fromkeys(teacher_layers, given)
+    by_layer = values if isinstance(values, dict) else dict.fromkeys(teacher_layers, values)
     if unknown := sorted(set(by_layer) - teacher_layers):
         raise ValueError(
             f"{argument} names {', '.join(unknown)}, but the teacher's layers are "

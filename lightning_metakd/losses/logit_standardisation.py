@@ -58,4 +58,6 @@ class LogitStandardisation(Loss):
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         temperature = self.temperature(batch, context)
-        return logit_standardisation_loss(student.logits, batch.teachers[0].logits, temperature)
+        return logit_standardisation_loss(
+            student.logits, batch.teacher_outputs[0].logits, temperature
+        )

@@ -1,7 +1,7 @@
 """What a student is taught, per row.
 
 A Loss reads the student's answer, the labels and the teachers' answers in the batch, and returns
-one number a row, never reduced. Targets is the plain loss of the labels; Hinton adds a teacher;
+one number a row, never reduced. CrossEntropy is the plain loss of the labels; Hinton adds a teacher;
 MatchGate weighs the two; WeightedSum adds any of them up. The submodules of a Loss are Coefficients
 (or further losses), and its parameters are the strategy, so nothing but a coefficient may be
 learned here: projections of features belong to the student (`adapters.py`).
@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import check_positive, check_share
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
-from lightning_metakd.losses.layer_pairs import Layers, Read
-from lightning_metakd.types import Batch, Context, Lesson, Output, Params
+from lightning_metakd.losses.layer_pairs import LayerPair, Layers
+from lightning_metakd.types import Batch, BatchLoss, Context, Output, Params
 
 
 class Loss(nn.Module, ABC, Configured):
@@ -35,22 +35,22 @@ class Loss(nn.Module, ABC, Configured):
 
     needs_teacher: bool = True
     layers: Layers = MappingProxyType({})
-    adapts: bool = False
+    needs_adapters: bool = False
 
     @abstractmethod
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         """The loss of each row."""
 
-    def reads(self, teacher: int | None = 0) -> Iterator[Read]:
+    def layer_pairs(self, teacher: int | None = 0) -> Iterator[LayerPair]:
         """All pairs of layers that it and its parts compare.
 
         Args:
             teacher: number of its teacher in the pool; None stands for every one.
         """
         for student_layer, teacher_layer in self.layers.items():
-            yield Read(teacher, student_layer, teacher_layer, self.adapts)
+            yield LayerPair(teacher, student_layer, teacher_layer, self.needs_adapters)
         for part in self.parts():
-            yield from part.reads(teacher)
+            yield from part.layer_pairs(teacher)
 
     def parts(self) -> Iterator["Loss"]:
         """The losses of which it is made."""
@@ -59,7 +59,7 @@ class Loss(nn.Module, ABC, Configured):
             yield from (part for part in inner if isinstance(part, Loss))
 
 
-def refuse_other_answers(
+def check_same_classes(
     student_logits: Float[Tensor, "n c"], teacher_logits: Float[Tensor, "n c"]
 ) -> None:
     """Raise where student and teacher do not answer for the same rows and classes."""
@@ -71,7 +71,7 @@ def refuse_other_answers(
         )
 
 
-def refuse_other_rows(
+def check_same_rows(
     student_embedding: Float[Tensor, "n d"], teacher_embedding: Float[Tensor, "n e"]
 ) -> None:
     """Raise where student and teacher do not embed the same rows; widths may differ."""
@@ -83,13 +83,13 @@ def refuse_other_rows(
         )
 
 
-def lesson(
+def batch_loss(
     teach: Callable[..., Tensor],
     strategy: Params,
     batch: Batch,
     classes: Int[Tensor, " c"],
     support: Batch | None = None,
-) -> Lesson:
+) -> BatchLoss:
     """A loss with these coefficients over one batch, its labels and its teachers.
 
     Args:
@@ -98,17 +98,20 @@ def lesson(
         support: rows on which the teachers' answers, held out of what they were fitted on, show how far they
             can be trusted in this episode.
     """
-    trust = () if support is None else held_out_accuracy(support)
-    return Lesson(teach, strategy, batch, classes[batch.y], trust)
+    support_accuracy = () if support is None else held_out_accuracy(support)
+    return BatchLoss(teach, strategy, batch, classes[batch.y], support_accuracy)
 
 
 def held_out_accuracy(support: Batch) -> Float[Tensor, " k"] | tuple[()]:
     """Part of the support rows which each teacher names rightly, `()` without teachers."""
-    right = [(t.logits.argmax(-1) == support.y).to(t.logits.dtype).mean() for t in support.teachers]
+    right = [
+        (t.logits.argmax(-1) == support.y).to(t.logits.dtype).mean()
+        for t in support.teacher_outputs
+    ]
     return torch.stack(right) if right else ()
 
 
-class Targets(Loss):
+class CrossEntropy(Loss):
     """Cross-entropy with the labels: learning without a teacher.
 
     Args:
@@ -165,7 +168,7 @@ class WeightedSum(Loss):
         return torch.stack(weighted).sum(0)
 
 
-class CalibratedTargets(Loss):
+class CalibratedCrossEntropy(Loss):
     """Cross-entropy of the logits at the scale that suits them best: min over s of CE(s * logits).
 
     As a quiz it does not pay for lower confidence, only for better order. The scale is found by

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.loss import Loss, Targets
+from lightning_metakd.losses.loss import CrossEntropy, Loss
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -30,7 +30,7 @@ class MatchGate(Loss):
         super().__init__()
         self.gate = coefficient(gate, "gate", 0.5, low=0.0, high=1.0, closed=True)
         self.match = Hinton() if match is None else match
-        self.alone = Targets()
+        self.alone = CrossEntropy()
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         g = self.gate(batch, context)
@@ -48,9 +48,9 @@ class LiteralMatchGate(Loss):
     def __init__(self, gate: float | Coefficient = 0.5) -> None:
         super().__init__()
         self.gate = coefficient(gate, "gate", 0.5, low=0.0, high=1.0, closed=True)
-        self.alone = Targets()
+        self.alone = CrossEntropy()
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         g = self.gate(batch, context)
-        teacher_loss = self.alone(batch.teachers[0], batch, context)
+        teacher_loss = self.alone(batch.teacher_outputs[0], batch, context)
         return g * self.alone(student, batch, context) + (1 - g) * teacher_loss

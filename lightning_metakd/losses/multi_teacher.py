@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
-from lightning_metakd.losses.layer_pairs import Read, facing
+from lightning_metakd.losses.layer_pairs import LayerPair, for_one_teacher
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.types import Batch, Context, Output
 
@@ -61,12 +61,14 @@ class MostAccurate(Choice):
         self.count = count
 
     def forward(self, weights: Float[Tensor, "k n"], context: Context) -> Bool[Tensor, " k"]:
-        if isinstance(context.trust, tuple):
+        if isinstance(context.teacher_support_accuracy, tuple):
             raise ValueError(
                 "choose=MostAccurate asks which teacher is right on the support set, and there is none on a "
                 "single task; take Heaviest, or leave choose out."
             )
-        return largest(context.trust.where(weights.mean(1) > 0, -1.0), self.count)
+        return largest(
+            context.teacher_support_accuracy.where(weights.mean(1) > 0, -1.0), self.count
+        )
 
 
 def largest(scores: Float[Tensor, " k"], count: int) -> Bool[Tensor, " k"]:
@@ -86,13 +88,13 @@ class Weights(nn.Module):
         choose: which teachers teach at all; all by default.
     """
 
-    def __init__(self, each: list[float | Coefficient], choose: Choice | None = None) -> None:
+    def __init__(self, weights: list[float | Coefficient], choose: Choice | None = None) -> None:
         super().__init__()
-        self.each = nn.ModuleList(
-            coefficient(w, f"weights.{k}", 1.0, low=0.0, closed=True) for k, w in enumerate(each)
+        self.of_teacher = nn.ModuleList(
+            coefficient(w, f"weights.{k}", 1.0, low=0.0, closed=True) for k, w in enumerate(weights)
         )
         self.choose = choose
-        values = [list(w.values().values()) for w in self.coefficients()]
+        values = [list(w.configured_values().values()) for w in self.coefficients()]
         for end in (0, -1):  # of a schedule, between which the sum is positive
             if all(v and v[end] == 0 for v in values):
                 raise ValueError(
@@ -101,11 +103,11 @@ class Weights(nn.Module):
 
     def coefficients(self) -> list[Coefficient]:
         """What was given for each teacher, or the one for all."""
-        return [cast(Coefficient, w) for w in self.each]
+        return [cast(Coefficient, w) for w in self.of_teacher]
 
-    def replace(self, each: list[float | Coefficient]) -> None:
+    def replace(self, weights: list[float | Coefficient]) -> None:
         """Weigh by these from now on."""
-        self.each = Weights(each).each
+        self.of_teacher = Weights(weights).of_teacher
 
     def forward(
         self, views: Sequence[tuple[Output, Batch, Context]], context: Context
@@ -118,17 +120,17 @@ class Weights(nn.Module):
         Raises:
             ValueError: if there are weights for another number of teachers.
         """
-        shared, n_rows = len(self.each) == 1, len(views[0][1].y)
-        if not shared and len(self.each) != len(views):
+        shared, n_rows = len(self.of_teacher) == 1, len(views[0][1].y)
+        if not shared and len(self.of_teacher) != len(views):
             raise ValueError(
-                f"weights has {len(self.each)} entries for {len(views)} teachers; give one for each in "
+                f"weights has {len(self.of_teacher)} entries for {len(views)} teachers; give one for each in "
                 "model.teachers, or a single one for all."
             )
-        said = [
-            self.each[0 if shared else k](batch, told).expand(n_rows)
-            for k, (_, batch, told) in enumerate(views)
+        values = [
+            self.of_teacher[0 if shared else k](batch, teacher_context).expand(n_rows)
+            for k, (_, batch, teacher_context) in enumerate(views)
         ]
-        raw = torch.stack(said)
+        raw = torch.stack(values)
         if self.choose is not None:
             raw = raw * self.choose(raw.detach(), context)[:, None]
         return raw / raw.sum(0).clamp(min=torch.finfo(raw.dtype).tiny)
@@ -160,11 +162,13 @@ class MultiTeacher(Loss):
                 "made to add up to 1; give a list with one for each teacher, or LearnedPerSample."
             )
 
-    def reads(self, teacher: int | None = 0) -> Iterator[Read]:
-        return self.loss.reads(None)
+    def layer_pairs(self, teacher: int | None = 0) -> Iterator[LayerPair]:
+        return self.loss.layer_pairs(None)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        views = [facing(k, student, batch, context) for k in range(len(batch.teachers))]
+        views = [
+            for_one_teacher(k, student, batch, context) for k in range(len(batch.teacher_outputs))
+        ]
         losses = torch.stack([self.loss(*view) for view in views])
         return (self.weights(views, context) * losses).sum(0)
 
@@ -182,13 +186,13 @@ class OfTeacher(Loss):
         check_integer("teacher", teacher, 0, hint="a place in model.teachers counted from 0")
         self.teacher, self.loss = teacher, loss
 
-    def reads(self, teacher: int | None = 0) -> Iterator[Read]:
-        return self.loss.reads(self.teacher)
+    def layer_pairs(self, teacher: int | None = 0) -> Iterator[LayerPair]:
+        return self.loss.layer_pairs(self.teacher)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        if self.teacher >= len(batch.teachers):
+        if self.teacher >= len(batch.teacher_outputs):
             raise ValueError(
-                f"teacher={self.teacher} is not among the {len(batch.teachers)} of model.teachers; they are "
-                "counted from 0."
+                f"teacher={self.teacher} is not among the {len(batch.teacher_outputs)} of model.teachers; "
+                "they are counted from 0."
             )
-        return self.loss(*facing(self.teacher, student, batch, context))
+        return self.loss(*for_one_teacher(self.teacher, student, batch, context))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_metakd.losses.dkd import others
 from lightning_metakd.losses.hinton import kd_loss
-from lightning_metakd.losses.loss import Loss, refuse_other_rows
+from lightning_metakd.losses.loss import Loss, check_same_rows
 from lightning_metakd.models.prototypes import metric_logits
 from lightning_metakd.types import Batch, Context, Output
 
@@ -36,7 +36,7 @@ def pkt_loss(
     Raises:
         ValueError: if the two do not embed the same rows.
     """
-    refuse_other_rows(student_embedding, teacher_embedding)
+    check_same_rows(student_embedding, teacher_embedding)
     student, teacher = (log_similarities(e) for e in (student_embedding, teacher_embedding))
     return kd_loss(student, teacher, student.new_ones(()))
 
@@ -45,4 +45,4 @@ class PKT(Loss):
     """Match the neighbourhoods among the first teacher's embeddings of the batch."""
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        return pkt_loss(student.embedding, batch.teachers[0].embedding)
+        return pkt_loss(student.embedding, batch.teacher_outputs[0].embedding)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.hinton import kd_loss
-from lightning_metakd.losses.loss import Loss, refuse_other_rows
-from lightning_metakd.models.prototypes import is_class, leave_one_out_means, metric_logits
+from lightning_metakd.losses.loss import Loss, check_same_rows
+from lightning_metakd.models.prototypes import leave_one_out_means, metric_logits, one_hot
 from lightning_metakd.types import Batch, Context, Output
 
 FAR = -1e4
@@ -26,7 +26,7 @@ def prototype_similarities(
 ) -> Float[Tensor, "n c"]:
     """Cosine of each row to each class mean, of its own class without the row, if others are there."""
     cosine = metric_logits(embedding, leave_one_out_means(embedding, y, n_way), "cosine")
-    return cosine.masked_fill(~is_class(y, n_way).any(0), FAR)
+    return cosine.masked_fill(~one_hot(y, n_way).any(0), FAR)
 
 
 def prototype_matching_loss(
@@ -44,7 +44,7 @@ def prototype_matching_loss(
     Raises:
         ValueError: if the two do not embed the same rows.
     """
-    refuse_other_rows(student_embedding, teacher_embedding)
+    check_same_rows(student_embedding, teacher_embedding)
     student, teacher = (
         prototype_similarities(embedding, y, n_way)
         for embedding in (student_embedding, teacher_embedding)
@@ -66,7 +66,7 @@ class PrototypeMatching(Loss):
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         return prototype_matching_loss(
             student.embedding,
-            batch.teachers[0].embedding,
+            batch.teacher_outputs[0].embedding,
             batch.y,
             student.logits.shape[-1],
             self.temperature(batch, context),

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
-from lightning_metakd.losses.loss import Loss, refuse_other_rows
+from lightning_metakd.losses.loss import Loss, check_same_rows
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -41,7 +41,7 @@ def rkd_terms(
     Raises:
         ValueError: if the two do not embed the same rows.
     """
-    refuse_other_rows(student_embedding, teacher_embedding)
+    check_same_rows(student_embedding, teacher_embedding)
     (distance, cosine), (wanted_distance, wanted_cosine) = (
         relations(embedding) for embedding in (student_embedding, teacher_embedding)
     )
@@ -67,5 +67,5 @@ class RKD(Loss):
         self.angle = coefficient(angle, "angle", 50.0, low=0.0, closed=True)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        distances, angles = rkd_terms(student.embedding, batch.teachers[0].embedding)
+        distances, angles = rkd_terms(student.embedding, batch.teacher_outputs[0].embedding)
         return self.distance(batch, context) * distances + self.angle(batch, context) * angles

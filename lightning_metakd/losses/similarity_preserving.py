@@ -57,7 +57,7 @@ class SimilarityPreserving(Loss):
         self.weights = LayerWeights(list(self.layers.items()), weights)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        teacher = batch.teachers[0]
+        teacher = batch.teacher_outputs[0]
         losses = [
             similarity_loss(layer_of(student, s), layer_of(teacher, t))
             for s, t in self.layers.items()

@@ -22,12 +22,12 @@ from torch.nn.functional import relu6
 from lightning_metakd.arguments.ranges import MOST_CHANNELS, check_integer, check_number
 from lightning_metakd.losses.coefficient import Coefficient
 from lightning_metakd.losses.layer_pairs import (
-    Read,
+    LayerPair,
     check_shapes,
     hint_of,
     layer_of,
     same_size,
-    showing,
+    with_teacher_layer,
 )
 from lightning_metakd.losses.layer_weights import LayerWeights, Weights, of_each_pair
 from lightning_metakd.losses.loss import Loss
@@ -58,19 +58,19 @@ def channel_loss(
     return (channels * (by_channel(hint) - by_channel(target)).square().mean(-1)).sum(-1)
 
 
-def shown_means(batch: Batch, channels: int, who: str) -> Float[Tensor, "n ch"]:
+def layer_means(batch: Batch, channels: int, who: str) -> Float[Tensor, "n ch"]:
     """Means over positions of the one map that a coefficient of layers is shown.
 
     Raises:
         ValueError: if it is shown another number of maps, or one of another width.
     """
-    shown = list(batch.teachers[0].features.items())
-    if len(shown) != 1:
+    layers = list(batch.teacher_outputs[0].features.items())
+    if len(layers) != 1:
         raise ValueError(
-            f"{who} looks at one layer of the teacher, and there are {len(shown)}; use it for the weights of "
-            "a loss that compares layers, such as WhatWhere."
+            f"{who} looks at one layer of the teacher, and there are {len(layers)}; use it for the weights "
+            "of a loss that compares layers, such as WhatWhere."
         )
-    ((layer, features),) = shown
+    ((layer, features),) = layers
     means = by_channel(features).mean(-1)
     if means.shape[1] != channels:
         raise ValueError(
@@ -98,24 +98,24 @@ class LearnedPerMap(Coefficient):
         check_number("init", init, 0.0, 6.0, optional=True)
         self.channels, self.init, self.net = channels, init, nn.Linear(channels, 1)
 
-    def values(self) -> Mapping[str, float]:
+    def configured_values(self) -> Mapping[str, float]:
         return {} if self.init is None else {"init": self.init}
 
-    def start(self, default: float) -> None:
+    def initialise(self, default: float) -> None:
         value = default if self.init is None else self.init
         if self.interval.low > 0 or self.interval.high < 6 or not 0 < value < 6:
             raise ValueError(
                 f"LearnedPerMap lies in [0, 6] and starts inside, but is asked for {value} in "
                 f"{tuple(self.interval)}; use it for weights of layers, or take LearnedPerSample."
             )
-        self.settle(value)
+        self.set_value(value)
 
-    def settle(self, value: float) -> None:
+    def set_value(self, value: float) -> None:
         nn.init.zeros_(self.net.weight)
         nn.init.constant_(self.net.bias, min(value, 6.0))
 
     def forward(self, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        means = shown_means(batch, self.channels, type(self).__name__)
+        means = layer_means(batch, self.channels, type(self).__name__)
         return relu6(self.net(means)).squeeze(-1)
 
 
@@ -127,7 +127,7 @@ class UniformChannels(ChannelWeights):
     """The same weight for every channel."""
 
     def forward(self, batch: Batch, context: Context) -> Float[Tensor, " ch"]:
-        ((_, features),) = batch.teachers[0].features.items()
+        ((_, features),) = batch.teacher_outputs[0].features.items()
         width = by_channel(features).shape[1]
         return context.progress.new_full((width,), 1 / width)
 
@@ -149,7 +149,7 @@ class LearnedPerChannel(ChannelWeights):
         nn.init.zeros_(self.net.bias)
 
     def forward(self, batch: Batch, context: Context) -> Float[Tensor, "n ch"]:
-        means = shown_means(batch, self.channels, type(self).__name__)
+        means = layer_means(batch, self.channels, type(self).__name__)
         return self.net(means).softmax(-1)
 
 
@@ -172,15 +172,15 @@ class WhatWhere(Loss):
         super().__init__()
         self.pairs = [(s, t) for s, listed in layers.items() for t in listed]
         uniform = UniformChannels()
-        given = of_each_pair(self.pairs, channels or uniform, uniform, "channels")
-        self.weights, self.channels = LayerWeights(self.pairs, weights), nn.ModuleDict(given)
+        by_pair = of_each_pair(self.pairs, channels or uniform, uniform, "channels")
+        self.weights, self.channels = LayerWeights(self.pairs, weights), nn.ModuleDict(by_pair)
 
-    def reads(self, teacher: int | None = 0) -> Iterator[Read]:
-        return (Read(teacher, s, t, adapted=True) for s, t in self.pairs)
+    def layer_pairs(self, teacher: int | None = 0) -> Iterator[LayerPair]:
+        return (LayerPair(teacher, s, t, adapted=True) for s, t in self.pairs)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         losses = []
         for (s, t), channels in zip(self.pairs, self.channels.values(), strict=True):
-            pair = same_size(hint_of(student, s, t), layer_of(batch.teachers[0], t))
-            losses.append(channel_loss(*pair, channels(showing(batch, t), context)))
+            pair = same_size(hint_of(student, s, t), layer_of(batch.teacher_outputs[0], t))
+            losses.append(channel_loss(*pair, channels(with_teacher_layer(batch, t), context)))
         return self.weights(losses, batch, context)

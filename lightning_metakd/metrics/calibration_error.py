@@ -45,8 +45,8 @@ def calibration_counts(
         )
     place = (torch.ceil(confidence * bins).long() - 1).clamp(0, bins - 1)
     correct = (answer == y.to(answer.device)).long()
-    each = torch.stack([torch.ones_like(correct), correct, (confidence * FIXED_POINT).long()], -1)
-    return torch.zeros(bins, 3, dtype=torch.long, device=each.device).index_add_(0, place, each)
+    of_row = torch.stack([torch.ones_like(correct), correct, (confidence * FIXED_POINT).long()], -1)
+    return torch.zeros(bins, 3, dtype=torch.long, device=of_row.device).index_add_(0, place, of_row)
 
 
 def calibration_gap(counts: Int[Tensor, "b 3"]) -> float:

@@ -154,12 +154,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def input_shapes(modules: list[nn.Module], found: dict[nn.Module, Shape]) -> Iterator[None]:
+def input_shapes(modules: list[nn.Module], shapes: dict[nn.Module, Shape]) -> Iterator[None]:
     """Note what the first input of each module looks like; under `vmap` that of one task."""
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if args and isinstance(args[0], Tensor) and module not in found:
-            found[module] = Shape(tuple(args[0].shape), args[0].dtype, args[0].device)
+        if args and isinstance(args[0], Tensor) and module not in shapes:
+            shapes[module] = Shape(tuple(args[0].shape), args[0].dtype, args[0].device)
 
     hooks = [module.register_forward_pre_hook(note) for module in modules]
     try:

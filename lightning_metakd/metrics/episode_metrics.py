@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
 
-Table = Mapping[str, Tensor]
+EpisodeTable = Mapping[str, Tensor]
 """Columns by name, one entry per episode, sorted by `id`."""
 
 
@@ -52,14 +52,14 @@ def interval(values: Tensor) -> tuple[float, float]:
     Raises:
         ValueError: if there are no values.
     """
-    found = [float(v) for v in values.detach().double().cpu().flatten()]
-    n = len(found)
+    numbers = [float(v) for v in values.detach().double().cpu().flatten()]
+    n = len(numbers)
     if n == 0:
         raise ValueError("an interval over 0 episodes does not exist; evaluate at least 1 episode.")
-    mean = math.fsum(found) / n
+    mean = math.fsum(numbers) / n
     if n == 1:
         return mean, math.nan
-    variance = math.fsum((v - mean) ** 2 for v in found) / (n - 1)
+    variance = math.fsum((v - mean) ** 2 for v in numbers) / (n - 1)
     return mean, 1.96 * math.sqrt(variance / n)
 
 
@@ -108,21 +108,21 @@ def overlap(ids: tuple[Tensor, Tensor] | None) -> str:
     return f", {shared} ids are in both"
 
 
-def summary(rows: Table) -> dict[str, float]:
+def summary(rows: EpisodeTable) -> dict[str, float]:
     """Means and 95 % half-widths over episodes, student and teacher, and their paired difference."""
     mean, ci95 = interval(rows["accuracy"])
-    found = {"accuracy": mean, "ci95": ci95, "nll": interval(rows["nll"])[0]}
+    metrics = {"accuracy": mean, "ci95": ci95, "nll": interval(rows["nll"])[0]}
     if "teacher_accuracy" in rows:
         teacher, teacher_ci95 = interval(rows["teacher_accuracy"])
         difference, paired_ci95 = paired_difference(rows["accuracy"], rows["teacher_accuracy"])
-        found |= {
+        metrics |= {
             "teacher_accuracy": teacher,
             "teacher_ci95": teacher_ci95,
             "paired_difference": difference,
             "paired_ci95": paired_ci95,
             "agreement": interval(rows["agreement"])[0],
         }
-    return found
+    return metrics
 
 
 def forgetting(after: Float[Tensor, "t t"]) -> float:
@@ -175,9 +175,9 @@ class EpisodeRows(Metric):
                 f"a row has the columns {sorted(values)}, expected {sorted(self.columns)}; "
                 "name the same columns in EpisodeRows(columns)."
             )
-        found = [torch.as_tensor(v).detach() for v in (id, *(values[c] for c in self.columns))]
+        numbers = [torch.as_tensor(v).detach() for v in (id, *(values[c] for c in self.columns))]
         assert isinstance(self.rows, list)
-        self.rows.append(torch.stack([self.place(v).flatten() for v in found], -1))  # [t, 1 + k]
+        self.rows.append(torch.stack([self.place(v).flatten() for v in numbers], -1))  # [t, 1 + k]
 
     def place(self, value: Tensor) -> Tensor:
         """In float64 where the metric lives, so that the process group can send it."""

@@ -41,7 +41,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def halved(x: Tensor) -> Tensor:
+def half_size(x: Tensor) -> Tensor:
     """The maxima over windows of 2 x 2."""
     return max_pool2d(x, 2)
 
@@ -104,7 +104,7 @@ class Conv4(Model):
         maps: Maps = {}
         for conv, norm in zip(self.convs, self.norms, strict=True):
             pooled = self.pooling == "flatten" or len(maps) < 3
-            x = norm_and_pool(norm, conv(x), halved) if pooled else norm(conv(x))
+            x = norm_and_pool(norm, conv(x), half_size) if pooled else norm(conv(x))
             x = relu(x)
             maps[f"block{len(maps) + 1}"] = x
         embedding = x.flatten(1) if self.pooling == "flatten" else x.mean((2, 3))

@@ -79,17 +79,21 @@ class Model(nn.Module, ABC, Configured):
         Raises:
             ValueError: if one does not exist.
         """
-        known = [*self.maps, *(name for name, _ in self.tapped.named_modules() if name), EMBEDDING]
+        tappable = [
+            *self.maps,
+            *(name for name, _ in self.tapped.named_modules() if name),
+            EMBEDDING,
+        ]
         for path in paths:
-            if path not in known:
-                raise ValueError(f"layer {path!r} is no module; choose from {listed(known)}.")
+            if path not in tappable:
+                raise ValueError(f"layer {path!r} is no module; choose from {listed(tappable)}.")
         self.taps = tuple(paths)
 
     def forward(self, x: Tensor) -> Output:
-        with recording(self.tapped, [path for path in self.taps if path != EMBEDDING]) as seen:
-            embedding, own = self.body(x)
-        own = {**own, EMBEDDING: embedding}
-        features = {p: own[p] if p in own else the_tensor(p, seen[p]) for p in self.taps}
+        with recording(self.tapped, [path for path in self.taps if path != EMBEDDING]) as recorded:
+            embedding, maps = self.body(x)
+        maps = {**maps, EMBEDDING: embedding}
+        features = {p: maps[p] if p in maps else the_tensor(p, recorded[p]) for p in self.taps}
         return Output(self.head(embedding), embedding, features)
 
 
@@ -124,12 +128,12 @@ def head_width(model: Model) -> int:
 def recording(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
     """What the modules at these paths return while this lasts; names of no module stay without."""
     modules = dict(module.named_modules()) if paths else {}
-    seen: dict[str, list[Any]] = {path: [] for path in paths}
+    outputs: dict[str, list[Any]] = {path: [] for path in paths}
     with ExitStack() as hooks:
-        for path, into in seen.items():
+        for path, into in outputs.items():
             if path in modules:
                 hooks.callback(modules[path].register_forward_hook(recorder(into)).remove)
-        yield seen
+        yield outputs
 
 
 def recorder(into: list[Any]) -> Callable[[nn.Module, Any, Any], None]:
@@ -141,16 +145,18 @@ def recorder(into: list[Any]) -> Callable[[nn.Module, Any, Any], None]:
     return hook
 
 
-def the_tensor(path: str, seen: list[Any]) -> Tensor:
+def the_tensor(path: str, outputs: list[Any]) -> Tensor:
     """The one tensor which a module returned in one forward pass."""
-    if len(seen) != 1:
+    if len(outputs) != 1:
         raise ValueError(
-            f"{path!r} is called {len(seen)} times in one pass, not once; "
+            f"{path!r} is called {len(outputs)} times in one pass, not once; "
             "name another module, or the one around it."
         )
-    if not isinstance(seen[0], Tensor):
-        raise TypeError(f"{path!r} returns a {type(seen[0]).__name__}, not a tensor; tap another.")
-    return seen[0]
+    if not isinstance(outputs[0], Tensor):
+        raise TypeError(
+            f"{path!r} returns a {type(outputs[0]).__name__}, not a tensor; tap another."
+        )
+    return outputs[0]
 
 
 def listed(names: Sequence[str], most: int = 30) -> str:

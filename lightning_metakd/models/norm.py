@@ -35,7 +35,7 @@ from lightning_metakd.arguments.ranges import check_choice
 NormForm = Literal["support", "running", "tracked", "batch"]
 Heard = tuple[Tensor, Tensor, int]
 """Variance and mean [ch] that normalised a pass, and of how many values they are."""
-Pool = Callable[[Tensor], Tensor]
+PoolFunction = Callable[[Tensor], Tensor]
 
 
 class EpisodicNorm(nn.Module):
@@ -65,7 +65,7 @@ class EpisodicNorm(nn.Module):
         # given through functional_call by whoever holds the statistics of a support set
         self.register_buffer("mean", torch.empty(0), persistent=False)
         self.register_buffer("var", torch.empty(0), persistent=False)
-        self.heard: list[Heard] | None = None
+        self.recorded: list[Heard] | None = None
 
     def follow(self, var: Tensor, mean: Tensor) -> None:
         """Let the running statistics go a part of the way to those of a step, or average all steps."""
@@ -76,7 +76,7 @@ class EpisodicNorm(nn.Module):
         self.running_var.lerp_(var, part)
         self.running_mean.lerp_(mean, part)
 
-    def known(self) -> tuple[Tensor, Tensor] | None:
+    def fixed_statistics(self) -> tuple[Tensor, Tensor] | None:
         """Variance and mean [ch] that were given or are remembered; None where they are those of the rows."""
         if self.mean.numel():
             return self.var, self.mean
@@ -84,34 +84,34 @@ class EpisodicNorm(nn.Module):
             return self.running_var, self.running_mean
         return None
 
-    def forward(self, x: Tensor, pool: Pool | None = None) -> Tensor:
+    def forward(self, x: Tensor, pool: PoolFunction | None = None) -> Tensor:
         """The norm of `x`, and its maxima over windows.
 
         Args:
             pool: takes the maxima. It is asked before weight and bias, which are then applied to a quarter of
                 the values, and less is kept for backward; where a weight is negative, of minus the values.
         """
-        known, dims = self.known(), (0, *range(2, x.dim()))
+        fixed, dims = self.fixed_statistics(), (0, *range(2, x.dim()))
         shape = (-1, *(1,) * (x.dim() - 2))
         wide = at_least_single(x)
-        mean = wide.mean(dims) if known is None else known[1]
+        mean = wide.mean(dims) if fixed is None else fixed[1]
         weight = torch.ones_like(mean) if self.weight is None else self.weight
         side = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
         centred = wide - mean.view(shape)
         # minus a value is as far from the mean: one map serves variance and maxima
         if pool is not None:
             centred = centred * side.view(shape)
-        var = centred.square().mean(dims) if known is None else known[0]
-        if self.heard is not None:
-            self.heard.append((var, mean, x.numel() // len(mean)))
+        var = centred.square().mean(dims) if fixed is None else fixed[0]
+        if self.recorded is not None:
+            self.recorded.append((var, mean, x.numel() // len(mean)))
         scale = weight * torch.rsqrt(var + self.eps)
         if pool is not None:
             centred, scale = pool(centred), scale * side
-        found = centred * scale.view(shape)
-        return (found if self.bias is None else found + self.bias.view(shape)).to(x.dtype)
+        normalised = centred * scale.view(shape)
+        return (normalised if self.bias is None else normalised + self.bias.view(shape)).to(x.dtype)
 
 
-def norm_and_pool(norm: nn.Module, x: Tensor, pool: Pool) -> Tensor:
+def norm_and_pool(norm: nn.Module, x: Tensor, pool: PoolFunction) -> Tensor:
     """pool(norm(x)), for a pool of maxima over windows."""
     return norm(x, pool) if isinstance(norm, EpisodicNorm) else pool(norm(x))
 
@@ -161,21 +161,21 @@ def untrained_statistics(module: nn.Module) -> list[str]:
 
 
 @contextmanager
-def listening(layers: Iterable[EpisodicNorm]) -> Iterator[list[list[Heard]]]:
+def recording_statistics(layers: Iterable[EpisodicNorm]) -> Iterator[list[list[Heard]]]:
     """For each norm the statistics of every pass inside; without hooks, which do not compile."""
     norms = list(layers)
-    heard: list[list[Heard]] = [[] for _ in norms]
-    for layer, passes in zip(norms, heard, strict=True):
-        layer.heard = passes
+    recorded: list[list[Heard]] = [[] for _ in norms]
+    for layer, passes in zip(norms, recorded, strict=True):
+        layer.recorded = passes
     try:
-        yield heard
+        yield recorded
     finally:
         for layer in norms:
-            layer.heard = None
+            layer.recorded = None
 
 
 @contextmanager
-def follow_statistics(
+def update_running_statistics(
     module: nn.Module, mean_over_processes: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
     """Norms of the form `tracked` see the batches that pass inside, and follow their mean statistics.
@@ -185,9 +185,9 @@ def follow_statistics(
     """
     norms = [m for m in module.modules() if isinstance(m, EpisodicNorm)]
     tracked = [m for m in norms if m.form == "tracked" and m.training]  # others are frozen
-    with listening(tracked) as heard:
+    with recording_statistics(tracked) as recorded:
         yield
-    for layer, passes in zip(tracked, heard, strict=True):
+    for layer, passes in zip(tracked, recorded, strict=True):
         if not passes:
             continue
         unbiased = [var.detach() * n / (n - 1) for var, _, n in passes]
@@ -209,11 +209,11 @@ def make_episodic(module: nn.Module, form: NormForm) -> nn.Module:
     """
     check_choice("norm", form, get_args(NormForm))
     for name, layer in module.named_modules():
-        refuse_norm(name, layer, form)
+        check_replaceable_norm(name, layer, form)
     return converted(module, form)
 
 
-def refuse_norm(name: str, layer: nn.Module, form: NormForm) -> None:
+def check_replaceable_norm(name: str, layer: nn.Module, form: NormForm) -> None:
     """Raise where a norm has no form for inner loops."""
     if isinstance(layer, _BatchNorm | EpisodicNorm) and form in ("running", "tracked"):
         if layer.running_mean is None:

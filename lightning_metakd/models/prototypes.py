@@ -36,14 +36,14 @@ def leave_one_out_means(
 
     A row that is alone in its class stays in its mean; a class without rows has the origin for a mean.
     """
-    member = is_class(y, n_way).to(embedding.dtype)  # [s c]
+    member = one_hot(y, n_way).to(embedding.dtype)  # [s c]
     total, count = member.T @ embedding, member.sum(0)
     leaves = member * (count > 1)
     without = total[None] - leaves[..., None] * embedding[:, None]
     return without / (count - leaves).clamp(min=1)[..., None]
 
 
-def is_class(y: Int[Tensor, " n"], n_way: int) -> Bool[Tensor, "n c"]:
+def one_hot(y: Int[Tensor, " n"], n_way: int) -> Bool[Tensor, "n c"]:
     """One-hot labels, without the value check of `F.one_hot`, which fails under `vmap(grad)`."""
     return y[:, None] == torch.arange(n_way, device=y.device)
 
@@ -52,5 +52,5 @@ def class_means(
     embedding: Float[Tensor, "n d"], y: Int[Tensor, " n"], n_way: int
 ) -> Float[Tensor, "c d"]:
     """Mean embedding of each class."""
-    member = is_class(y, n_way).to(embedding.dtype)
+    member = one_hot(y, n_way).to(embedding.dtype)
     return (member.T @ embedding) / member.sum(0)[:, None]

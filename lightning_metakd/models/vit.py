@@ -116,13 +116,13 @@ class ViT(Model):
                 f"images of {x.shape[-2]}x{x.shape[-1]} do not fit image_size={self.image_size}; "
                 "resize them or build the model with their size."
             )
-        maps = self.patches(x)
-        tokens = maps.flatten(2).transpose(1, 2) + self.position  # [n, d, h, w] -> [n, l, d]
-        found: Maps = {}
+        patches = self.patches(x)
+        tokens = patches.flatten(2).transpose(1, 2) + self.position  # [n, d, h, w] -> [n, l, d]
+        maps: Maps = {}
         for k, block in enumerate(self.blocks):
             tokens = block(tokens)
-            found[f"blocks.{k}"] = tokens.transpose(1, 2).unflatten(2, maps.shape[2:])
-        return self.norm(tokens).mean(1), found
+            maps[f"blocks.{k}"] = tokens.transpose(1, 2).unflatten(2, patches.shape[2:])
+        return self.norm(tokens).mean(1), maps
 
 
 def start(model: ViT) -> None:

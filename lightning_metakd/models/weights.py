@@ -43,63 +43,70 @@ def load_weights(
     own_body, own_head = body_and_head(module.state_dict())
     state = with_own_names(module, state, who)
     body, head = body_and_head(state)
-    refuse_mismatch(own_body, body, who)
+    check_weights(own_body, body, who)
     if shapes(own_head) == shapes(head) and not head_fault:
         module.load_state_dict(state)
         return []
     module.load_state_dict({**own_head, **body})
-    differing = f"the checkpoint has {described(head)}, the network {described(own_head)}"
-    said = f"{who}: the head was not loaded: {head_fault or differing}."
-    log.warning(said)
-    return [said]
+    differing = f"the checkpoint has {shape_text(head)}, the network {shape_text(own_head)}"
+    message = f"{who}: the head was not loaded: {head_fault or differing}."
+    log.warning(message)
+    return [message]
 
 
 def with_own_names(module: Model, state: Mapping[str, Tensor], who: str) -> dict[str, Tensor]:
     """The weights under the names which they have in a network, as far as these can be found."""
-    own = body_and_head(module.state_dict())[0].keys()
+    own_names = body_and_head(module.state_dict())[0].keys()
 
     def differing(names: Mapping[str, str]) -> int:
-        return len(own ^ {name for name in names.values() if not name.startswith("head.")})
+        return len(own_names ^ {name for name in names.values() if not name.startswith("head.")})
 
-    chosen = min(translations(module, state, own), key=differing)
-    renamed = {given: name for given, name in chosen.items() if given != name}
+    chosen = min(translations(module, state, own_names), key=differing)
+    renamed = {file_name: name for file_name, name in chosen.items() if file_name != name}
     if renamed and not differing(chosen):
-        of_head = {given: name for given, name in renamed.items() if name.startswith("head.")}
+        of_head = {
+            file_name: name for file_name, name in renamed.items() if name.startswith("head.")
+        }
         examples = dict([*list(renamed.items())[:1], *list(of_head.items())[:1]])
-        said = " and ".join(f"{given!r} as {name!r}" for given, name in examples.items())
-        log.warning(f"{who}: its names were translated, {said}.")
-    return {chosen[given]: tensor for given, tensor in state.items()}
+        renaming = " and ".join(
+            f"{file_name!r} as {name!r}" for file_name, name in examples.items()
+        )
+        log.warning(f"{who}: its names were translated, {renaming}.")
+    return {chosen[file_name]: tensor for file_name, tensor in state.items()}
 
 
 def translations(
-    module: Model, state: Mapping[str, Tensor], own: AbstractSet[str]
+    module: Model, state: Mapping[str, Tensor], own_names: AbstractSet[str]
 ) -> Iterator[dict[str, str]]:
     """Name of each tensor in the file -> name in the network, in every way that it may be meant."""
     names = {name: name for name in state}
     for _ in range(1 + PREFIXES):
-        for named in (names, {given: module.own_name(name) for given, name in names.items()}):
-            yield named | head_elsewhere(named, state, own)
+        for named in (
+            names,
+            {file_name: module.own_name(name) for file_name, name in names.items()},
+        ):
+            yield named | head_elsewhere(named, state, own_names)
         if len({name.partition(".")[:2] for name in names.values()}) != 1:
             return
-        names = {given: name.partition(".")[2] for given, name in names.items()}
+        names = {file_name: name.partition(".")[2] for file_name, name in names.items()}
 
 
 def head_elsewhere(
-    names: Mapping[str, str], state: Mapping[str, Tensor], own: AbstractSet[str]
+    names: Mapping[str, str], state: Mapping[str, Tensor], own_names: AbstractSet[str]
 ) -> dict[str, str]:
     """The names of a linear layer, the one thing that a network has not, as those of its head."""
-    left = {given: name for given, name in names.items() if name not in own}
+    left = {file_name: name for file_name, name in names.items() if name not in own_names}
     path = {name.rpartition(".")[0] for name in left.values()}
-    leaves = {name.rpartition(".")[2]: given for given, name in left.items()}
+    leaves = {name.rpartition(".")[2]: file_name for file_name, name in left.items()}
     if len(path) != 1 or not {"weight"} <= leaves.keys() <= {"weight", "bias"}:
         return {}
     if state[leaves["weight"]].dim() != 2:
         return {}
-    return {given: f"head.{leaf}" for leaf, given in leaves.items()}
+    return {file_name: f"head.{leaf}" for leaf, file_name in leaves.items()}
 
 
 def head_for(
-    state: Mapping[str, Tensor], theirs: Sequence[str], own: Sequence[str]
+    state: Mapping[str, Tensor], file_classes: Sequence[str], classes: Sequence[str]
 ) -> tuple[dict[str, Tensor], str]:
     """Weights with the rows of their head in the order of other classes, and why they cannot be, if so.
 
@@ -108,14 +115,18 @@ def head_for(
         own: class of each row of the network's.
     """
     body, head = body_and_head(state)
-    if not theirs or list(theirs) == list(own) or any(len(t) != len(theirs) for t in head.values()):
+    if (
+        not file_classes
+        or list(file_classes) == list(classes)
+        or any(len(t) != len(file_classes) for t in head.values())
+    ):
         return dict(state), ""
-    if sorted(theirs) == sorted(own):
-        rows = [theirs.index(name) for name in own]
+    if sorted(file_classes) == sorted(classes):
+        rows = [file_classes.index(name) for name in classes]
         return {**body, **{name: tensor[rows] for name, tensor in head.items()}}, ""
-    new = [name for name in own if name not in theirs]
-    fault = f"it knows {listed(theirs, 3)}, and not {listed(new, 3)}"
-    return dict(state), fault if len(theirs) == len(own) else ""
+    new = [name for name in classes if name not in file_classes]
+    fault = f"it knows {listed(file_classes, 3)}, and not {listed(new, 3)}"
+    return dict(state), fault if len(file_classes) == len(classes) else ""
 
 
 def body_and_head(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -124,14 +135,14 @@ def body_and_head(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
     return {name: t for name, t in state.items() if name not in head}, head
 
 
-def refuse_mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor], who: str) -> None:
+def check_weights(state: Mapping[str, Tensor], loaded: Mapping[str, Tensor], who: str) -> None:
     """Raise where two bodies differ, and tell where."""
-    faults = [f"{name} is missing in the checkpoint" for name in own if name not in given]
-    faults += [f"{name} is unknown to the network" for name in given if name not in own]
+    faults = [f"{name} is missing in the checkpoint" for name in state if name not in loaded]
+    faults += [f"{name} is unknown to the network" for name in loaded if name not in state]
     faults += [
-        f"{name} is {list(given[name].shape)} in the checkpoint, {list(t.shape)} in the network"
-        for name, t in own.items()
-        if name in given and given[name].shape != t.shape
+        f"{name} is {list(loaded[name].shape)} in the checkpoint, {list(t.shape)} in the network"
+        for name, t in state.items()
+        if name in loaded and loaded[name].shape != t.shape
     ]
     if faults:
         more = f"; and {len(faults) - 6} more" if len(faults) > 6 else ""
@@ -146,7 +157,7 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
     return {name: list(t.shape) for name, t in state.items()}
 
 
-def described(head: Mapping[str, Tensor]) -> str:
+def shape_text(head: Mapping[str, Tensor]) -> str:
     """The head's tensors in words."""
     return ", ".join(f"{name} {shape}" for name, shape in shapes(head).items()) or "none"
 
@@ -162,27 +173,27 @@ def weights_hash(module: nn.Module) -> str:
 
 def origin(model: Model) -> dict[str, Any]:
     """What a checkpoint says of a network's training that the weights do not; see `Model`."""
-    found = model.normalisation
+    normalisation = model.normalisation
     return {
         "normalisation": None
-        if found is None
-        else {"mean": list(found.mean), "std": list(found.std)},
+        if normalisation is None
+        else {"mean": list(normalisation.mean), "std": list(normalisation.std)},
         "external_data": list(model.external_data),
     }
 
 
-def take_origin(model: Model, checkpoint: Mapping[str, Any], who: str) -> None:
+def load_origin(model: Model, checkpoint: Mapping[str, Any], who: str) -> None:
     """Have a network that took over the weights of a checkpoint read images as they were trained to.
 
     Args:
         who: whose weights these are, for messages.
     """
-    if (found := checkpoint.get("normalisation")) is not None:
+    if (normalisation := checkpoint.get("normalisation")) is not None:
         try:
-            normalisation = Normalisation.checked(found["mean"], found["std"])
+            normalisation = Normalisation.checked(normalisation["mean"], normalisation["std"])
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{who}: what the checkpoint says of its normalisation, {str(found)[:80]}, is none "
+                f"{who}: what the checkpoint says of its normalisation, {str(normalisation)[:80]}, is none "
                 f"({error}); it is damaged. Take an earlier file of the run, or train again."
             ) from error
         model.read_as(normalisation, who)

@@ -66,9 +66,9 @@ class Wrapped(Model):
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """What the classifier is fed with."""
-        with recording(self.module, [self.classifier]) as seen:
+        with recording(self.module, [self.classifier]) as recorded:
             self.module(x)
-        embedding = the_tensor(self.classifier, seen[self.classifier]).flatten(1)
+        embedding = the_tensor(self.classifier, recorded[self.classifier]).flatten(1)
         if embedding.shape != (len(x), self.embedding_width):
             raise ValueError(
                 f"the classifier {self.classifier!r} is fed with {list(embedding.shape)}, not one "

@@ -5,24 +5,24 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.func import functional_call
 
-from lightning_metakd.data.sources.output_cache import Bank
-from lightning_metakd.functional.params import part
+from lightning_metakd.data.sources.output_cache import OutputCache
+from lightning_metakd.functional.params import subtree
 from lightning_metakd.types import Batch, Output, Params
 
 
-class Recall:
+class CachedForward:
     """A network that does not change between episodes, as a `Forward` over image numbers.
 
     In place of pixels it is given the numbers of images as they are (view -1), and looks up their
     embeddings; a head may adapt.
     """
 
-    def __init__(self, bank: Bank) -> None:
-        self.bank = bank
+    def __init__(self, cache: OutputCache) -> None:
+        self.cache = cache
 
     def __call__(self, params: Params, x: Int[Tensor, " n"]) -> Output:
         index = x.cpu()
-        embedding = self.bank.look_up(index, torch.full_like(index, -1)).embedding.to(x.device)
+        embedding = self.cache.look_up(index, torch.full_like(index, -1)).embedding.to(x.device)
         return Output(self.classify(params, embedding), embedding)
 
     def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
@@ -35,7 +35,7 @@ class Recall:
 
     def classify(self, params: Params, embedding: Tensor) -> Tensor:
         """The logits of the network's own head."""
-        return functional_call(self.bank.model.head, part(params, "head"), (embedding,))
+        return functional_call(self.cache.model.head, subtree(params, "head"), (embedding,))
 
 
 def by_number(batch: Batch) -> Batch:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from lightning_metakd.functional.bind import bind_loss
-from lightning_metakd.functional.inner_loop import lesson_mean
-from lightning_metakd.functional.params import detach, part, stop
+from lightning_metakd.functional.inner_loop import mean_loss
+from lightning_metakd.functional.params import detach, detach_tree, subtree
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.adapters import Adapters
-from lightning_metakd.losses.loss import Loss, Targets, lesson
-from lightning_metakd.strategy.hypergradient import PILOT_GRADIENTS, Pilot
+from lightning_metakd.losses.loss import CrossEntropy, Loss, batch_loss
+from lightning_metakd.strategy.hypergradient import GRADIENT_COUNTS, Pilot
 from lightning_metakd.teachers.teacher import Teacher
-from lightning_metakd.types import Batch, Episode, Exam, Forward, Lesson, Output, Params
+from lightning_metakd.types import Batch, BatchLoss, Episode, Forward, Output, Params, QuizEpisodes
 
 TEACHERS = "teachers."
 """Under which the strategy has the parameters of teachers that learn, by their place among all."""
@@ -51,35 +51,37 @@ class Objective:
     pilot_steps: int = 1
     teachers: Sequence[Teacher] = ()
 
-    def taught(self, strategy: Params, batch: Batch, episode: Episode) -> Lesson:
+    def teaching_loss(self, strategy: Params, batch: Batch, episode: Episode) -> BatchLoss:
         """What the teachers make of a batch."""
-        own = {n: p for n, p in strategy.items() if not n.startswith(TEACHERS)}
-        return lesson(self.teach, own, batch, episode.classes, episode.support)
+        coefficients = {n: p for n, p in strategy.items() if not n.startswith(TEACHERS)}
+        return batch_loss(self.teach, coefficients, batch, episode.classes, episode.support)
 
-    def answered(self, strategy: Params, episode: Episode) -> Episode:
+    def with_trained_teacher_outputs(self, strategy: Params, episode: Episode) -> Episode:
         """The episode with the answers of teachers that learn, as functions of the strategy."""
         if not self.teachers:
             return episode
-        asked = (episode.support, episode.query, episode.classes)
-        return with_answers(
+        rows_and_classes = (episode.support, episode.query, episode.classes)
+        return with_teacher_outputs(
             episode,
             [
-                teacher.answer_by(part(strategy, f"{TEACHERS}{k}"), *asked)
+                teacher.predict_episode(*rows_and_classes, subtree(strategy, f"{TEACHERS}{k}"))
                 for k, teacher in enumerate(self.teachers)
             ],
         )
 
-    def plain(self, loss: Loss, batch: Batch, episode: Episode) -> Lesson:
+    def label_loss(self, loss: Loss, batch: Batch, episode: Episode) -> BatchLoss:
         """A loss without a strategy."""
-        return lesson(bind_loss(loss), {}, batch, episode.classes)
+        return batch_loss(bind_loss(loss), {}, batch, episode.classes)
 
-    def adapt(self, theta: Params, told: Lesson, episode: Episode) -> Adapted:
+    def adapt(self, theta: Params, support_loss: BatchLoss, episode: Episode) -> Adapted:
         """The student after the support set; adapters are constants where a lesson acts on it."""
-        own = part(theta, "adapters")
+        adapter_params = subtree(theta, "adapters")
         forward = self.adapters.beside(
-            self.forward, detach(own) if self.learner.adapts_by_loss else own
+            self.forward, detach(adapter_params) if self.learner.uses_inner_loss else adapter_params
         )
-        return self.learner.adapt(forward, theta, told, episode.support, len(episode.classes))
+        return self.learner.adapt(
+            forward, theta, support_loss, episode.support, len(episode.classes)
+        )
 
     def student_loss(self, theta: Params, strategy: Params, episode: Episode) -> Tensor:
         """What trains theta: the learner's outer loss.
@@ -87,76 +89,84 @@ class Objective:
         Where the lesson acts inside `adapt`, the query rows are asked plainly and adapters have a loss of
         their own; otherwise the query rows are taught.
         """
-        adapted = self.adapt(theta, self.taught(strategy, episode.support, episode), episode)
-        if not self.learner.adapts_by_loss:
-            asked = self.taught(strategy, episode.query, episode)
-            return self.learner.outer_loss(theta, adapted, asked, episode.query)
-        asked = self.plain(Targets(), episode.query, episode)
-        loss = self.learner.outer_loss(theta, adapted, asked, episode.query)
-        if not (own := part(theta, "adapters")):
+        adapted = self.adapt(theta, self.teaching_loss(strategy, episode.support, episode), episode)
+        if not self.learner.uses_inner_loss:
+            query_loss = self.teaching_loss(strategy, episode.query, episode)
+            return self.learner.outer_loss(theta, adapted, query_loss, episode.query)
+        query_loss = self.label_loss(CrossEntropy(), episode.query, episode)
+        loss = self.learner.outer_loss(theta, adapted, query_loss, episode.query)
+        if not (adapter_params := subtree(theta, "adapters")):
             return loss
-        projecting = self.adapters_loss(own, adapted, strategy, episode)
+        projecting = self.adapters_loss(adapter_params, adapted, strategy, episode)
         return loss + projecting - projecting.detach()  # what is reported is the student's
 
     def adapters_loss(
-        self, own: Params, adapted: Adapted, strategy: Params, episode: Episode
+        self, adapter_params: Params, adapted: Adapted, strategy: Params, episode: Episode
     ) -> Tensor:
         """What trains the adapters of a learner that adapts by loss: the lesson where the student starts.
 
         It is asked halfway through the task, where no schedule is at its zero.
         """
-        start = stop(adapted.answer(detach(adapted.trajectory[0]), episode.support.x))
-        told = self.taught(detach(strategy), episode.support, episode)
-        return lesson_mean(told, self.adapters.hinted(start, own), start.logits.new_full((), 0.5))
+        start = detach_tree(adapted.answer(detach(adapted.trajectory[0]), episode.support.x))
+        support_loss = self.teaching_loss(detach(strategy), episode.support, episode)
+        return mean_loss(
+            support_loss,
+            self.adapters.hinted(start, adapter_params),
+            start.logits.new_full((), 0.5),
+        )
 
-    def quiz_of_adaptation(self, theta: Params, strategy: Params, episode: Episode) -> Tensor:
+    def quiz_loss_after_adaptation(
+        self, theta: Params, strategy: Params, episode: Episode
+    ) -> Tensor:
         """What trains the strategy of a learner that adapts by loss: the quiz, through its inner steps."""
-        adapted = self.adapt(theta, self.taught(strategy, episode.support, episode), episode)
-        asked = self.plain(self.quiz, episode.query, episode)
-        return lesson_mean(asked, adapted.predict(episode.query.x))
+        adapted = self.adapt(theta, self.teaching_loss(strategy, episode.support, episode), episode)
+        quiz_loss = self.label_loss(self.quiz, episode.query, episode)
+        return mean_loss(quiz_loss, adapted.predict(episode.query.x))
 
-    def quiz_of_pilot(self, theta: Params, strategy: Params, exam: Exam) -> Pilot:
+    def quiz_loss_after_pilot(self, theta: Params, strategy: Params, task: QuizEpisodes) -> Pilot:
         """What trains the strategy of other learners: a pilot step is taught, and then the quiz is asked."""
-        taught, asking = self.answered(strategy, exam.taught), exam.quiz
+        train, held_out = self.with_trained_teacher_outputs(strategy, task.train), task.quiz
         if self.quiz.needs_teacher:
-            asking = self.answered(strategy, asking)
+            held_out = self.with_trained_teacher_outputs(strategy, held_out)
 
-        def answer(at: Params) -> Output:
-            told = self.taught(strategy, taught.support, taught)
-            return self.adapt(at, told, taught).predict(taught.query.x)
+        def predict(at: Params) -> Output:
+            support_loss = self.teaching_loss(strategy, train.support, train)
+            return self.adapt(at, support_loss, train).predict(train.query.x)
 
         def quiz(at: Params) -> Tensor:
-            asked = self.plain(self.quiz, asking.query, asking)
-            adapted = self.adapt(at, asked, asking)
-            return self.learner.outer_loss(at, adapted, asked, asking.query)
+            quiz_loss = self.label_loss(self.quiz, held_out.query, held_out)
+            adapted = self.adapt(at, quiz_loss, held_out)
+            return self.learner.outer_loss(at, adapted, quiz_loss, held_out.query)
 
-        told = self.taught(strategy, taught.query, taught)
-        return self.pilot(answer, told, quiz, theta, self.pilot_lr, self.pilot_steps)
+        train_loss = self.teaching_loss(strategy, train.query, train)
+        return self.pilot(predict, train_loss, quiz, theta, self.pilot_lr, self.pilot_steps)
 
-    def gradients(self, of_strategy: bool) -> int:
+    def count_gradients(self, of_strategy: bool) -> int:
         """Gradients with respect to the student that one task takes, one way or the other."""
-        if not of_strategy or self.learner.adapts_by_loss:
+        if not of_strategy or self.learner.uses_inner_loss:
             return self.learner.inner_steps + 1
-        return PILOT_GRADIENTS[self.pilot](self.pilot_steps)
+        return GRADIENT_COUNTS[self.pilot](self.pilot_steps)
 
     def strategy_loss(
-        self, theta: Params, strategy: Params, task: Episode | Exam
+        self, theta: Params, strategy: Params, task: Episode | QuizEpisodes
     ) -> tuple[Tensor, Tensor]:
         """(the quiz, whose gradient reaches the strategy alone; gain of the pilot or 0).
 
         Args:
             task: an episode for a learner that adapts by a loss, an exam for the others.
         """
-        if isinstance(task, Exam):
-            return self.quiz_of_pilot(theta, strategy, task)
-        loss = self.quiz_of_adaptation(detach(theta), strategy, self.answered(strategy, task))
+        if isinstance(task, QuizEpisodes):
+            return self.quiz_loss_after_pilot(theta, strategy, task)
+        loss = self.quiz_loss_after_adaptation(
+            detach(theta), strategy, self.with_trained_teacher_outputs(strategy, task)
+        )
         return loss, loss.new_zeros(())
 
 
-def with_answers(episode: Episode, answers: Sequence[tuple[Output, Output]]) -> Episode:
+def with_teacher_outputs(episode: Episode, outputs: Sequence[tuple[Output, Output]]) -> Episode:
     """The episode with what each teacher says of its support and its query rows."""
-    support, query = zip(*answers, strict=True)
+    support, query = zip(*outputs, strict=True)
     return episode._replace(
-        support=episode.support._replace(teachers=support),
-        query=episode.query._replace(teachers=query),
+        support=episode.support._replace(teacher_outputs=support),
+        query=episode.query._replace(teacher_outputs=query),
     )

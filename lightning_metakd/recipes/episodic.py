@@ -13,22 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_metakd.data.sources.output_cache import Bank
+from lightning_metakd.data.sources.output_cache import OutputCache
 from lightning_metakd.functional.bind import bind_loss
-from lightning_metakd.functional.params import detach, part, under
+from lightning_metakd.functional.params import detach, subtree, with_prefix
 from lightning_metakd.learners.learner import Learner
-from lightning_metakd.losses.loss import Loss, Targets, lesson
+from lightning_metakd.losses.loss import CrossEntropy, Loss, batch_loss
 from lightning_metakd.metrics.calibration_error import Calibration
 from lightning_metakd.metrics.episode_metrics import EpisodeRows, accuracy, agreement, nll, summary
 from lightning_metakd.models.model import Model, head_width
 from lightning_metakd.models.norm import NormForm, answers_row_by_row
 from lightning_metakd.models.weights import shapes
-from lightning_metakd.recipes.cached_forward import Recall, by_number
-from lightning_metakd.recipes.episode_objective import with_answers
+from lightning_metakd.recipes.cached_forward import CachedForward, by_number
+from lightning_metakd.recipes.episode_objective import with_teacher_outputs
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
-from lightning_metakd.teachers.preparation import calibrate, store_answers
-from lightning_metakd.teachers.teacher import Teacher, uncounted
+from lightning_metakd.teachers.preparation import cache_outputs, calibrate
+from lightning_metakd.teachers.teacher import Teacher, without_counting
 from lightning_metakd.types import Episode, Forward, Output, Params
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ class Episodic(Recipe):
         self.learner, self.teacher_at_test = deepcopy(learner), teacher_at_test
         if not learner.needs_head:
             self.drop_head()
-        self.learner.knows(self.student)
-        if teacher_at_test and not (learner.adapts_by_loss and self.loss.needs_teacher):
+        self.learner.init_student_state(self.student)
+        if teacher_at_test and not (learner.uses_inner_loss and self.loss.needs_teacher):
             raise ValueError(
                 f"teacher_at_test=true changes nothing with learner={type(learner).__name__} and "
                 f"loss={type(self.loss).__name__}; take a learner that adapts by a loss, ProtoMAML for "
@@ -75,7 +75,7 @@ class Episodic(Recipe):
                 f"norm='tracked' does not go with learner={type(learner).__name__}, whose body adapts and "
                 "must remember nothing of it; take support, running or batch."
             )
-        if learner.adapts_by_loss and not learner.adapts_body and any(self.loss.reads()):
+        if learner.uses_inner_loss and not learner.adapts_body and any(self.loss.layer_pairs()):
             raise ValueError(
                 f"loss={type(self.loss).__name__} compares layers, and learner={type(learner).__name__} "
                 "adapts the head alone, which changes none; take a learner whose body adapts, one that is "
@@ -94,8 +94,8 @@ class Episodic(Recipe):
         if self.teachers:
             columns += ["teacher_accuracy", "teacher_nll", "agreement"]
         self.rows_of_episodes, self.calibration = EpisodeRows(columns), Calibration()
-        self.latest: Episode | None = None
-        self.recall: Recall | None = None
+        self.last_episode: Episode | None = None
+        self.cached_forward: CachedForward | None = None
 
     def drop_head(self) -> None:
         """Take away the classifier of a wrapped network, which the learner does not use."""
@@ -120,10 +120,10 @@ class Episodic(Recipe):
 
     def size_head(self) -> None:
         """As always; rates of a learner follow the head."""
-        before = head_width(self.student)
+        width = head_width(self.student)
         super().size_head()
-        if head_width(self.student) != before:
-            self.learner.knows(self.student)
+        if head_width(self.student) != width:
+            self.learner.init_student_state(self.student)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Student and learner."""
@@ -132,82 +132,88 @@ class Episodic(Recipe):
             **dict(self.learner.named_parameters(prefix="learner")),
         }
 
-    def start_from(self, state: Mapping[str, Tensor]) -> None:
+    def load_learner_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over what a learner of the same kind learned: rates, a scale."""
-        own = dict(self.learner.named_parameters())
-        found = {name: p for name, p in part(state, "learner").items() if name in own}
-        if shapes(found) == shapes(own):
-            self.learner.load_state_dict(found, strict=False)
+        learner_params = dict(self.learner.named_parameters())
+        loaded = {
+            name: p for name, p in subtree(state, "learner").items() if name in learner_params
+        }
+        if shapes(loaded) == shapes(learner_params):
+            self.learner.load_state_dict(loaded, strict=False)
 
     def teaches_in(self, stage: str) -> bool:
         return self.teacher_at_test or super().teaches_in(stage)
 
-    def taught_networks(self) -> list[Model]:
-        return [self.student, self.judged] if self.teacher_at_test else [self.student]
+    def student_networks(self) -> list[Model]:
+        return [self.student, self.eval_student] if self.teacher_at_test else [self.student]
 
     def meta(self) -> Params:
         """Everything the outer loop trains but the strategy, as one flat dictionary."""
         return {
-            **under("student", self.moving(self.student)),
-            **under("learner", dict(self.learner.named_parameters())),
-            **under("adapters", dict(self.adapters.named_parameters())),
+            **with_prefix("student", self.trainable_parameters(self.student)),
+            **with_prefix("learner", dict(self.learner.named_parameters())),
+            **with_prefix("adapters", dict(self.adapters.named_parameters())),
         }
 
-    def asked(self, episode: Episode) -> Episode:
+    def with_teacher_outputs(self, episode: Episode) -> Episode:
         """The episode with the teachers' answers for its rows."""
         if not self.teachers:
             return episode
-        asked = (episode.support, episode.query, episode.classes)
-        return with_answers(episode, [teacher.answer(*asked) for teacher in self.teachers])
+        rows_and_classes = (episode.support, episode.query, episode.classes)
+        return with_teacher_outputs(
+            episode, [teacher.predict_episode(*rows_and_classes) for teacher in self.teachers]
+        )
 
     # --- evaluation ----------------------------------------------------------------------------
 
-    def remember(self) -> None:
+    def cache_test_embeddings(self) -> None:
         """Embed the images of a test once, where the student's body stays the same in all episodes."""
-        student = self.judged
+        student = self.eval_student
         if self.learner.adapts_body or not answers_row_by_row(student):
             return
         student.normalisation = self.student.normalisation  # an average does not know it
-        bank = Bank(student, "", self.data.source)
-        bank.fill(self.data.source.rows("test"), view=-1)
-        self.recall = Recall(bank)
+        cache = OutputCache(student, "", self.data.source)
+        cache.fill(self.data.source.rows("test"), view=-1)
+        self.cached_forward = CachedForward(cache)
 
-    def recalled_answer(self, episode: Episode) -> Output:
+    def predict_cached(self, episode: Episode) -> Output:
         """The same as `adapted_answer`, from memory where there is one."""
-        if self.recall is None:
-            return self.adapted_answer(episode)
+        if self.cached_forward is None:
+            return self.adapt_and_predict(episode)
         support, query = by_number(episode.support), by_number(episode.query)
-        return self.adapted_answer(episode._replace(support=support, query=query), self.recall)
+        return self.adapt_and_predict(
+            episode._replace(support=support, query=query), self.cached_forward
+        )
 
-    def adapted_answer(self, episode: Episode, forward: Forward | None = None) -> Output:
+    def adapt_and_predict(self, episode: Episode, forward: Forward | None = None) -> Output:
         """The judged student's answer for the query rows, after the support rows."""
-        student = self.judged
-        loss = self.loss if self.teacher_at_test else Targets()
+        student = self.eval_student
+        loss = self.loss if self.teacher_at_test else CrossEntropy()
         support, classes = episode.support, episode.classes
         strategy = detach(dict(loss.named_parameters()))
-        told = lesson(bind_loss(loss), strategy, support, classes, support)
+        support_loss = batch_loss(bind_loss(loss), strategy, support, classes, support)
         meta = {
-            **under("student", self.moving(student)),
-            **under("learner", dict(self.learner.named_parameters())),
+            **with_prefix("student", self.trainable_parameters(student)),
+            **with_prefix("learner", dict(self.learner.named_parameters())),
         }
-        forward = forward or self.bound(student)
+        forward = forward or self.bind_student(student)
         if self.teacher_at_test:
             forward = self.adapters.beside(forward, dict(self.adapters.named_parameters()))
-        adapted = self.learner.adapt(forward, detach(meta), told, support, len(classes))
+        adapted = self.learner.adapt(forward, detach(meta), support_loss, support, len(classes))
         return adapted.predict(episode.query.x)
 
     def evaluate(self, episode: Episode) -> dict[str, Tensor]:
         """One row of numbers; torch.func differentiates under no_grad and inference_mode alike."""
-        with uncounted(self.teachers):
-            episode = self.latest = self.asked(episode)
+        with without_counting(self.teachers):
+            episode = self.last_episode = self.with_teacher_outputs(episode)
         y = episode.query.y
-        answer = self.recalled_answer(episode)
-        self.check_adapted(self.judged, answer, episode)
+        answer = self.predict_cached(episode)
+        self.check_adapted(self.eval_student, answer, episode)
         self.check_finite(answer.logits)
         self.calibration.update(answer.logits.softmax(-1), y)
         row = {"accuracy": accuracy(answer.logits, y), "nll": nll(answer.logits, y)}
         if self.teachers:
-            teacher = episode.query.teachers[0].logits
+            teacher = episode.query.teacher_outputs[0].logits
             row |= {
                 "teacher_accuracy": accuracy(teacher, y),
                 "teacher_nll": nll(teacher, y),
@@ -242,23 +248,23 @@ class Episodic(Recipe):
     def evaluation_end(self) -> None:
         """Reduce, log, and say what the result row will say."""
         stage = "test" if self.trainer.testing else "val"
-        self.rows, ece = self.rows_of_episodes.compute(), self.calibration.compute()
+        self.episode_rows, ece = self.rows_of_episodes.compute(), self.calibration.compute()
         self.rows_of_episodes.reset()
         self.calibration.reset()
-        found = summary(self.rows) | {"ece": ece}
-        self.record.update(
-            found,
+        metrics = summary(self.episode_rows) | {"ece": ece}
+        self.result_record.update(
+            metrics,
             stage=stage,
-            episodes=len(self.rows["id"]),
-            **self.described(),
-            **self.data_described(),
+            episodes=len(self.episode_rows["id"]),
+            **self.result_fields(),
+            **self.data_fields(),
         )
         log = {
-            f"{stage}/student_accuracy": found["accuracy"],
-            f"{stage}/accuracy_ci95": found["ci95"],
+            f"{stage}/student_accuracy": metrics["accuracy"],
+            f"{stage}/accuracy_ci95": metrics["ci95"],
         }
         if self.teachers:
-            log[f"{stage}/teacher_accuracy"] = found["teacher_accuracy"]
+            log[f"{stage}/teacher_accuracy"] = metrics["teacher_accuracy"]
         self.log_dict(log, prog_bar=True, rank_zero_only=False, sync_dist=False)
 
     validation_step = test_step = evaluation_step
@@ -266,8 +272,8 @@ class Episodic(Recipe):
 
     def predict_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
         """Episode id, its classes, and for its query rows number, label and class probabilities [q, c]."""
-        answer = self.adapted_answer(self.asked(episode))
-        self.check_adapted(self.judged, answer, episode)
+        answer = self.adapt_and_predict(self.with_teacher_outputs(episode))
+        self.check_adapted(self.eval_student, answer, episode)
         self.check_finite(answer.logits)
         probs = answer.logits.softmax(-1)
         rows = {"index": episode.query.index, "y": episode.query.y, "probs": probs}
@@ -275,12 +281,12 @@ class Episodic(Recipe):
 
     def adaptation(self) -> Callable[[], object] | None:
         """One adaptation to an episode like the latest, for counting its cost."""
-        if self.latest is None:
+        if self.last_episode is None:
             return None
-        episode = self.latest
-        return lambda: self.adapted_answer(episode)
+        episode = self.last_episode
+        return lambda: self.adapt_and_predict(episode)
 
-    def described(self) -> dict[str, object]:
+    def result_fields(self) -> dict[str, object]:
         """What the result row says of the procedure."""
         norms = {getattr(m, "form", None) for m in self.student.modules()}
         return {
@@ -294,8 +300,8 @@ class Episodic(Recipe):
     # --- teachers' confidence ------------------------------------------------------------------
 
     def prepare_teachers(self) -> None:
-        """Store the teachers' answers where they keep a bank, and set the scale of their logits."""
-        store_answers(self.teachers, self.data, self.trainer)
+        """Store the teachers' answers where they keep a cache, and set the scale of their logits."""
+        cache_outputs(self.teachers, self.data, self.trainer)
         calibrate(self.teachers, self.data, self.device)
 
     on_fit_start = on_validation_start = on_predict_start = prepare_teachers
@@ -303,8 +309,8 @@ class Episodic(Recipe):
     def on_test_start(self) -> None:
         """Prepare what answers for images of the test split."""
         self.prepare_teachers()
-        self.remember()
+        self.cache_test_embeddings()
 
     def on_test_end(self) -> None:
         """Training may go on, and what was remembered is then no longer true."""
-        self.recall = None
+        self.cached_forward = None

@@ -18,26 +18,26 @@ from lightning_metakd.data.datamodules import SupervisedData
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.params import detach
 from lightning_metakd.learners.learner import Learner
-from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
+from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy, Loss
 from lightning_metakd.models.model import listed
-from lightning_metakd.models.norm import NormForm, follow_statistics, untrained_statistics
+from lightning_metakd.models.norm import NormForm, untrained_statistics, update_running_statistics
 from lightning_metakd.recipes.episode_objective import Objective
 from lightning_metakd.recipes.episodic import Episodic
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.task_batching import mean_over_tasks
 from lightning_metakd.strategy.controls import Control
-from lightning_metakd.strategy.hypergradient import PILOTS, Way, checked_pilot
+from lightning_metakd.strategy.hypergradient import HYPERGRADIENTS, HypergradientMethod, check_pilot
 from lightning_metakd.strategy.quiz import (
     QuizClasses,
-    checked_exams,
-    exams,
-    tell_first_order,
-    tell_known_classes,
+    check_quiz,
+    quiz_episodes,
+    warn_if_first_order,
+    warn_of_trained_classes,
 )
-from lightning_metakd.strategy.strategy_file import refuse_new_classes
+from lightning_metakd.strategy.strategy_file import check_no_new_classes
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.weight_sharing import Share
-from lightning_metakd.types import Episode, Exam, Lesson, Output, Params
+from lightning_metakd.types import BatchLoss, Episode, Output, Params, QuizEpisodes
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class MetaKD(Episodic):
     Args:
         student: the small network.
         learner: how it adapts to an episode.
-        loss: what it is taught; the parameters of its coefficients are the strategy. Targets by default.
+        loss: what it is taught; the parameters of its coefficients are the strategy. CrossEntropy by default.
         teachers: the networks that help it.
         optimisation: how the outer loop descends.
         init: checkpoint that is started from: the student's weights, where a head of another width is
@@ -103,7 +103,7 @@ class MetaKD(Episodic):
         norm: NormForm = "support",
         quiz: Loss | None = None,
         quiz_classes: QuizClasses = "same",
-        hypergradient: Way = "tangent",
+        hypergradient: HypergradientMethod = "tangent",
         pilot_lr: float = 0.001,
         pilot_steps: int = 1,
         teacher_at_test: bool = False,
@@ -128,39 +128,39 @@ class MetaKD(Episodic):
             control=control,
             share=share,
         )
-        checked_pilot(hypergradient, pilot_lr, pilot_steps)
+        check_pilot(hypergradient, pilot_lr, pilot_steps)
         hint = "or left out for what suits the device"
         check_integer("tasks_at_once", tasks_at_once, 1, hint=hint, optional=True)
-        self.runs_together = learner.fixed_graph and norm != "tracked"
-        if tasks_at_once is not None and tasks_at_once > 1 and not self.runs_together:
+        self.supports_vmap = learner.vmap_compatible and norm != "tracked"
+        if tasks_at_once is not None and tasks_at_once > 1 and not self.supports_vmap:
             raise ValueError(
                 f"tasks_at_once={tasks_at_once} runs tasks together, and {type(learner).__name__} with "
                 f"norm={norm} cannot: a solver, recomputed steps and norm=tracked take them one by one; "
                 "leave tasks_at_once out."
             )
-        if compile_step and not (self.runs_together or self.learner.compile_steps()):
+        if compile_step and not (self.supports_vmap or self.learner.compile_steps()):
             raise ValueError(
                 f"compile_step=true wants a task of fixed operations, and {type(learner).__name__} with "
                 f"norm={norm} is none: a solver takes as many steps as it needs, and norm=tracked looks at "
                 "each pass; leave compile_step out."
             )
         self.tasks_at_once = tasks_at_once
-        self.compile_step, self.compile_task = compile_step, compile_step and self.runs_together
-        if teacher_lr > 0 and not learner.fixed_graph:
+        self.compile_step, self.compile_task = compile_step, compile_step and self.supports_vmap
+        if teacher_lr > 0 and not learner.vmap_compatible:
             raise ValueError(
                 f"teacher_lr={teacher_lr} cannot be differentiated through {type(learner).__name__} with a "
                 "solver or recomputed steps; take another learner, or leave recompute out."
             )
         self.strategy_on_seen_classes = strategy_on_seen_classes
         # one pass serves student and strategy where both are judged by the query rows in the same way
-        self.one_pass = (
-            learner.adapts_by_loss
-            and learner.asks_query
+        self.quiz_is_query_loss = (
+            learner.uses_inner_loss
+            and learner.outer_loss_is_query_loss
             and quiz is None
             and control != "shuffled"
             and teacher_lr == 0
         )
-        default = Targets() if learner.adapts_by_loss else CalibratedTargets()
+        default = CrossEntropy() if learner.uses_inner_loss else CalibratedCrossEntropy()
         self.quiz, self.hypergradient = deepcopy(quiz or default), hypergradient
         self.pilot_lr, self.pilot_steps, self.quiz_classes = pilot_lr, pilot_steps, quiz_classes
         self.save_hyperparameters(
@@ -175,21 +175,21 @@ class MetaKD(Episodic):
                 "data=EpisodicData, or model=SingleTask."
             )
         if stage == "fit" and self.strategy_lr + self.teacher_lr > 0:
-            checked_exams(data, self.learner, self.quiz_classes)
+            check_quiz(data, self.learner, self.quiz_classes)
 
     def on_fit_start(self) -> None:
         """Refuse a strategy that could not be learned, or only where a teacher answers too well."""
         data = self.data
-        taught = data.classes(data.train_split)
+        trained = data.classes(data.train_split)
         evaluated = [data.classes(s) for s in ("val", "test") if s in data.source.splits]
-        class_names = data.source.everything().class_names
-        refuse_new_classes(self.loss, taught, torch.cat([taught[:0], *evaluated]), class_names)
+        class_names = data.source.all_rows().class_names
+        check_no_new_classes(self.loss, trained, torch.cat([trained[:0], *evaluated]), class_names)
         self.check_taps()
         learns = self.strategy_lr + self.teacher_lr > 0
         if learns:
-            tell_first_order(self.learner)
+            warn_if_first_order(self.learner)
         if learns and self.quiz_classes == "other":
-            tell_known_classes(data, {*self.trained_classes(), *self.began_with})
+            warn_of_trained_classes(data, {*self.trained_classes(), *self.began_with})
         if untrained := untrained_statistics(self.student):
             log.warning(
                 f"norm=running normalises by mean 0 and variance 1 in {listed(untrained, 3)}, whose "
@@ -197,8 +197,8 @@ class MetaKD(Episodic):
             )
         super().prepare_teachers()
         if learns:
-            judged_on = data.names(data.classes(data.strategy_split or data.train_split))
-            self.check_classes(judged_on)
+            quiz_classes = data.names(data.classes(data.strategy_split or data.train_split))
+            self.check_classes(quiz_classes)
 
     def check_taps(self) -> None:
         """A compiled step cannot listen to modules."""
@@ -213,7 +213,7 @@ class MetaKD(Episodic):
     def classes(self) -> Tensor:
         return self.data.classes(self.data.train_split)
 
-    def check_classes(self, judged_on: Sequence[str]) -> None:
+    def check_classes(self, quiz_classes: Sequence[str]) -> None:
         """No class on which the strategy is judged was seen by a teacher in training."""
         for i, teacher in enumerate(self.teachers):
             if self.strategy_on_seen_classes:
@@ -224,29 +224,29 @@ class MetaKD(Episodic):
                     "answering for classes it has seen where the strategy is judged; name them in its "
                     "classes."
                 )
-            if seen := [name for name in judged_on if name in teacher.trained_on]:
+            if overlap := [name for name in quiz_classes if name in teacher.trained_on]:
                 raise ValueError(
-                    f"teachers[{i}] was trained on {len(seen)} of the {len(judged_on)} classes on which the "
-                    f"strategy would be judged ({listed(seen, 5)}), and a gate learned there trusts it too "
-                    "much; set data.strategy_split to classes it has not seen, or "
+                    f"teachers[{i}] was trained on {len(overlap)} of the {len(quiz_classes)} classes on "
+                    f"which the strategy would be judged ({listed(overlap, 5)}), and a gate learned there "
+                    "trusts it too much; set data.strategy_split to classes it has not seen, or "
                     "model.strategy_on_seen_classes to true."
                 )
 
-    def at_once(self, tasks: Sequence[Episode | Exam]) -> int:
+    def tasks_per_call(self, tasks: Sequence[Episode | QuizEpisodes]) -> int:
         """How many of the tasks run together."""
         if self.tasks_at_once is not None:
             return self.tasks_at_once
-        alone = self.device.type == "cpu" or not self.runs_together
+        alone = self.device.type == "cpu" or not self.supports_vmap
         return 1 if alone else len(tasks)
 
     def objective(self) -> Objective:
         """The pure part, bound to the modules as they are now."""
         return Objective(
             self.learner,
-            self.bound(self.student),
+            self.bind_student(self.student),
             bind_loss(self.loss),
             self.quiz,
-            PILOTS[self.hypergradient],
+            HYPERGRADIENTS[self.hypergradient],
             self.pilot_lr,
             self.adapters,
             self.pilot_steps,
@@ -255,99 +255,108 @@ class MetaKD(Episodic):
 
     def training_step(self, batch: Episode | tuple[Episode, Episode], batch_idx: int) -> None:
         """One outer update on a meta-batch."""
-        episodes, judges = (batch, None) if isinstance(batch, Episode) else batch
-        self.learner.advance(self.progress())
+        episodes, quiz = (batch, None) if isinstance(batch, Episode) else batch
+        self.learner.on_outer_step(self.progress())
         objective, theta = self.objective(), self.meta()
         strategy: Params = dict(self.strategy_parameters())
         learns = self.learns_strategy_now()
         if learns and self.teacher_lr > 0:  # MetaDistil: the student is taught by what was learned
-            given = each(episodes)
-            tasks = self.judging(given, given if judges is None else each(judges))
-            self.outer_update(self.strategy_loss(objective, theta, strategy, tasks), ("strategy",))
+            train = unstack(episodes)
+            quiz_tasks = self.quiz_tasks(train, train if quiz is None else unstack(quiz))
+            self.outer_update(
+                self.strategy_loss(objective, theta, strategy, quiz_tasks), ("strategy",)
+            )
             learns = False
-        taught = [self.asked(episode) for episode in each(episodes)]
-        one_pass = learns and judges is None and self.one_pass
-        judged = torch.zeros((), device=self.device)
-        if learns and not one_pass:
-            known = taught if judges is None else self.answered_judges(each(judges))
-            tasks = self.judging(taught, known)
-            judged = self.strategy_loss(objective, theta, strategy, tasks)
-        told = strategy if one_pass else detach(strategy)
-        with follow_statistics(self.student, self.trainer.strategy.reduce):
+        tasks = [self.with_teacher_outputs(episode) for episode in unstack(episodes)]
+        shares_graph = learns and quiz is None and self.quiz_is_query_loss
+        quiz_loss = torch.zeros((), device=self.device)
+        if learns and not shares_graph:
+            quiz_with_outputs = (
+                tasks if quiz is None else self.quiz_with_teacher_outputs(unstack(quiz))
+            )
+            quiz_tasks = self.quiz_tasks(tasks, quiz_with_outputs)
+            quiz_loss = self.strategy_loss(objective, theta, strategy, quiz_tasks)
+        strategy_params = strategy if shares_graph else detach(strategy)
+        with update_running_statistics(self.student, self.trainer.strategy.reduce):
             (student_loss,) = mean_over_tasks(
                 lambda *at: (objective.student_loss(*at),),
                 theta,
-                told,
-                taught,
-                self.at_once(taught),
+                strategy_params,
+                tasks,
+                self.tasks_per_call(tasks),
                 self.compile_task,
             )
-        self.gradient_evaluations += len(taught) * objective.gradients(of_strategy=False)
+        self.gradient_evaluations += len(tasks) * objective.count_gradients(of_strategy=False)
         try:
             self.outer_update(
-                student_loss + judged, ("student", "strategy") if learns else ("student",)
+                student_loss + quiz_loss, ("student", "strategy") if learns else ("student",)
             )
         except FloatingPointError:  # the adaptation may say more
-            for episode in taught:
-                of_support = objective.taught(detach(strategy), episode.support, episode)
-                answer = self.answer(objective, theta, of_support, episode, episode.query.x)
+            for episode in tasks:
+                of_support = objective.teaching_loss(detach(strategy), episode.support, episode)
+                answer = self.predict(objective, theta, of_support, episode, episode.query.x)
                 self.check_adapted(self.student, answer, episode)
             raise
-        self.latest = taught[0]
-        self.listen_to(objective, theta, strategy, taught[0])
-        self.log("train/outer_loss", student_loss.detach(), batch_size=len(taught))
+        self.last_episode = tasks[0]
+        self.log_coefficients_of(objective, theta, strategy, tasks[0])
+        self.log("train/outer_loss", student_loss.detach(), batch_size=len(tasks))
 
-    def answered_judges(self, judges: list[Episode]) -> list[Episode]:
+    def quiz_with_teacher_outputs(self, quiz: list[Episode]) -> list[Episode]:
         """The strategy's episodes with what teachers say, where they teach in them or the quiz wants it."""
         teach = self.quiz_classes == "same" or self.quiz.needs_teacher
-        return [self.asked(episode) for episode in judges] if teach else judges
+        return [self.with_teacher_outputs(episode) for episode in quiz] if teach else quiz
 
-    def judging(
-        self, taught: list[Episode], judges: list[Episode]
-    ) -> Sequence[Episode] | Sequence[Exam]:
+    def quiz_tasks(
+        self, train: list[Episode], quiz: list[Episode]
+    ) -> Sequence[Episode] | Sequence[QuizEpisodes]:
         """The tasks that judge the strategy; labels of their quiz are permuted by a control."""
         seed = self.data.seed if self.control == "shuffled" else None
-        return exams(taught, judges, self.learner, self.quiz_classes, seed)
+        return quiz_episodes(train, quiz, self.learner, self.quiz_classes, seed)
 
     def strategy_loss(
         self,
         objective: Objective,
         theta: Params,
         strategy: Params,
-        tasks: Sequence[Episode] | Sequence[Exam],
+        tasks: Sequence[Episode] | Sequence[QuizEpisodes],
     ) -> Tensor:
         """The quiz, whose gradient reaches the strategy alone."""
-        # a bank and views by number do not map
-        at_once = 1 if self.teacher_lr > 0 else self.at_once(tasks)
+        # a cache and views by number do not map
+        tasks_per_call = 1 if self.teacher_lr > 0 else self.tasks_per_call(tasks)
         loss, gain = mean_over_tasks(
-            objective.strategy_loss, detach(theta), strategy, tasks, at_once
+            objective.strategy_loss, detach(theta), strategy, tasks, tasks_per_call
         )
-        self.gradient_evaluations += len(tasks) * objective.gradients(of_strategy=True)
-        first = tasks[0].quiz if isinstance(tasks[0], Exam) else tasks[0]
-        self.warn_of_silence(self.quiz, loss, len(first.classes))
+        self.gradient_evaluations += len(tasks) * objective.count_gradients(of_strategy=True)
+        first = tasks[0].quiz if isinstance(tasks[0], QuizEpisodes) else tasks[0]
+        self.warn_of_flat_quiz(self.quiz, loss, len(first.classes))
         log = {"train/quiz_loss": loss.detach(), "strategy/pilot_gain": gain}
         self.log_dict(log, batch_size=len(tasks))
         return loss
 
-    def answer(
-        self, objective: Objective, theta: Params, told: Lesson, episode: Episode, x: Tensor
+    def predict(
+        self,
+        objective: Objective,
+        theta: Params,
+        support_loss: BatchLoss,
+        episode: Episode,
+        x: Tensor,
     ) -> Output:
         """What the student answers after an episode's support set, without a graph."""
         with torch.no_grad():
-            return objective.adapt(detach(theta), told, episode).predict(x)
+            return objective.adapt(detach(theta), support_loss, episode).predict(x)
 
-    def listen_to(
+    def log_coefficients_of(
         self, objective: Objective, theta: Params, strategy: Params, episode: Episode
     ) -> None:
         """What the coefficients say of the rows on which they act."""
-        if not self.hears_now():
+        if not self.should_log_coefficients():
             return
-        told = objective.taught(detach(strategy), episode.support, episode)
-        batch = episode.support if self.learner.adapts_by_loss else episode.query
-        answer = self.answer(objective, theta, told, episode, batch.x)
-        self.listen(answer, batch, episode.classes, told.trust)
+        support_loss = objective.teaching_loss(detach(strategy), episode.support, episode)
+        batch = episode.support if self.learner.uses_inner_loss else episode.query
+        answer = self.predict(objective, theta, support_loss, episode, batch.x)
+        self.log_coefficients(answer, batch, episode.classes, support_loss.teacher_support_accuracy)
 
 
-def each(episodes: Episode) -> list[Episode]:
+def unstack(episodes: Episode) -> list[Episode]:
     """The episodes of a meta-batch, one by one."""
     return [tree_map(lambda leaf, k=k: leaf[k], episodes) for k in range(len(episodes.id))]

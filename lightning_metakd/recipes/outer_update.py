@@ -57,7 +57,7 @@ class OuterLoop(LightningModule, ABC, Configured):
         )
 
     @property
-    def judged(self) -> Model:
+    def eval_student(self) -> Model:
         """The student that is evaluated: its average where one is kept."""
         return self.student if self.ema is None else cast(Model, self.ema.module)
 
@@ -75,13 +75,19 @@ class OuterLoop(LightningModule, ABC, Configured):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One for student, learner and adapters; one for a strategy that is learned, at its own rates."""
-        told = self.optimisation
+        optimisation = self.optimisation
         adapters = dict(self.adapters.named_parameters(prefix="adapters"))
         every = {**self.trained_parameters(), **adapters}
         trained = {name: p for name, p in every.items() if p.requires_grad}
-        student = told.build(decay_groups(trained, told.lr, told.weight_decay))
+        student = optimisation.build(
+            decay_groups(trained, optimisation.lr, optimisation.weight_decay)
+        )
         groups = self.strategy_groups()
-        return [student, told.build(groups, told.strategy_optimiser)] if groups else [student]
+        return (
+            [student, optimisation.build(groups, optimisation.strategy_optimiser)]
+            if groups
+            else [student]
+        )
 
     def total_steps(self) -> float:
         """Outer steps that Lightning will make, whichever limit ends them; inf where only time does."""
@@ -108,9 +114,11 @@ class OuterLoop(LightningModule, ABC, Configured):
         Raises:
             FloatingPointError: if the gradient is not finite; nothing was changed then.
         """
-        found: Any = self.optimizers()
-        found = found if isinstance(found, list) else [found]
-        optimisers: dict[Who, LightningOptimizer] = dict(zip(get_args(Who), found, strict=False))
+        configured: Any = self.optimizers()
+        configured = configured if isinstance(configured, list) else [configured]
+        optimisers: dict[Who, LightningOptimizer] = dict(
+            zip(get_args(Who), configured, strict=False)
+        )
         factor = self.optimisation.factor(self.progress(), 1 / self.total_steps())
         for optimiser in optimisers.values():
             set_rates(optimiser, factor)
@@ -142,7 +150,9 @@ class OuterLoop(LightningModule, ABC, Configured):
         if "strategy" in moved:
             together.append(parameters_of(moved["strategy"]))
         limit = self.optimisation.grad_clip or float("inf")
-        norms = [nn.utils.clip_grad_norm_(list(some), limit).to(self.device) for some in together]
+        norms = [
+            nn.utils.clip_grad_norm_(list(params), limit).to(self.device) for params in together
+        ]
         norm = torch.stack(norms).max()
         if not torch.isfinite(norm):  # the averaged gradient: every process sees the same
             raise FloatingPointError(
@@ -153,7 +163,7 @@ class OuterLoop(LightningModule, ABC, Configured):
             )
 
 
-def refuse_half(precision: object) -> None:
+def check_precision(precision: object) -> None:
     """Raise where the Trainer's precision is half, with a scaler of gradients or without."""
     name = str(precision)
     if name == "bf16-true":
@@ -171,7 +181,7 @@ def refuse_half(precision: object) -> None:
 SHARDED = ("fsdp", "deepspeed", "modelparallel", "xla")
 
 
-def refuse_sharding(strategy: object) -> None:
+def check_unsharded(strategy: object) -> None:
     """Raise where the Trainer's strategy would divide the parameters over processes."""
     name = strategy if isinstance(strategy, str) else type(strategy).__name__
     if any(word in name.lower().replace("_", "") for word in SHARDED):

@@ -16,24 +16,24 @@ from torch import Tensor, nn
 from lightning_metakd.arguments.configured import as_config
 from lightning_metakd.arguments.ranges import check_integer, check_number, check_share
 from lightning_metakd.functional.bind import bind
-from lightning_metakd.functional.params import part
+from lightning_metakd.functional.params import subtree
 from lightning_metakd.losses.adapters import make_adapters, of_each_teacher, tap_layers
-from lightning_metakd.losses.loss import CalibratedTargets, Loss, Targets
+from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy, Loss
 from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, make_episodic
 from lightning_metakd.models.weights import (
+    check_weights,
+    load_origin,
     load_weights,
     origin,
-    refuse_mismatch,
     shapes,
-    take_origin,
     weights_hash,
 )
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.episode_objective import TEACHERS
 from lightning_metakd.recipes.host_allocator import keep_large_blocks
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.recipes.outer_update import OuterLoop, refuse_half, refuse_sharding
+from lightning_metakd.recipes.outer_update import OuterLoop, check_precision, check_unsharded
 from lightning_metakd.settings.resuming import check_resumable
 from lightning_metakd.settings.run_settings import (
     Settings,
@@ -54,32 +54,32 @@ from lightning_metakd.storage.read_checkpoint import (
     read_checkpoint,
     student_weights,
 )
-from lightning_metakd.storage.redaction import scrubbed
+from lightning_metakd.storage.redaction import redact
 from lightning_metakd.strategy.controls import (
     Control,
-    checked_control,
+    check_control,
     controlled,
     learns,
-    settle,
-    taught_by,
+    loss_without_control,
+    set_values,
     teachers_learn,
 )
 from lightning_metakd.strategy.strategy_file import (
     check_strategy_exists,
-    describe,
+    coefficient_values,
     load_strategy,
     per_class,
     read_strategy,
     save_strategy,
 )
 from lightning_metakd.teachers.preparation import check_views, tap_teachers, two_inputs
-from lightning_metakd.teachers.teacher import Pool, Teacher
+from lightning_metakd.teachers.teacher import Teacher, TeacherPool
 from lightning_metakd.teachers.weight_sharing import Share, Sharing
 from lightning_metakd.types import Batch, Context, Forward, Output
 
 log = logging.getLogger(__name__)
 
-LISTEN_EVERY = 50
+LOG_COEFFICIENTS_EVERY = 50
 """Outer steps between two looks at the coefficients."""
 
 
@@ -132,10 +132,10 @@ class Recipe(OuterLoop):
         if norm is not None:
             make_episodic(network, norm)
         super().__init__(network, optimisation)
-        self.loss = Targets() if loss is None else deepcopy(loss)
-        self.teachers = Pool(deepcopy(teachers or []))
+        self.loss = CrossEntropy() if loss is None else deepcopy(loss)
+        self.teachers = TeacherPool(deepcopy(teachers or []))
         self.sharing = Sharing(share or (), self.student, self.teachers)
-        self.fixed = self.sharing.fixed(self.student)
+        self.frozen_names = self.sharing.fixed(self.student)
         self.init, self.strategy, self.control = init, strategy, control
         self.check_strategy(strategy_lr, strategy_every, strategy_warmup, teacher_lr)
         self.loss = controlled(self.loss, control, len(self.teachers))
@@ -145,15 +145,15 @@ class Recipe(OuterLoop):
         self.strategy_every, self.strategy_warmup = strategy_every, strategy_warmup
         if self.strategy_lr == 0:
             self.loss.requires_grad_(False)
-        self.record: dict[str, Any] = {}
-        self.rows: dict[str, Tensor] = {}
-        self.said: dict[str, float] = {}
+        self.result_record: dict[str, Any] = {}
+        self.episode_rows: dict[str, Tensor] = {}
+        self.coefficient_values: dict[str, float] = {}
         self.warned = False
         self.has_begun = False
         """Whether it has trained or taken over a checkpoint: then `init` and `strategy` are behind it."""
         self.began_with: tuple[str, ...] = ()
         """Names of the classes on which the student of `init` was trained."""
-        self.resumes = False
+        self.is_resuming = False
         """Told by the command: a checkpoint follows `setup`, and files of other runs need not be there."""
         self.configured: Settings = {}
         """Told by the command: the parsed configuration; without it there is what all was built with."""
@@ -162,7 +162,7 @@ class Recipe(OuterLoop):
         self.trained: Settings | None = None
         """What trained the weights; None where that is not known."""
         self.gradient_evaluations = 0
-        self.before: dict[str, Any] = {"teacher_forwards": 0, "gradient_evaluations": 0}
+        self.previous_cost: dict[str, Any] = {"teacher_forwards": 0, "gradient_evaluations": 0}
 
     def check_strategy(self, lr: float, every: int, warmup: float, teacher_lr: float) -> None:
         """Refuse a strategy that could not be learned as it is told."""
@@ -170,7 +170,7 @@ class Recipe(OuterLoop):
         check_number("teacher_lr", teacher_lr, 0.0, ends="[)", hint="where 0 freezes the teachers")
         check_integer("strategy_every", every, 1)
         check_share("strategy_warmup", warmup)
-        checked_control(self.control, lr, teacher_lr)
+        check_control(self.control, lr, teacher_lr)
         if lr > 0 and not any(True for _ in self.loss.parameters()):
             raise ValueError(
                 f"strategy_lr={lr} trains a strategy, but no coefficient of the loss is learned; "
@@ -193,7 +193,7 @@ class Recipe(OuterLoop):
         if self.loss.needs_teacher:
             raise ValueError(
                 f"loss={type(self.loss).__name__} follows a teacher, but teachers is empty; name one in "
-                f"model.teachers, or {'use Targets' if stage == 'fit' else 'leave teacher_at_test out'}."
+                f"model.teachers, or {'use CrossEntropy' if stage == 'fit' else 'leave teacher_at_test out'}."
             )
         if self.teacher_lr > 0:
             raise ValueError(f"teacher_lr={self.teacher_lr} trains teachers, and there are none.")
@@ -235,75 +235,80 @@ class Recipe(OuterLoop):
             if self.teaches_in(stage)
             else ", or judge the student alone by --model.teachers=null"
         )
-        if self.init is not None and not self.resumes:
+        if self.init is not None and not self.is_resuming:
             local_file(self.init, "init")
         for teacher in self.teachers:
             if teacher.checkpoint is not None:
                 local_file(teacher.checkpoint, instead=alone)
-        if self.strategy is not None and not self.resumes:
+        if self.strategy is not None and not self.is_resuming:
             check_strategy_exists(Path(self.strategy))
         data.source.check_files()
         if stage == "fit":
             data.source.check_views(data.views)
-        if stage == "fit" and not any(self.loss.reads()):  # a loss of layers asks its teachers live
+        if stage == "fit" and not any(
+            self.loss.layer_pairs()
+        ):  # a loss of layers asks its teachers live
             check_views(self.teachers, data)
 
     def setup(self, stage: str) -> None:
         """Open the files that the configuration names."""
         self.check_data(self.data, stage)
-        refuse_sharding(self.trainer.strategy)
+        check_unsharded(self.trainer.strategy)
         read_safely(self.trainer.strategy)
-        refuse_half(self.trainer.precision)
+        check_precision(self.trainer.precision)
         if stage == "fit":
             self.train()
         if self.device.type == "cpu":
             keep_large_blocks()
         self.size_head()
-        self.sharing.part()
+        self.sharing.untie()
         for teacher in self.teachers:
             teacher.open()
             if self.teacher_lr > 0:
-                teacher.learns()
-        self.watch_layers(stage)
-        begins = not self.resumes and not self.has_begun
+                teacher.unfreeze()
+        self.record_layers(stage)
+        begins = not self.is_resuming and not self.has_begun
         if self.init is not None and begins:
-            self.take_init(self.init, stage)
+            self.load_init(self.init, stage)
         if stage == "fit":
-            self.take_shares()
+            self.apply_weight_sharing()
         starts_elsewhere = self.init is not None or (stage == "fit" and self.sharing.pairs)
         if self.ema is not None and starts_elsewhere and begins:
             self.ema.module.load_state_dict(self.student.state_dict())
         if self.strategy is not None and begins:
             if self.control == "final_constant":
-                settle(self.loss, read_strategy(Path(self.strategy))[0]["said"])
+                set_values(self.loss, read_strategy(Path(self.strategy))[0]["coefficient_values"])
             else:
-                own, teaches = taught_by(self.loss, self.control), self.teaches_in(stage)
+                loss, teaches = (
+                    loss_without_control(self.loss, self.control),
+                    self.teaches_in(stage),
+                )
                 heads, numbers = (
                     (self.teacher_heads, self.class_numbers()) if teaches else (None, None)
                 )
-                load_strategy(own, Path(self.strategy), heads, numbers)
+                load_strategy(loss, Path(self.strategy), heads, numbers)
         self.settings = self.settings_of_run()
 
-    def take_init(self, init: str, stage: str) -> None:
+    def load_init(self, init: str, stage: str) -> None:
         """Take over what the run of `init` trained."""
-        found = read_checkpoint(init)
-        self.trained = trained_with(found, Path(init))
-        self.began_with = class_names(found)
-        self.start_student(student_weights(found), stage)
-        take_origin(self.student, found, f"init {init}")
-        self.start_from(found["state_dict"])
-        self.take_adapters(found["state_dict"], stage)
+        checkpoint = read_checkpoint(init)
+        self.trained = trained_with(checkpoint, Path(init))
+        self.began_with = class_names(checkpoint)
+        self.start_student(student_weights(checkpoint), stage)
+        load_origin(self.student, checkpoint, f"init {init}")
+        self.load_learner_state(checkpoint["state_dict"])
+        self.load_adapters(checkpoint["state_dict"], stage)
         if stage == "test":  # what is judged is what that run trained
-            told = found.get("callbacks", {}).get("Results", {})
-            self.record.update(told, train_steps=found.get("global_step"))
-            self.record.update(found.get("spent", {}))
-            self.record["train_classes"] = len(self.began_with) or None
+            recorded = checkpoint.get("callbacks", {}).get("Results", {})
+            self.result_record.update(recorded, train_steps=checkpoint.get("global_step"))
+            self.result_record.update(checkpoint.get("training_cost", {}))
+            self.result_record["train_classes"] = len(self.began_with) or None
 
     def settings_of_run(self) -> Settings:
         """The settings under dotted names; files and images by what they are."""
         trainer: Any = self.trainer
         built = {"model": as_config(self), "data": as_config(self.data)}
-        settings = self.configured or flat_settings(scrubbed(built))
+        settings = self.configured or flat_settings(redact(built))
         content = {"data.source.content": self.data.source.content}
         return with_origins(settings | trainer_settings(trainer) | content)
 
@@ -313,14 +318,14 @@ class Recipe(OuterLoop):
 
     def copies_of_student(self) -> list[Model]:
         """The student, and what has its weights or takes them."""
-        return [self.student] if self.ema is None else [self.student, self.judged]
+        return [self.student] if self.ema is None else [self.student, self.eval_student]
 
     def size_head(self) -> None:
         """Give a wrapped network a head of one logit for each class, and ask it of any other."""
         wanted, width = self.n_logits(), head_width(self.student)
         if wanted is None or wanted == width:
             return
-        shared = any(pair.own is self.student.head for pair in self.sharing.pairs)
+        shared = any(pair.student_module is self.student.head for pair in self.sharing.pairs)
         for network in self.copies_of_student():
             if shared or not network.head_fits_task:
                 way_out = f"set the n_classes of model.student to {wanted}, or change {self.classes_set_by}"
@@ -351,51 +356,51 @@ class Recipe(OuterLoop):
         """Load the student of `init`."""
         load_weights(self.student, weights, f"init {self.init}")
 
-    def take_shares(self) -> None:
+    def apply_weight_sharing(self) -> None:
         """Take what is named of the teachers' weights, over those of `init`."""
         if self.has_begun:
             self.sharing.join()
             return
-        self.sharing.begin()
-        if self.init is not None and self.sharing.pairs and not self.resumes:
+        self.sharing.apply()
+        if self.init is not None and self.sharing.pairs and not self.is_resuming:
             names = "; ".join(pair.name for pair in self.sharing.pairs)
             log.warning(
                 f"share comes after init {self.init}: {names} begin alike, as the teacher has it."
             )
 
-    def start_from(self, state: Mapping[str, Tensor]) -> None:
+    def load_learner_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over what else was trained in the run of `init`."""
 
     def teaches_in(self, stage: str) -> bool:
         """Whether the loss is asked in a stage."""
         return stage == "fit"
 
-    def taught_networks(self) -> list[Model]:
+    def student_networks(self) -> list[Model]:
         """The student, and what answers in its place."""
         return [self.student]
 
-    def watch_layers(self, stage: str) -> None:
+    def record_layers(self, stage: str) -> None:
         """Tap the layers that the loss compares, and make the adapters that it wants, once."""
-        told = self.loss.reads() if self.teaches_in(stage) else ()
-        reads = of_each_teacher(told, len(self.teachers))
-        for student in self.taught_networks():
-            tap_layers(student, (read.student_layer for read in reads))
-        tap_teachers(self.teachers, reads)
-        adapted = tuple(read for read in reads if read.adapted)
-        if adapted and adapted != self.adapters.reads:
+        pairs = self.loss.layer_pairs() if self.teaches_in(stage) else ()
+        layer_pairs = of_each_teacher(pairs, len(self.teachers))
+        for student in self.student_networks():
+            tap_layers(student, (pair.student_layer for pair in layer_pairs))
+        tap_teachers(self.teachers, layer_pairs)
+        adapted = tuple(pair for pair in layer_pairs if pair.adapted)
+        if adapted and adapted != self.adapters.layer_pairs:
             models, source = [teacher.model for teacher in self.teachers], self.data.source
             weight = next(self.student.parameters())
-            seen, pictures = (two_inputs(s).to(weight) for s in (source, source.pictures))
+            student_x, teacher_x = (two_inputs(s).to(weight) for s in (source, source.image_source))
             # not of the generator's state, which differs with the number of processes
             seed = torch.initial_seed()
-            self.adapters = make_adapters(adapted, self.student, models, seen, pictures, seed)
+            self.adapters = make_adapters(adapted, self.student, models, student_x, teacher_x, seed)
 
-    def take_adapters(self, state: Mapping[str, Tensor], stage: str) -> None:
+    def load_adapters(self, state: Mapping[str, Tensor], stage: str) -> None:
         """Take over the adapters of the run of `init`, which an evaluation with teachers needs."""
-        found, own = part(state, "adapters"), self.adapters.state_dict()
-        if shapes(found) == shapes(own):
-            self.adapters.load_state_dict(found)
-        elif own and stage != "fit" and self.teaches_in(stage):
+        loaded, present = subtree(state, "adapters"), self.adapters.state_dict()
+        if shapes(loaded) == shapes(present):
+            self.adapters.load_state_dict(loaded)
+        elif present and stage != "fit" and self.teaches_in(stage):
             raise ValueError(
                 f"init={self.init!r} has no adapters for the layers that loss={type(self.loss).__name__} "
                 "compares, and with teacher_at_test=true the student adapts by it; name a checkpoint trained "
@@ -408,8 +413,8 @@ class Recipe(OuterLoop):
         for name in self.frozen_networks():
             del state[name]
         checkpoint |= {"classes": self.trained_classes(), **origin(self.student)}
-        checkpoint["spent"] = self.spent()
-        checkpoint["said"] = self.said
+        checkpoint["training_cost"] = self.training_cost()
+        checkpoint["coefficient_values"] = self.coefficient_values
         checkpoint["settings"] = self.settings
 
     def on_train_start(self) -> None:
@@ -419,32 +424,32 @@ class Recipe(OuterLoop):
             trainer.log_every_n_steps = min(trainer.log_every_n_steps, max(1, int(total) // 10))
         self.student.normalisation = self.data.source.reading(self.student.normalisation)
         self.student.external_data = self.external_data
-        self.record["train_classes"] = len(self.trained_classes()) or None
+        self.result_record["train_classes"] = len(self.trained_classes()) or None
         if self.has_begun and trainer.ckpt_path is None:  # from what it trained before
             self.settings["resumed"] = digest(self.trained_by())
         self.trained, self.has_begun = None, True
         self.student.constructor_arguments["trained_by"] = digest(training_settings(self.settings))
 
-    def learned(self) -> str | None:
+    def strategy_names(self) -> str | None:
         """Names of the parameters of the strategy; a teacher that learns is one."""
         teachers = [f"{TEACHERS}{k}" for k, _ in enumerate(self.teachers_that_learn())]
         return ", ".join([*sorted(self.loss.state_dict()), *teachers]) or None
 
-    def spent(self) -> dict[str, Any]:
+    def training_cost(self) -> dict[str, Any]:
         """What training has taken so far, over all processes, and what was taken away from it."""
         world = self.trainer.world_size
         forwards = sum(teacher.forwards for teacher in self.teachers)
         return {
             "control": None if self.control == "none" else self.control,
-            "strategy": self.learned(),
-            "teacher_forwards": self.before["teacher_forwards"] + world * forwards,
-            "gradient_evaluations": self.before["gradient_evaluations"]
+            "strategy": self.strategy_names(),
+            "teacher_forwards": self.previous_cost["teacher_forwards"] + world * forwards,
+            "gradient_evaluations": self.previous_cost["gradient_evaluations"]
             + world * self.gradient_evaluations,
         }
 
     def on_train_end(self) -> None:
         """A test that follows says what the training took, and by what it trained."""
-        self.record.update(self.spent())
+        self.result_record.update(self.training_cost())
         self.trained = training_settings(self.settings)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -457,36 +462,36 @@ class Recipe(OuterLoop):
                 log.warning(f"goes on with {changed}")
             self.settings = resumed_from(self.settings, checkpoint.get("settings", {}))
         self.trained = trained_with(checkpoint, Path(str(self.trainer.ckpt_path)))
-        take_origin(self.student, checkpoint, "the checkpoint")
-        self.record["train_classes"] = len(class_names(checkpoint)) or None
-        self.before |= checkpoint.get("spent", {})
-        self.said = checkpoint.get("said", {})
-        self.record.update(checkpoint.get("spent", {}))
+        load_origin(self.student, checkpoint, "the checkpoint")
+        self.result_record["train_classes"] = len(class_names(checkpoint)) or None
+        self.previous_cost |= checkpoint.get("training_cost", {})
+        self.coefficient_values = checkpoint.get("coefficient_values", {})
+        self.result_record.update(checkpoint.get("training_cost", {}))
         self.has_begun = True
-        own = {name: self.state_dict()[name] for name in self.frozen_networks()}
-        checkpoint["state_dict"] = state = own | checkpoint["state_dict"]
+        frozen = {name: self.state_dict()[name] for name in self.frozen_networks()}
+        checkpoint["state_dict"] = state = frozen | checkpoint["state_dict"]
         if stage is not None and not self.teaches_in(stage):
-            checkpoint["state_dict"] = state = self.without_lesson(state)
-        if not self.adapters.reads:  # the student alone is judged
+            checkpoint["state_dict"] = state = self.without_teaching(state)
+        if not self.adapters.layer_pairs:  # the student alone is judged
             for name in [name for name in state if name.startswith("adapters.")]:
                 del state[name]
-        refuse_mismatch(self.state_dict(), state, f"ckpt_path={self.trainer.ckpt_path}")
+        check_weights(self.state_dict(), state, f"ckpt_path={self.trainer.ckpt_path}")
 
-    def without_lesson(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def without_teaching(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a checkpoint has, but of strategy and teachers only what there is here: nobody asks them."""
         of_lesson = ("loss.", TEACHERS)
-        own = {name: t for name, t in self.state_dict().items() if name.startswith(of_lesson)}
-        known = shapes(own)
+        present = {name: t for name, t in self.state_dict().items() if name.startswith(of_lesson)}
+        present_shapes = shapes(present)
         unused = [
             name
             for name, shape in shapes(state).items()
-            if name.startswith(of_lesson) and known.get(name) != shape
+            if name.startswith(of_lesson) and present_shapes.get(name) != shape
         ]
         if unused:
             log.warning(
                 f"The student is judged alone; of its checkpoint, {listed(unused, 3)} is not used."
             )
-        return own | {name: t for name, t in state.items() if name not in unused}
+        return present | {name: t for name, t in state.items() if name not in unused}
 
     def frozen_networks(self) -> list[str]:
         """Names of all that belongs to networks of teachers which do not learn."""
@@ -497,7 +502,7 @@ class Recipe(OuterLoop):
         )
         return [name for name in self.state_dict() if name.startswith(frozen)]
 
-    def data_described(self) -> dict[str, Any]:
+    def data_fields(self) -> dict[str, Any]:
         """What the result row says of files and data."""
         data, init = self.data, None if self.init is None else Path(self.init)
         names = ("n_way", "k_shot", "n_query", "eval_seed")
@@ -508,12 +513,12 @@ class Recipe(OuterLoop):
             "teacher_head": self.teacher_heads or None,
             "external_data": ", ".join(self.external_data) or None,
             "strategy_sha256": weights_hash(self.loss) if len(self.loss.state_dict()) else None,
-            "strategy": self.learned() or self.record.get("strategy"),
+            "strategy": self.strategy_names() or self.result_record.get("strategy"),
             **{name: getattr(data, name) for name in names if name in vars(data)},
-            **self.settings_described(),
+            **self.settings_fields(),
         }
 
-    def settings_described(self) -> dict[str, Any]:
+    def settings_fields(self) -> dict[str, Any]:
         """What the result row says of the settings; nothing is written inside a training."""
         if self.trainer.state.fn == "fit":
             return {}
@@ -522,7 +527,7 @@ class Recipe(OuterLoop):
 
     def trained_by(self) -> Settings:
         """What trained the weights, or a hash of them."""
-        return self.trained or {"weights": weights_hash(self.judged)[:16]}
+        return self.trained or {"weights": weights_hash(self.eval_student)[:16]}
 
     def classes(self) -> Tensor:
         """Dataset classes on which the student is trained."""
@@ -543,11 +548,11 @@ class Recipe(OuterLoop):
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What the outer loop trains beside adapters and strategy, by name."""
-        return {f"student.{name}": p for name, p in self.moving(self.student).items()}
+        return {f"student.{name}": p for name, p in self.trainable_parameters(self.student).items()}
 
-    def moving(self, student: Model) -> dict[str, nn.Parameter]:
+    def trainable_parameters(self, student: Model) -> dict[str, nn.Parameter]:
         """The parameters of the student, or of its average, that training and adapting move."""
-        return {n: p for n, p in student.named_parameters() if n not in self.fixed}
+        return {n: p for n, p in student.named_parameters() if n not in self.frozen_names}
 
     def strategy_groups(self) -> list[dict[str, Any]]:
         """The coefficients that are learned, and the teachers that learn, at their rates."""
@@ -556,22 +561,22 @@ class Recipe(OuterLoop):
         rates = ((loss, self.strategy_lr), (teachers, self.teacher_lr))
         return [{"params": params, "lr": rate} for params, rate in rates if params]
 
-    def bound(self, student: Model, like: Model | None = None) -> Forward:
+    def bind_student(self, student: Model, state_of: Model | None = None) -> Forward:
         """A student as a pure function of the parameters that move.
 
         Args:
             like: has the others, if the student itself does not.
         """
-        state = (like or student).state_dict() if self.fixed else {}
-        return bind(student, {name: t for name, t in state.items() if name in self.fixed})
+        state = (state_of or student).state_dict() if self.frozen_names else {}
+        return bind(student, {name: t for name, t in state.items() if name in self.frozen_names})
 
     def strategy_parameters(self) -> dict[str, nn.Parameter]:
         """What the quiz trains: coefficients, and teachers that learn, under `teachers.<place>`."""
-        found = dict(self.loss.named_parameters())
+        params = dict(self.loss.named_parameters())
         for k, teacher in enumerate(self.teachers_that_learn()):
             trained = teacher.trained_parameters()
-            found |= {f"{TEACHERS}{k}.{name}": p for name, p in trained.items()}
-        return found
+            params |= {f"{TEACHERS}{k}.{name}": p for name, p in trained.items()}
+        return params
 
     def teachers_that_learn(self) -> list[Teacher]:
         """All of them, or none."""
@@ -589,47 +594,55 @@ class Recipe(OuterLoop):
         """Teachers, what is kept of them, and the averaged student stay in evaluation mode."""
         super().train(mode)
         self.teachers.eval()
-        self.sharing.rest(self.student)
+        self.sharing.freeze_modes(self.student)
         if self.ema is not None:
             self.ema.eval()
         return self
 
     # --- strategy ------------------------------------------------------------------------------
 
-    def hears_now(self) -> bool:
+    def should_log_coefficients(self) -> bool:
         """Whether the coefficients are looked at after this step: the first, some, an epoch's last."""
         step, trainer = self.trainer.global_step, self.trainer
         last = trainer.is_last_batch or step == trainer.max_steps
-        return step == 1 or step % LISTEN_EVERY == 0 or last
+        return step == 1 or step % LOG_COEFFICIENTS_EVERY == 0 or last
 
-    def listen(
-        self, student: Output, batch: Batch, classes: Tensor, trust: Tensor | tuple[()] = ()
+    def log_coefficients(
+        self,
+        student: Output,
+        batch: Batch,
+        classes: Tensor,
+        support_accuracy: Tensor | tuple[()] = (),
     ) -> None:
         """Now and then, ask the coefficients what they say of a batch.
 
         Args:
             trust: as in `Context`.
         """
-        if self.hears_now():
+        if self.should_log_coefficients():
             progress = student.logits.new_ones(())
-            context = Context(classes[batch.y], progress, student, trust)
-            self.said = describe(self.loss, student, batch, context)
+            context = Context(classes[batch.y], progress, student, support_accuracy)
+            self.coefficient_values = coefficient_values(self.loss, student, batch, context)
 
-    def warn_of_silence(self, quiz: Loss, loss: Tensor, n_classes: int) -> None:
+    def warn_of_flat_quiz(self, quiz: Loss, loss: Tensor, n_classes: int) -> None:
         """Say once that a quiz is at chance at any scale of the logits, and so has no slope."""
-        if self.warned or not isinstance(quiz, CalibratedTargets) or not self.hears_now():
+        if (
+            self.warned
+            or not isinstance(quiz, CalibratedCrossEntropy)
+            or not self.should_log_coefficients()
+        ):
             return
         self.warned = loss.item() > math.log(n_classes) - 1e-6
         if self.warned:
             log.warning(
                 "The quiz is answered no better than by chance: the best scale of the logits is 0, and the "
                 "strategy's gradient with it. It learns nothing until the student answers better; start from "
-                "a trained one (model.init), wait (model.strategy_warmup), or set model.quiz to Targets."
+                "a trained one (model.init), wait (model.strategy_warmup), or set model.quiz to CrossEntropy."
             )
 
     def describe_strategy(self) -> dict[str, float]:
         """What the coefficients last said, for logging."""
-        return self.said
+        return self.coefficient_values
 
     def adaptation(self) -> Callable[[], object] | None:
         """One adaptation, for counting its cost; None where the recipe does not adapt."""
@@ -640,5 +653,11 @@ class Recipe(OuterLoop):
         scales = [float(t.head.scale) for t in self.teachers]
         by = digest(training_settings(self.settings))
         save_strategy(
-            self.loss, path, self.teacher_heads, scales, self.said, by, self.class_numbers()
+            self.loss,
+            path,
+            self.teacher_heads,
+            scales,
+            self.coefficient_values,
+            by,
+            self.class_numbers(),
         )

@@ -1,8 +1,8 @@
 """Ordinary training on one task: pretrain a teacher, fine-tune a student, distil with a strategy.
 
-Which of the three it is lies in the configuration: `Targets` and no teachers pretrain; `init` fine-tunes;
-a loss with teachers distils. With `strategy_lr > 0` the strategy is learned too: each batch makes one
-virtual step, which is judged on a batch of the quiz rows, on which the student never trains.
+Which of the three it is lies in the configuration: `CrossEntropy` and no teachers pretrain; `init`
+fine-tunes; a loss with teachers distils. With `strategy_lr > 0` the strategy is learned too: each batch
+makes one virtual step, which is judged on a batch of the quiz rows, on which the student never trains.
 """
 
 import copy
@@ -17,9 +17,9 @@ from torchmetrics import SumMetric
 
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.functional.bind import bind_loss
-from lightning_metakd.functional.inner_loop import lesson_mean
-from lightning_metakd.functional.params import detach, stop
-from lightning_metakd.losses.loss import CalibratedTargets, Loss, lesson
+from lightning_metakd.functional.inner_loop import mean_loss
+from lightning_metakd.functional.params import detach, detach_tree
+from lightning_metakd.losses.loss import CalibratedCrossEntropy, Loss, batch_loss
 from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.norm import EpisodicNorm, make_episodic
 from lightning_metakd.models.weights import head_for, load_weights
@@ -27,9 +27,14 @@ from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.storage.read_checkpoint import class_names
 from lightning_metakd.strategy.controls import Control, shuffled
-from lightning_metakd.strategy.hypergradient import PILOT_GRADIENTS, PILOTS, Way, checked_pilot
-from lightning_metakd.strategy.strategy_file import refuse_new_classes
-from lightning_metakd.teachers.preparation import store_answers
+from lightning_metakd.strategy.hypergradient import (
+    GRADIENT_COUNTS,
+    HYPERGRADIENTS,
+    HypergradientMethod,
+    check_pilot,
+)
+from lightning_metakd.strategy.strategy_file import check_no_new_classes
+from lightning_metakd.teachers.preparation import cache_outputs
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.weight_sharing import Share
 from lightning_metakd.types import Batch, Params
@@ -40,7 +45,7 @@ class SingleTask(Recipe):
 
     Args:
         student: the network that is trained; its head has one logit for each class of the data.
-        loss: what it is taught; the parameters of its coefficients are the strategy. Targets by default.
+        loss: what it is taught; the parameters of its coefficients are the strategy. CrossEntropy by default.
         teachers: the networks that help it, with a SlicedHead.
         optimisation: how the training descends.
         init: checkpoint whose weights the student starts from; a head of other classes is dropped, one of the
@@ -77,7 +82,7 @@ class SingleTask(Recipe):
         control: Control = "none",
         share: list[Share] | None = None,
         quiz: Loss | None = None,
-        hypergradient: Way = "tangent",
+        hypergradient: HypergradientMethod = "tangent",
         pilot_lr: float = 0.001,
         pilot_steps: int = 1,
     ) -> None:
@@ -96,8 +101,11 @@ class SingleTask(Recipe):
             share,
             norm=None,
         )
-        checked_pilot(hypergradient, pilot_lr, pilot_steps)
-        self.quiz, self.hypergradient = copy.deepcopy(quiz or CalibratedTargets()), hypergradient
+        check_pilot(hypergradient, pilot_lr, pilot_steps)
+        self.quiz, self.hypergradient = (
+            copy.deepcopy(quiz or CalibratedCrossEntropy()),
+            hypergradient,
+        )
         self.pilot_lr, self.pilot_steps = pilot_lr, pilot_steps
         for teacher in self.teachers:
             if teacher.head.needs_support:
@@ -123,7 +131,7 @@ class SingleTask(Recipe):
             ignore=["student", "loss", "teachers", "quiz", "optimisation", "share"]
         )
 
-    def taught_networks(self) -> list[Model]:
+    def student_networks(self) -> list[Model]:
         return [self.student, self.virtual[0]]
 
     def check_data(self, data: Any, stage: str) -> None:
@@ -139,10 +147,10 @@ class SingleTask(Recipe):
 
     def on_fit_start(self) -> None:
         """Refuse coefficients that do not know the classes of the data; have the teachers' answers stored."""
-        classes, class_names = self.data.classes, self.data.source.everything().class_names
-        refuse_new_classes(self.loss, classes, classes, class_names)
+        classes, class_names = self.data.classes, self.data.source.all_rows().class_names
+        check_no_new_classes(self.loss, classes, classes, class_names)
         self.check_shared_head()
-        store_answers(self.teachers, self.data, self.trainer)
+        cache_outputs(self.teachers, self.data, self.trainer)
 
     def classes(self) -> Tensor:
         return self.data.classes
@@ -165,111 +173,118 @@ class SingleTask(Recipe):
 
     def check_shared_head(self) -> None:
         """A head that is a teacher's tells the classes of the data apart, in their order."""
-        own = tuple(self.trained_classes())
+        classes = tuple(self.trained_classes())
         for pair, teacher in itertools.product(self.sharing.pairs, self.teachers):
-            of_head = pair.own is self.student.head and pair.source is teacher.model.head
-            if of_head and teacher.trained_on not in ((), own):
+            of_head = (
+                pair.student_module is self.student.head
+                and pair.teacher_module is teacher.model.head
+            )
+            if of_head and teacher.trained_on not in ((), classes):
                 raise ValueError(
                     f"share names {pair.name}, which tells {listed(teacher.trained_on, 3)} apart, and the "
-                    f"classes of the data are {listed(own, 3)}; leave the head out of share."
+                    f"classes of the data are {listed(classes, 3)}; leave the head out of share."
                 )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As always; the head must tell the classes of the data apart."""
-        theirs, own = class_names(checkpoint), tuple(self.trained_classes())
-        if theirs and theirs != own:
+        file_classes, classes = class_names(checkpoint), tuple(self.trained_classes())
+        if file_classes and file_classes != classes:
             raise ValueError(
-                f"the student of this checkpoint tells {listed(theirs, 3)} apart, and the classes of "
-                f"{self.data.source.name} are {listed(own, 3)}, in this order; name data of its classes, or "
-                "give the file as model.init, which goes by the names of classes."
+                f"the student of this checkpoint tells {listed(file_classes, 3)} apart, and the classes of "
+                f"{self.data.source.name} are {listed(classes, 3)}, in this order; name data of its classes, "
+                "or give the file as model.init, which goes by the names of classes."
             )
         super().on_load_checkpoint(checkpoint)
 
-    def asked(self, batch: Batch, teachers_learn: bool = False) -> Batch:
+    def with_teacher_outputs(self, batch: Batch, teachers_learn: bool = False) -> Batch:
         """The batch with the teachers' answers.
 
         Args:
             teachers_learn: whether these are differentiated in what the teachers learn.
         """
-        classes, pool = self.data.classes.to(batch.y.device), self.teachers
-        if teachers_learn:
-            answers = [t.answer_rows_by(t.trained_parameters(), batch, classes) for t in pool]
-        else:
-            answers = [t.answer_rows(batch, classes) for t in pool]
-        return batch._replace(teachers=tuple(answers))
+        classes = self.data.classes.to(batch.y.device)
+        outputs = [
+            t.predict_batch(batch, classes, t.trained_parameters() if teachers_learn else None)
+            for t in self.teachers
+        ]
+        return batch._replace(teacher_outputs=tuple(outputs))
 
     def training_step(self, batch: Batch | tuple[Batch, Batch], batch_idx: int) -> None:
         """One outer update on a batch."""
-        taught, judge = (batch, None) if isinstance(batch, Batch) else batch
-        classes = self.data.classes.to(taught.y.device)
+        train, quiz = (batch, None) if isinstance(batch, Batch) else batch
+        classes = self.data.classes.to(train.y.device)
         strategy = dict(self.loss.named_parameters())
-        learns, judged = self.learns_strategy_now(), torch.zeros((), device=self.device)
+        learns, quiz_loss = self.learns_strategy_now(), torch.zeros((), device=self.device)
         teachers_learn = learns and self.teacher_lr > 0
-        taught = self.asked(taught, teachers_learn)
+        train = self.with_teacher_outputs(train, teachers_learn)
         if learns:
-            judged = self.strategy_loss(strategy, taught, self.quiz_batch(judge), classes)
+            quiz_loss = self.strategy_loss(strategy, train, self.quiz_batch(quiz), classes)
         if teachers_learn:  # MetaDistil: the student is taught by what was learned
-            self.outer_update(judged, ("strategy",))
-            judged, learns, taught = torch.zeros_like(judged), False, self.asked(taught)
-        answer = self.adapters(self.student(taught.x))
-        told = lesson(bind_loss(self.loss), detach(strategy), taught, classes)
-        student_loss = lesson_mean(told, answer, answer.logits.new_tensor(self.progress()))
+            self.outer_update(quiz_loss, ("strategy",))
+            quiz_loss, learns, train = (
+                torch.zeros_like(quiz_loss),
+                False,
+                self.with_teacher_outputs(train),
+            )
+        answer = self.adapters(self.student(train.x))
+        train_loss = batch_loss(bind_loss(self.loss), detach(strategy), train, classes)
+        student_loss = mean_loss(train_loss, answer, answer.logits.new_tensor(self.progress()))
         self.gradient_evaluations += 1
         self.outer_update(
-            student_loss + judged, ("student", "strategy") if learns else ("student",)
+            student_loss + quiz_loss, ("student", "strategy") if learns else ("student",)
         )
-        self.listen(stop(answer), taught, classes)
-        accuracy = (answer.logits.argmax(-1) == taught.y).float().mean()
+        self.log_coefficients(detach_tree(answer), train, classes)
+        accuracy = (answer.logits.argmax(-1) == train.y).float().mean()
         log = {"train/outer_loss": student_loss.detach(), "train/student_accuracy": accuracy}
-        self.log_dict(log, batch_size=len(taught.y), prog_bar=True)
+        self.log_dict(log, batch_size=len(train.y), prog_bar=True)
 
     def strategy_loss(
-        self, strategy: Params, taught: Batch, judge: Batch, classes: Tensor
+        self, strategy: Params, train: Batch, quiz_batch: Batch, classes: Tensor
     ) -> Tensor:
         """The quiz after virtual steps on the batch; batch statistics, nothing remembered."""
         if self.control == "shuffled":
-            judge = shuffled(judge, self.data.seed, self.trainer.global_step)
-        plain = self.bound(self.virtual[0].to(self.device), like=self.student)
+            quiz_batch = shuffled(quiz_batch, self.data.seed, self.trainer.global_step)
+        plain = self.bind_student(self.virtual[0].to(self.device), state_of=self.student)
         forward = self.adapters.beside(plain, detach(dict(self.adapters.named_parameters())))
 
         def quiz(at: Params) -> Tensor:
-            asked = lesson(bind_loss(self.quiz), {}, judge, classes)
-            return lesson_mean(asked, forward(at, judge.x))
+            quiz_loss = batch_loss(bind_loss(self.quiz), {}, quiz_batch, classes)
+            return mean_loss(quiz_loss, forward(at, quiz_batch.x))
 
-        told = lesson(bind_loss(self.loss), strategy, taught, classes)
-        now = taught.x.new_tensor(self.progress())  # coefficients are judged where they act
-        theta = self.moving(self.student)
-        way = PILOTS[self.hypergradient]
-        found = way(
-            lambda at: forward(at, taught.x),
-            told,
+        train_loss = batch_loss(bind_loss(self.loss), strategy, train, classes)
+        now = train.x.new_tensor(self.progress())  # coefficients are judged where they act
+        theta = self.trainable_parameters(self.student)
+        way = HYPERGRADIENTS[self.hypergradient]
+        pilot = way(
+            lambda at: forward(at, train.x),
+            train_loss,
             quiz,
             theta,
             self.pilot_lr,
             self.pilot_steps,
             now,
         )
-        self.gradient_evaluations += PILOT_GRADIENTS[way](self.pilot_steps)
-        self.warn_of_silence(self.quiz, found.loss, len(classes))
-        log = {"train/quiz_loss": found.loss.detach(), "strategy/pilot_gain": found.gain}
-        self.log_dict(log, batch_size=len(taught.y))
-        return found.loss
+        self.gradient_evaluations += GRADIENT_COUNTS[way](self.pilot_steps)
+        self.warn_of_flat_quiz(self.quiz, pilot.loss, len(classes))
+        log = {"train/quiz_loss": pilot.loss.detach(), "strategy/pilot_gain": pilot.gain}
+        self.log_dict(log, batch_size=len(train.y))
+        return pilot.loss
 
-    def quiz_batch(self, judge: Batch | None) -> Batch:
+    def quiz_batch(self, quiz: Batch | None) -> Batch:
         """The quiz rows that came with the batch."""
-        if judge is None:
+        if quiz is None:
             raise ValueError(
                 f"strategy_lr={self.strategy_lr} and teacher_lr={self.teacher_lr} need rows to judge what is "
                 "learned on, and the data keep none; set data.quiz_fraction, for instance to 0.1, or both "
                 "rates to 0."
             )
-        return judge
+        return quiz
 
     # --- evaluation ----------------------------------------------------------------------------
 
     def evaluation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count."""
-        logits = self.judged(batch.x).logits
+        logits = self.eval_student(batch.x).logits
         self.check_finite(logits)
         nll = nn.functional.cross_entropy(logits.double(), batch.y, reduction="sum")
         for name, value in (
@@ -289,14 +304,14 @@ class SingleTask(Recipe):
             metric.reset()
         accuracy = correct / rows
         ci95 = 1.96 * math.sqrt(accuracy * (1 - accuracy) / rows)
-        self.record.update(
+        self.result_record.update(
             recipe=type(self).__name__,
             loss=type(self.loss).__name__,
             stage=stage,
             accuracy=accuracy,
             ci95=ci95,
             nll=nll / rows,
-            **self.data_described(),
+            **self.data_fields(),
         )
         self.log_dict(
             {f"{stage}/student_accuracy": accuracy, f"{stage}/accuracy_ci95": ci95}, prog_bar=True
@@ -307,6 +322,6 @@ class SingleTask(Recipe):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Classes of the data, and row numbers, labels and class probabilities [n, c]."""
-        probs = self.judged(batch.x).logits.softmax(-1)
+        probs = self.eval_student(batch.x).logits.softmax(-1)
         classes = self.data.classes.to(probs.device)
         return {"classes": classes, "index": batch.index, "y": batch.y, "probs": probs}

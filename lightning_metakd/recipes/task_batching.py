@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from lightning_metakd.types import Episode, Exam, Params
+from lightning_metakd.types import Episode, Params, QuizEpisodes
 
 TaskLoss = Callable[[Params, Params, Any], tuple[Tensor, ...]]
 """(theta, strategy, episode or exam) -> scalars: the loss first, then what is only reported."""
@@ -44,8 +44,8 @@ def mean_over_tasks(
     loss: TaskLoss,
     theta: Params,
     strategy: Params,
-    tasks: Sequence[Episode | Exam],
-    at_once: int = 1,
+    tasks: Sequence[Episode | QuizEpisodes],
+    tasks_per_call: int = 1,
     compiled: bool = False,
 ) -> tuple[Tensor, ...]:
     """Mean loss, differentiable once in the leaves among theta and strategy, and the other means.
@@ -57,28 +57,28 @@ def mean_over_tasks(
     leaves = [p for p in (*theta.values(), *strategy.values()) if p.requires_grad]
     grads: list[Tensor | None] = [None] * len(leaves)
     means: list[Tensor] = []
-    for first in range(0, len(tasks), at_once):
-        some = tasks[first : first + at_once]
-        found = (run_compiled() if compiled else run)(loss, theta, strategy, some)
-        share = len(some) / len(tasks)
-        if found[0].requires_grad:  # a strategy that teaches nothing leaves no trace in the quiz
-            slopes = torch.autograd.grad(share * found[0], leaves, allow_unused=True)
+    for first in range(0, len(tasks), tasks_per_call):
+        group = tasks[first : first + tasks_per_call]
+        values = (run_compiled() if compiled else run)(loss, theta, strategy, group)
+        share = len(group) / len(tasks)
+        if values[0].requires_grad:  # a strategy that teaches nothing leaves no trace in the quiz
+            slopes = torch.autograd.grad(share * values[0], leaves, allow_unused=True)
             grads = [added(g, slope) for g, slope in zip(grads, slopes, strict=True)]
-        values = [share * value.detach() for value in found]
-        means = [m + v for m, v in zip(means, values, strict=True)] if means else values
+        parts = [share * value.detach() for value in values]
+        means = [m + v for m, v in zip(means, parts, strict=True)] if means else parts
     return Known.apply(means[0], grads, *leaves), *means[1:]
 
 
 def run(
-    loss: TaskLoss, theta: Params, strategy: Params, tasks: Sequence[Episode | Exam]
+    loss: TaskLoss, theta: Params, strategy: Params, tasks: Sequence[Episode | QuizEpisodes]
 ) -> tuple[Tensor, ...]:
     """Means over a few tasks."""
     if len(tasks) == 1:
         return loss(theta, strategy, tasks[0])
     together = tree_map(lambda *leaves: torch.stack(leaves), *tasks)
-    at_once = vmap(loss, in_dims=(None, None, 0), randomness="different")
-    found = at_once(theta, strategy, together)
-    return tuple(value.mean() for value in found)
+    batched = vmap(loss, in_dims=(None, None, 0), randomness="different")
+    values = batched(theta, strategy, together)
+    return tuple(value.mean() for value in values)
 
 
 @cache

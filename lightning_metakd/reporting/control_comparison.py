@@ -25,7 +25,7 @@ CONTROLLED = ("train.model.control", "train.model.strategy.origin")
 """Settings that a control has of its own."""
 
 
-class Controlled(NamedTuple):
+class ControlledRow(NamedTuple):
     """A row that learned a strategy, beside its controls.
 
     Args:
@@ -42,15 +42,19 @@ class Controlled(NamedTuple):
 
 def accuracy_cell(row: Row) -> str:
     """Mean and half-width: over seeds where there are several, otherwise over episodes."""
-    values = row.known("accuracy")
+    values = row.values_of("accuracy")
     if len(values) > 1:
         return percent(*over_seeds(values))
-    return percent(values[0], row.told.get("ci95")) if values else "-"
+    return percent(values[0], row.fields.get("ci95")) if values else "-"
 
 
-def difference_cell(told: Difference | None) -> str:
+def difference_cell(difference: Difference | None) -> str:
     """A difference in points."""
-    return percent(told.mean, told.half_width, sign="+") if told is not None and told.pairs else "-"
+    return (
+        percent(difference.mean, difference.half_width, sign="+")
+        if difference is not None and difference.pairs
+        else "-"
+    )
 
 
 def is_control_of(control: Row, row: Row) -> bool:
@@ -73,31 +77,31 @@ def controls_of(row: Row, rows: Sequence[Row], others: Sequence[str]) -> dict[st
     Args:
         others: experiments that serve as controls.
     """
-    own = [r for r in rows if is_control_of(r, row)]
-    learned = bool(own) or row.told.get("strategy") is not None
-    if row.control is not None or row.experiment in others or not learned:
+    controls = [r for r in rows if is_control_of(r, row)]
+    learns = bool(controls) or row.fields.get("strategy") is not None
+    if row.control is not None or row.experiment in others or not learns:
         return {}
     named = [r for r in rows if r.experiment in others and r.control is None]
     return {
         r.control or ", ".join(filter(None, (r.experiment, r.apart))): r
-        for r in [*sorted(own, key=lambda r: str(r.control)), *named]
-        if comparable(row, r) and all(row.told.get(k) == r.told.get(k) for k in SAME_TEST)
+        for r in [*sorted(controls, key=lambda r: str(r.control)), *named]
+        if comparable(row, r) and all(row.fields.get(k) == r.fields.get(k) for k in SAME_TEST)
     }
 
 
-def control_cells(told: Controlled) -> list[dict[str, str]]:
+def control_cells(controlled: ControlledRow) -> list[dict[str, str]]:
     """Lines of the table: one per control, and the row against itself where it has several seeds."""
-    row = told.row
+    row = controlled.row
     lines = [
         {
             "control": name,
             "accuracy": accuracy_cell(control),
-            "difference": difference_cell(told.against[name]),
+            "difference": difference_cell(controlled.against[name]),
             "seeds": str(len(control.seeds)),
         }
-        for name, control in told.controls.items()
+        for name, control in controlled.controls.items()
     ]
-    accuracies = row.known("accuracy")
+    accuracies = row.values_of("accuracy")
     if len(accuracies) > 1:
         half_width = between_seeds(accuracies)[1]
         lines.append(
@@ -111,30 +115,30 @@ def control_cells(told: Controlled) -> list[dict[str, str]]:
     return [{"name": row.name, "learner": row.learner, **line} for line in lines]
 
 
-def verdict(told: Controlled, baseline: str | None) -> str:
+def claim_sentence(controlled: ControlledRow, baseline: str | None) -> str:
     """What may be said of a row, for people; without a baseline nothing of a gain."""
-    accuracies = told.row.known("accuracy")
+    accuracies = controlled.row.values_of("accuracy")
     parts = ["one seed, so that there is no A/A row"]
     if len(accuracies) > 1:
         apart = between_seeds(accuracies)[0]
         parts = [f"two of its seeds differ by {100 * apart:.2f} points on average"]
-    pairs = {name: d.pairs for name, d in told.against.items()}
-    if baseline is not None and told.gain is not None and told.gain.pairs:
-        pairs = {baseline: told.gain.pairs} | pairs
-        parts += gain_said(told.gain, baseline, told.against)
+    pairs = {name: d.pairs for name, d in controlled.against.items()}
+    if baseline is not None and controlled.gain is not None and controlled.gain.pairs:
+        pairs = {baseline: controlled.gain.pairs} | pairs
+        parts += gain_statement(controlled.gain, baseline, controlled.against)
     if few := [f"{name} {n}" for name, n in pairs.items() if n < SEEDS_OF_A_CLAIM]:
         parts.append(
             f"a claim needs {SEEDS_OF_A_CLAIM} training seeds in common (with {', '.join(few)})"
         )
-    return f"- {told.row.name} ({told.row.learner}): {'; '.join(parts)}."
+    return f"- {controlled.row.name} ({controlled.row.learner}): {'; '.join(parts)}."
 
 
-def gain_said(gain: Difference, baseline: str, against: Mapping[str, Difference]) -> list[str]:
+def gain_statement(gain: Difference, baseline: str, against: Mapping[str, Difference]) -> list[str]:
     """Whether a row is above its baseline, and above its controls too."""
     if not gain.is_positive:
         return [f"no gain over {baseline} is shown"]
-    if shown := [name for name, d in against.items() if d.pairs and not d.is_positive]:
-        return [f"more than {baseline}, but its controls show it too ({', '.join(shown)})"]
+    if names := [name for name, d in against.items() if d.pairs and not d.is_positive]:
+        return [f"more than {baseline}, but its controls show it too ({', '.join(names)})"]
     if all(d.pairs >= SEEDS_OF_A_CLAIM for d in (gain, *against.values())):
         return [f"a gain over {baseline} that none of its controls shows"]
     return []
@@ -144,8 +148,8 @@ def control_section(
     rows: Sequence[Row], others: Sequence[str], baselines: Sequence[Row]
 ) -> list[str]:
     """Table of the rows beside their controls, and what may be said of each; nothing where no row has any."""
-    told = [
-        Controlled(
+    controlled = [
+        ControlledRow(
             row,
             gain_over(row, baselines),
             controls,
@@ -154,13 +158,15 @@ def control_section(
         for row in rows
         if (controls := controls_of(row, rows, others))
     ]
-    if not told:
+    if not controlled:
         nothing = (
             f"No row says that it learned a strategy, which {', '.join(others)} would control."
         )
         return [nothing] if others else []
-    lines = [line for one in told for line in control_cells(one)]
+    lines = [line for one in controlled for line in control_cells(one)]
     baseline = baselines[0].experiment if baselines else None
-    said = [verdict(one, baseline) for one in told]
-    said += [f"- {d.left_out}" for one in told for d in one.against.values() if d.left_out]
-    return ["Controls (difference: name minus control):", markdown(lines), "\n".join(said)]
+    sentences = [claim_sentence(one, baseline) for one in controlled]
+    sentences += [
+        f"- {d.left_out}" for one in controlled for d in one.against.values() if d.left_out
+    ]
+    return ["Controls (difference: name minus control):", markdown(lines), "\n".join(sentences)]

@@ -63,10 +63,10 @@ def markdown(rows: list[dict[str, str]]) -> str:
     return "\n".join([line(columns), line(rule), *(line(row[c] for c in columns) for row in rows)])
 
 
-def known_columns(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+def nonempty_columns(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """The rows without the columns in which nothing is known."""
-    known = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
-    return [{name: row[name] for name in known} for row in rows]
+    columns = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
+    return [{name: row[name] for name in columns} for row in rows]
 
 
 def between_markers(text: str, section: str, table: str) -> str:

@@ -34,16 +34,21 @@ class Difference(NamedTuple):
 def comparable(a: Row, b: Row) -> bool:
     """Whether two rows are about the same episodes."""
     return all(
-        a.told.get(key) is not None and a.told.get(key) == b.told.get(key) for key in SAME_EPISODES
+        a.fields.get(key) is not None and a.fields.get(key) == b.fields.get(key)
+        for key in SAME_EPISODES
     )
 
 
 def by_episode(a: Result, b: Result) -> tuple[float, float] | None:
     """Difference of two trainings and its half-width over episodes; None where those are not the same."""
-    own, other = read_episodes(a), read_episodes(b)
-    if own is None or other is None or not torch.equal(own[0].sort()[0], other[0].sort()[0]):
+    episodes, other = read_episodes(a), read_episodes(b)
+    if (
+        episodes is None
+        or other is None
+        or not torch.equal(episodes[0].sort()[0], other[0].sort()[0])
+    ):
         return None
-    return paired_difference(own[1], other[1], ids=(own[0], other[0]))
+    return paired_difference(episodes[1], other[1], ids=(episodes[0], other[0]))
 
 
 def same_seed(a: Row, b: Row) -> list[tuple[Result, Result]]:
@@ -56,16 +61,18 @@ def same_seed(a: Row, b: Row) -> list[tuple[Result, Result]]:
 
 def difference(a: Row, b: Row) -> Difference:
     """The first minus the second, paired by training seed and within a pair by episode."""
-    told = [(x, y, found) for x, y in same_seed(a, b) if (found := by_episode(x, y)) is not None]
-    said = f"{a.name} minus {b.name}"
-    if not told:
-        nothing = f"{said}: no two trainings share their seed and their episodes."
+    pairs = [
+        (x, y, interval) for x, y in same_seed(a, b) if (interval := by_episode(x, y)) is not None
+    ]
+    title = f"{a.name} minus {b.name}"
+    if not pairs:
+        nothing = f"{title}: no two trainings share their seed and their episodes."
         return Difference(float("nan"), float("nan"), 0, nothing)
-    alone = [unpaired(a, [x for x, _, _ in told]), unpaired(b, [y for _, y, _ in told])]
+    alone = [unpaired(a, [x for x, _, _ in pairs]), unpaired(b, [y for _, y, _ in pairs])]
     parts = " and ".join(part for part in alone if part)
-    left_out = f"{said} leaves out {parts}: no partner on the same episodes." if parts else ""
-    found = told[0][2] if len(told) == 1 else over_seeds([mean for _, _, (mean, _) in told])
-    return Difference(*found, len(told), left_out)
+    left_out = f"{title} leaves out {parts}: no partner on the same episodes." if parts else ""
+    interval = pairs[0][2] if len(pairs) == 1 else over_seeds([mean for _, _, (mean, _) in pairs])
+    return Difference(*interval, len(pairs), left_out)
 
 
 def unpaired(row: Row, paired: list[Result]) -> str:
@@ -89,19 +96,19 @@ def gain_over(row: Row, baselines: Sequence[Row]) -> Difference | None:
 
     def distance(b: Row) -> tuple[bool, ...]:
         return (
-            b.told.get("episodes") != row.told.get("episodes"),
+            b.fields.get("episodes") != row.fields.get("episodes"),
             b.learner != row.learner,
             not set(b.seeds) & set(row.seeds),
         )
 
-    found = sorted((b for b in baselines if comparable(row, b)), key=distance)
-    nearest = [b for b in found if distance(b) == distance(found[0])]
-    if len({b.told.get("settings_sha256") for b in nearest}) > 1:
+    nearest = sorted((b for b in baselines if comparable(row, b)), key=distance)
+    nearest = [b for b in nearest if distance(b) == distance(nearest[0])]
+    if len({b.fields.get("settings_sha256") for b in nearest}) > 1:
         names = "; ".join(b.name for b in nearest)
         raise ValueError(
             f"baseline={nearest[0].experiment!r} has rows of other settings; name one of them: {names}."
         )
-    return difference(row, found[0]) if found else None
+    return difference(row, nearest[0]) if nearest else None
 
 
 def named(rows: Sequence[Row], argument: str, experiment: str) -> list[Row]:
@@ -112,6 +119,6 @@ def named(rows: Sequence[Row], argument: str, experiment: str) -> list[Row]:
     """
     chosen = [row for row in rows if experiment in (row.experiment, row.name) and not row.control]
     if not chosen:
-        known = ", ".join(sorted({row.experiment for row in rows if row.control is None}))
-        raise ValueError(f"{argument}={experiment!r} has no result; choose one of {known}.")
+        names = ", ".join(sorted({row.experiment for row in rows if row.control is None}))
+        raise ValueError(f"{argument}={experiment!r} has no result; choose one of {names}.")
     return chosen

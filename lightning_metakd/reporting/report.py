@@ -14,9 +14,9 @@ from lightning_metakd.reporting.markdown import (
     between_markers,
     count,
     duration,
-    known_columns,
     markdown,
     milliseconds,
+    nonempty_columns,
     percent,
 )
 from lightning_metakd.reporting.paired_comparison import Difference, gain_over, named
@@ -29,7 +29,7 @@ from lightning_metakd.reporting.result_rows import (
     rows_of,
 )
 from lightning_metakd.reporting.seed_intervals import over_seeds
-from lightning_metakd.storage.atomic_files import written_whole
+from lightning_metakd.storage.atomic_files import atomic_write
 
 ONE_SEED = (
     "Accuracy in percent with its 95 % half-width over episodes; one training run each, so that training "
@@ -61,10 +61,10 @@ COST_COLUMNS = {
 
 def teacher_cell(row: Row) -> str:
     """As that of the student; but a teacher that all seeds share is one network, so over episodes."""
-    values = row.known("teacher_accuracy")
+    values = row.values_of("teacher_accuracy")
     if len(set(values)) > 1:
         return percent(*over_seeds(values))
-    return percent(values[0], row.told.get("teacher_ci95")) if values else "-"
+    return percent(values[0], row.fields.get("teacher_ci95")) if values else "-"
 
 
 def accuracy_cells(row: Row, gain: Difference | None, baseline: str | None) -> dict[str, str]:
@@ -74,22 +74,22 @@ def accuracy_cells(row: Row, gain: Difference | None, baseline: str | None) -> d
         "accuracy": accuracy_cell(row),
         "teacher": teacher_cell(row),
         f"minus {baseline}": difference_cell(gain),
-        "episodes": count(row.told.get("episodes")),
+        "episodes": count(row.fields.get("episodes")),
     }
 
 
 def cost_cells(row: Row) -> dict[str, str]:
     """What a row costs."""
-    known = {name: row.known(key) for name, (key, _) in COST_COLUMNS.items()}
+    values = {name: row.values_of(key) for name, (key, _) in COST_COLUMNS.items()}
     return {
-        name: write(fmean(known[name]) if known[name] else None)
+        name: write(fmean(values[name]) if values[name] else None)
         for name, (_, write) in COST_COLUMNS.items()
     }
 
 
-def made_with(results: Sequence[Result]) -> str:
+def provenance(results: Sequence[Result]) -> str:
     """Machines, seeds and code of the results, each combination once."""
-    said: dict[tuple[str, str], list[int]] = {}
+    rows_of: dict[tuple[str, str], list[int]] = {}
     for row in (result.row for result in results):
         machine = {"device": row.get("device"), "threads": row.get("threads")}
         code = {
@@ -97,14 +97,14 @@ def made_with(results: Sequence[Result]) -> str:
             "commit": (row.get("git") or "")[:10] or None,
         }
         before, after = (
-            "".join(f"{name} {value}, " for name, value in told.items() if value is not None)
-            for told in (machine, code)
+            "".join(f"{name} {value}, " for name, value in field.items() if value is not None)
+            for field in (machine, code)
         )
-        seeds = said.setdefault((before, after), [])
+        seeds = rows_of.setdefault((before, after), [])
         seeds += [row["train_seed"]] if row.get("train_seed") is not None else []
     parts = []
-    for (before, after), found in said.items():
-        seeds = sorted(set(found))
+    for (before, after), numbers in rows_of.items():
+        seeds = sorted(set(numbers))
         word = f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}, " if seeds else ""
         parts.append(f"{before}{word}{after}".removesuffix(", "))
     return "Made with " + "; ".join(parts) + "."
@@ -117,13 +117,13 @@ def task_tables(rows: Sequence[Row], baseline: str | None, baselines: Sequence[R
     heads = [{"name": row.name, "learner": row.learner} for row in rows]
     accuracies = [accuracy_cells(row, d, baseline) for row, d in zip(rows, gains, strict=True)]
     costs = [cost_cells(row) for row in rows]
-    known = any(cell != "-" for cells in costs for cell in cells.values())
+    has_costs = any(cell != "-" for cells in costs for cell in cells.values())
     parts = [
-        markdown(known_columns([head | own for head, own in zip(heads, cells, strict=True)]))
-        for cells in (accuracies, *([costs] if known else []))
+        markdown(nonempty_columns([head | row for head, row in zip(heads, cells, strict=True)]))
+        for cells in (accuracies, *([costs] if has_costs else []))
     ]
-    if said := [f"- {d.left_out}" for d in gains if d is not None and d.left_out]:
-        parts.insert(1, "\n".join(said))
+    if left_out := [f"- {d.left_out}" for d in gains if d is not None and d.left_out]:
+        parts.insert(1, "\n".join(left_out))
     return parts
 
 
@@ -134,19 +134,19 @@ def tables(
     by_seed: bool = False,
 ) -> str:
     """Markdown: for each task the accuracies, the best first, the costs, and the controls."""
-    rows, shown = rows_of(results), rows_of(results, by_seed)
+    rows, selected = rows_of(results), rows_of(results, by_seed)
     for control in controls:
         named(rows, "controls", control)
 
-    def of_baseline(found: list[Row]) -> list[Row]:
-        return [] if baseline is None else named(found, "baseline", baseline)
+    def of_baseline(matches: list[Row]) -> list[Row]:
+        return [] if baseline is None else named(matches, "baseline", baseline)
 
     parts, of_task = [], by_task(rows)
-    for title, group in by_task(shown).items():
-        parts += [title, *task_tables(group, baseline, of_baseline(shown))]
+    for title, group in by_task(selected).items():
+        parts += [title, *task_tables(group, baseline, of_baseline(selected))]
         parts += control_section(of_task[title], controls, of_baseline(rows))
     note = SEVERAL if any(len(row.seeds) > 1 for row in rows) else ONE_SEED
-    return "\n\n".join([*parts, f"{note} {COSTS} {made_with(latest(results))}"])
+    return "\n\n".join([*parts, f"{note} {COSTS} {provenance(latest(results))}"])
 
 
 def read_page(path: Path) -> str:
@@ -189,5 +189,5 @@ def report(
     print(table)
     if output is not None:
         changed = between_markers(read_page(output), section, table)
-        with written_whole(output) as part:
+        with atomic_write(output) as part:
             part.write_text(changed)

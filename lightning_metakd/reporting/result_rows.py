@@ -53,7 +53,7 @@ class Row(NamedTuple):
     apart: str = ""
 
     @property
-    def told(self) -> Mapping[str, Any]:
+    def fields(self) -> Mapping[str, Any]:
         """What the results have in common, in the words of the first."""
         return self.results[0].row
 
@@ -65,27 +65,27 @@ class Row(NamedTuple):
     @property
     def experiment(self) -> str:
         """The experiment of all results."""
-        return str(self.told.get("experiment"))
+        return str(self.fields.get("experiment"))
 
     @property
     def control(self) -> str | None:
         """What the training altered to see whether a gain stays; None where it is the method."""
-        said = self.told.get("control")
-        return None if said in (None, "none") else str(said)
+        control = self.fields.get("control")
+        return None if control in (None, "none") else str(control)
 
     @property
     def settings(self) -> Mapping[str, Any] | None:
         """Those that trained and tested it; None where its results do not say."""
-        return self.told.get("settings")
+        return self.fields.get("settings")
 
     @property
     def name(self) -> str:
         """What it is called."""
         parts = {
             f"control {self.control}": self.control,
-            "teacher at test": self.told.get("teacher_at_test"),
-            "transductive": self.told.get("transductive"),
-            f"external data {self.told.get('external_data')}": self.told.get("external_data"),
+            "teacher at test": self.fields.get("teacher_at_test"),
+            "transductive": self.fields.get("transductive"),
+            f"external data {self.fields.get('external_data')}": self.fields.get("external_data"),
             self.apart: self.apart,
         }
         return ", ".join([self.experiment, *(part for part, so in parts.items() if so)])
@@ -93,9 +93,9 @@ class Row(NamedTuple):
     @property
     def learner(self) -> str:
         """By what the student adapted."""
-        return str(self.told.get("learner") or self.told.get("recipe") or "-")
+        return str(self.fields.get("learner") or self.fields.get("recipe") or "-")
 
-    def known(self, key: str) -> list[Any]:
+    def values_of(self, key: str) -> list[Any]:
         """The values of a key, one per seed that has it."""
         return [r.row[key] for r in self.results if r.row.get(key) is not None]
 
@@ -114,19 +114,19 @@ def read_results(folder: Path) -> list[Result]:
     """
     # `latest` is a second way in
     paths = {path.resolve() for path in folder.rglob("results.jsonl") if path.is_file()}
-    found = []
+    rows = []
     for path in sorted(paths, key=version_of):
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             try:
-                found.append(Result(read_line(line), path.parent))
+                rows.append(Result(read_line(line), path.parent))
             except ValueError as error:
                 warnings.warn(f"{path}:{number} {error}; it is left out.", stacklevel=2)
-    if not found:
+    if not rows:
         raise FileNotFoundError(
             f"folder={str(folder)!r} holds no results.jsonl; run `metakd test --config ... --ckpt_path ...` "
             "first, or name the folder that your runs are in."
         )
-    return found
+    return rows
 
 
 def read_line(line: bytes) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def named_apart(rows: Sequence[Row], by_seed: bool = False) -> list[Row]:
     """The rows, in their order; where several of a table have one name, with all in which they differ."""
     same: dict[tuple[str, ...], list[int]] = {}
     for i, row in enumerate(rows):
-        same.setdefault((heading(row.told), row.name, row.learner), []).append(i)
+        same.setdefault((heading(row.fields), row.name, row.learner), []).append(i)
     apart = [""] * len(rows)
     for places in same.values():
         for i, parts in zip(places, differences([rows[i] for i in places], by_seed), strict=True):
@@ -193,11 +193,11 @@ def differences(rows: Sequence[Row], by_seed: bool) -> list[list[str]]:
     by_settings = iter(differing_settings([dict(r.settings) for r in rows if r.settings]))
     several = len({r.settings is None for r in rows}) > 1
     parts = [next(by_settings) if row.settings else ["settings unknown"] * several for row in rows]
-    digests = [row.told.get("settings_sha256") for row in rows]
+    digests = [row.fields.get("settings_sha256") for row in rows]
     for key in (*SEVERAL_SEEDS, *(["train_seed"] if by_seed else [])):
-        values = [str(row.told.get(key)) for row in rows]
-        shown = key == "train_seed" or not determines(digests, values)
-        if len(set(values)) > 1 and shown:
+        values = [str(row.fields.get(key)) for row in rows]
+        texts = key == "train_seed" or not determines(digests, values)
+        if len(set(values)) > 1 and texts:
             for part, value in zip(parts, values, strict=True):
                 part.append(f"{key.removeprefix('train_')} {value}")
     return parts
@@ -214,8 +214,8 @@ def heading(row: Mapping[str, Any]) -> str:
 def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows of each table, the best first."""
     groups: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda r: -fmean(r.known("accuracy") or [0])):
-        groups.setdefault(heading(row.told), []).append(row)
+    for row in sorted(rows, key=lambda r: -fmean(r.values_of("accuracy") or [0])):
+        groups.setdefault(heading(row.fields), []).append(row)
     return dict(sorted(groups.items()))
 
 

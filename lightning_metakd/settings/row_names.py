@@ -13,7 +13,7 @@ def differing_settings(several: Sequence[Settings]) -> list[list[str]]:
     What follows from a difference around it is left out, such as the arguments of another class.
     """
     values = {
-        key: [shown(settings.get(key)) for settings in several]
+        key: [value_text(settings.get(key)) for settings in several]
         for key in dict.fromkeys(key for settings in several for key in settings)
     }
     values = {key: row for key, row in values.items() if len(set(row)) > 1}
@@ -28,7 +28,7 @@ def differing_settings(several: Sequence[Settings]) -> list[list[str]]:
     ]
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as YAML has it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -27,7 +27,7 @@ ORIGIN = "origin"
 """Last part of the name under which it is kept who wrote the file that a setting names."""
 RUNNING = {
     *("seed", "root", "path", "download"),
-    *("num_workers", "tasks_at_once", "compile_step", "bank"),
+    *("num_workers", "tasks_at_once", "compile_step", "cache"),
 }
 """Last parts of names of settings that change neither training nor testing."""
 TRAINER = ("max_epochs", "max_steps", "limit_train_batches", "overfit_batches", "precision")

@@ -81,13 +81,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 "weights_only=false would run the code that a checkpoint may hold, and is never done; leave "
                 "the setting out."
             )
-        found = open_checkpoint(path)
-        if not isinstance(found.get("pytorch-lightning_version"), str):
+        checkpoint = open_checkpoint(path)
+        if not isinstance(checkpoint.get("pytorch-lightning_version"), str):
             raise ValueError(
                 f"checkpoint={str(path)!r} holds weights, and not the state of a run; name it as model.init "
                 "to start from its weights."
             )
-        return found
+        return checkpoint
 
 
 def of_python(value: Any) -> Any:

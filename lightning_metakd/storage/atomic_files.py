@@ -47,7 +47,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """As `replaced`, and where it fails the error says what to do.
 
     Raises:
@@ -103,7 +103,7 @@ def remove_unfinished(folder: Path, below: bool = False) -> None:
             part.unlink()
 
 
-def make_once(path: Path, there: Callable[[], bool], make: Callable[[], None]) -> None:
+def create_once(path: Path, there: Callable[[], bool], make: Callable[[], None]) -> None:
     """Make a file unless it is there; of several processes one does, the others wait and look again.
 
     Where files cannot be locked, each makes it, and the last one stays. The lock is a hidden file beside it.

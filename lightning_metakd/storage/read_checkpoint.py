@@ -15,13 +15,15 @@ from torch import Tensor
 from lightning_metakd.storage.archives import read_archive
 from lightning_metakd.storage.atomic_files import DamagedFileError
 from lightning_metakd.storage.limits import check_size
-from lightning_metakd.storage.redaction import scrubbed
+from lightning_metakd.storage.redaction import redact
 from lightning_metakd.storage.tensor_file import read_sealed
 
 ADDRESS = re.compile(r"[\w+.:-]{2,}:/")
 """How an address begins, as text or as what `Path` makes of it."""
 SECTIONS: Mapping[str, type] = {
-    **dict.fromkeys(("settings", "spent", "said", "callbacks", "loops"), dict),
+    **dict.fromkeys(
+        ("settings", "training_cost", "coefficient_values", "callbacks", "loops"), dict
+    ),
     **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
     **dict.fromkeys(("global_step", "epoch"), int),
 }
@@ -41,19 +43,19 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
         if file.suffix == ".safetensors":
             check_size(file.stat().st_size, f"checkpoint={str(path)!r}")
             return {"state_dict": read_sealed(file, must=False)[1]}
-        found = read_archive(file)
+        checkpoint = read_archive(file)
     except DamagedFileError as error:
         raise ValueError(
             f"checkpoint={str(path)!r} cannot be read: {error}. It is truncated, damaged, or not a "
             "checkpoint of tensors alone; take an earlier file of the run, or train again."
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(checkpoint, dict):
         raise ValueError(
-            f"checkpoint={str(path)!r} holds a {type(found).__name__}, not a state dict."
+            f"checkpoint={str(path)!r} holds a {type(checkpoint).__name__}, not a state dict."
         )
-    if "state_dict" in found:
-        check_sections(found, path)
-    return found
+    if "state_dict" in checkpoint:
+        check_sections(checkpoint, path)
+    return checkpoint
 
 
 def check_sections(checkpoint: Mapping[str, Any], path: str | Path) -> None:
@@ -84,8 +86,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: as `open_checkpoint`, or if what it calls its state dict is none.
     """
-    found = open_checkpoint(path)
-    checkpoint = found if "state_dict" in found else {"state_dict": found}
+    checkpoint = open_checkpoint(path)
+    checkpoint = checkpoint if "state_dict" in checkpoint else {"state_dict": checkpoint}
     state = checkpoint["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise ValueError(
@@ -102,7 +104,7 @@ def check_address(path: str | Path, argument: str = "checkpoint") -> None:
     """
     if ADDRESS.match(str(path)):
         raise ValueError(
-            f"{argument}={scrubbed(str(path))!r} is an address, and none is opened; download the file, "
+            f"{argument}={redact(str(path))!r} is an address, and none is opened; download the file, "
             "compare its checksum with the one that its author gives, and name the file."
         )
 

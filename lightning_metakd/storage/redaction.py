@@ -12,25 +12,25 @@ IN_URL = re.compile(
 """Who calls, and words of access among the arguments of an address."""
 
 
-def scrubbed(value: Any, name: str = "") -> Any:
+def redact(value: Any, name: str = "") -> Any:
     """The value with every text under a name like `api_key`, and access inside URLs, hidden."""
     if isinstance(value, dict):
-        return {k: scrubbed(v, str(k)) for k, v in value.items()}
+        return {k: redact(v, str(k)) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [scrubbed(v, name) for v in value]
+        return [redact(v, name) for v in value]
     if isinstance(value, str):
         return "***" if SECRET.search(name) else IN_URL.sub(r"\g<1>***", value)
     return value
 
 
-def scrubbed_words(words: Sequence[str]) -> list[str]:
+def redact_words(words: Sequence[str]) -> list[str]:
     """The words of a command with the same hidden, given as `--name value` or `--name=value`."""
-    found, name = [], ""
+    redacted, name = [], ""
     for word in words:
         option, equals, value = word.partition("=")
         if word.startswith("--") and equals:
-            found.append(f"{option}={scrubbed(value, option)}")
+            redacted.append(f"{option}={redact(value, option)}")
         else:
-            found.append(scrubbed(word, "" if word.startswith("--") else name))
+            redacted.append(redact(word, "" if word.startswith("--") else name))
         name = word if word.startswith("--") and not equals else ""
-    return found
+    return redacted

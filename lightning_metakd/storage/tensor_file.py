@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lightning_metakd.storage.atomic_files import DamagedFileError, written_whole
+from lightning_metakd.storage.atomic_files import DamagedFileError, atomic_write
 from lightning_metakd.storage.limits import check_size
 
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -41,11 +41,11 @@ log = logging.getLogger(__name__)
 
 def places(shapes: Shapes) -> dict[str, tuple[int, int]]:
     """Where each tensor begins and ends, in bytes after the head of the file."""
-    found, end = {}, 0
+    tensors, end = {}, 0
     for name, (dtype, shape) in shapes.items():
         begin, end = end, end + dtype.itemsize * math.prod(shape)
-        found[name] = (begin, end)
-    return found
+        tensors[name] = (begin, end)
+    return tensors
 
 
 def head(shapes: Shapes, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -60,7 +60,7 @@ def head(shapes: Shapes, metadata: Mapping[str, str] | None = None) -> bytes:
 
 
 @contextmanager
-def filled(
+def create_tensor_file(
     path: Path, shapes: Shapes, metadata: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Tensor]]:
     """Tensors of zeros in a new file, which takes its name once the block has filled them.
@@ -70,7 +70,7 @@ def filled(
     """
     begin, ends = head(shapes, metadata), places(shapes)
     size = max((end for _, end in ends.values()), default=0)
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         with part.open("wb") as file:  # written, not left sparse: a full disk is told here
             file.write(begin)
             for at in range(0, size, PIECE):
@@ -127,10 +127,10 @@ def check_seal(path: Path, inode: int, size: int, time: int) -> None:
     Raises:
         DamagedFileError: if it differs, or there is none.
     """
-    found = SEAL.search(read_head(path))
-    if found is None:
+    seal = SEAL.search(read_head(path))
+    if seal is None:
         raise DamagedFileError("it has no checksum")
-    if not found[0].endswith(checksum_of(path)):
+    if not seal[0].endswith(checksum_of(path)):
         raise DamagedFileError("its checksum is wrong")
 
 
@@ -157,14 +157,14 @@ def read_sealed(path: Path, must: bool = True) -> tuple[dict[str, str], dict[str
     return metadata, tensors
 
 
-def mapped(path: Path, shapes: Shapes) -> dict[str, Tensor] | None:
+def open_tensor_file(path: Path, shapes: Shapes) -> dict[str, Tensor] | None:
     """The tensors of a file, memory-mapped; None where it is not there, damaged, or of other shapes."""
     if not path.is_file():
         return None
     try:
-        _, found = read_sealed(path)
+        _, tensors = read_sealed(path)
     except DamagedFileError as error:
         log.warning("%s is damaged (%s) and is made again.", path, error)
         return None
-    kinds = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in found.items()}
-    return found if kinds == dict(shapes) else None
+    kinds = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    return tensors if kinds == dict(shapes) else None

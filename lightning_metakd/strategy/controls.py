@@ -31,7 +31,7 @@ STEP_SIZES = Interval(0.0, 2.0)
 """By what `step_size` can multiply the lesson."""
 
 
-def checked_control(control: Control, strategy_lr: float, teacher_lr: float) -> None:
+def check_control(control: Control, strategy_lr: float, teacher_lr: float) -> None:
     """Refuse a control of nothing.
 
     Raises:
@@ -58,15 +58,15 @@ def controlled(loss: Loss, control: Control, n_teachers: int) -> Loss:
     """
     if control == "step_size":
         scaled = WeightedSum({LESSON: loss.requires_grad_(False)}, {LESSON: Learned()})
-        cast(Coefficient, scaled.weights[LESSON]).own(LESSON, STEP_SIZES, 1.0)
+        cast(Coefficient, scaled.weights[LESSON]).configure(LESSON, STEP_SIZES, 1.0)
         return scaled
-    found = weights_of_teachers(loss).values()
-    if control == "uniform" and not found:
+    of_teachers = weights_of_teachers(loss).values()
+    if control == "uniform" and not of_teachers:
         raise ValueError(
             f"control=uniform weighs teachers alike, and loss={type(loss).__name__} weighs none; take "
             "another control, or MultiTeacher."
         )
-    for weights in found:
+    for weights in of_teachers:
         if control == "uniform":
             weights.replace([1.0])
         if control == "final_constant" and n_teachers and any(True for _ in weights.parameters()):
@@ -74,7 +74,7 @@ def controlled(loss: Loss, control: Control, n_teachers: int) -> Loss:
     return loss
 
 
-def taught_by(loss: Loss, control: Control) -> Loss:
+def loss_without_control(loss: Loss, control: Control) -> Loss:
     """The loss of a control as the configuration names it."""
     return cast(Loss, loss.get_submodule(f"terms.{LESSON}")) if control == "step_size" else loss
 
@@ -89,7 +89,7 @@ def teachers_learn(control: Control) -> bool:
     return learns(control) and control != "step_size"
 
 
-def settle(loss: Loss, said: Mapping[str, float]) -> None:
+def set_values(loss: Loss, values: Mapping[str, float]) -> None:
     """Let every learned coefficient say what it said on average.
 
     Args:
@@ -100,17 +100,17 @@ def settle(loss: Loss, said: Mapping[str, float]) -> None:
     """
     names = {name: f"{name}_mean" for name in coefficients(loss)}
     for at, weights in weights_of_teachers(loss).items():
-        names |= {f"{at}.each.{k}": f"{at}.{k}_mean" for k in range(len(weights.each))}
+        names |= {f"{at}.of_teacher.{k}": f"{at}.{k}_mean" for k in range(len(weights.of_teacher))}
     for name, c in coefficients(loss).items():
         if not any(True for _ in c.parameters()):
             continue
-        if names[name] not in said:
+        if names[name] not in values:
             raise ValueError(
-                f"strategy has no value of {name} (it says {', '.join(said) or 'nothing'}); name the "
+                f"strategy has no value of {name} (it says {', '.join(values) or 'nothing'}); name the "
                 "strategy.safetensors of a run with the same loss for control=final_constant."
             )
         low, high = c.interval
-        c.settle(min(max(said[names[name]], low + 1e-6), high - 1e-6))
+        c.set_value(min(max(values[names[name]], low + 1e-6), high - 1e-6))
 
 
 def shuffled(batch: Batch, *key: object) -> Batch:

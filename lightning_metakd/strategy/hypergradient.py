@@ -32,13 +32,13 @@ from lightning_metakd.arguments.ranges import (
     check_positive,
 )
 from lightning_metakd.functional.checkpointing import Draws
-from lightning_metakd.functional.inner_loop import lesson_gradient, step
-from lightning_metakd.functional.params import detach, stop
-from lightning_metakd.types import Lesson, Output, Params
+from lightning_metakd.functional.inner_loop import inner_gradient, step
+from lightning_metakd.functional.params import detach, detach_tree
+from lightning_metakd.types import BatchLoss, Output, Params
 
 Answer = Callable[[Params], Output]
 Quiz = Callable[[Params], Tensor]
-Way = Literal["tangent", "unrolled", "neumann"]
+HypergradientMethod = Literal["tangent", "unrolled", "neumann"]
 
 
 class Pilot(NamedTuple):
@@ -56,7 +56,7 @@ class Pilot(NamedTuple):
 
 def unrolled(
     answer: Answer,
-    lesson: Lesson,
+    batch_loss: BatchLoss,
     quiz: Quiz,
     theta: Params,
     lr: float,
@@ -66,14 +66,14 @@ def unrolled(
     """The pilot by differentiating through its steps."""
     start = at = detach(theta)
     for _ in range(steps):
-        at = step(at, lesson_gradient(answer, at, lesson, when(at, progress)), lr)
+        at = step(at, inner_gradient(answer, at, batch_loss, default_progress(at, progress)), lr)
     loss = quiz(at)
     return Pilot(loss, (quiz(start) - loss).detach())
 
 
 def tangent(
     answer: Answer,
-    lesson: Lesson,
+    batch_loss: BatchLoss,
     quiz: Quiz,
     theta: Params,
     lr: float,
@@ -83,22 +83,22 @@ def tangent(
     """The pilot of one step by one forward-mode product, without double backward."""
     at, draws = detach(theta), Draws()
     output, pull_back = vjp(answer, at)  # type: ignore[misc]
-    output = stop(output)
-    told = when(at, progress)
+    output = detach_tree(output)
+    progress_at = default_progress(at, progress)
     # the graph to the strategy starts here; coefficients see the output undifferentiated
-    slope = grad(lambda o: lesson(o, output, told).mean())(output)
-    (grads,) = pull_back(stop(slope))
+    slope = grad(lambda o: batch_loss(o, output, progress_at).mean())(output)
+    (grads,) = pull_back(detach_tree(slope))
     v, after = grad_and_value(quiz)(detach(step(at, grads, lr)))
     with draws.again():  # the same dropout
         _, moved = jvp(answer, (at,), (v,))  # type: ignore[misc]
     pairs = zip(tree_leaves(slope), tree_leaves(moved), strict=True)
     inner = torch.stack([(s * m.detach()).sum() for s, m in pairs]).sum()
-    return Pilot(carrying(after, -lr * inner), (quiz(at) - after).detach())
+    return Pilot(with_gradient_of(after, -lr * inner), (quiz(at) - after).detach())
 
 
 def neumann(
     answer: Answer,
-    lesson: Lesson,
+    batch_loss: BatchLoss,
     quiz: Quiz,
     theta: Params,
     lr: float,
@@ -109,7 +109,7 @@ def neumann(
     at = detach(theta)
     v, before = grad_and_value(quiz)(at)
     grads, transposed = vjp(
-        lambda p: lesson_gradient(answer, p, lesson, when(at, progress)), dict(at)
+        lambda p: inner_gradient(answer, p, batch_loss, default_progress(at, progress)), dict(at)
     )  # type: ignore[misc]
     total = v
     for _ in range(steps - 1):
@@ -118,27 +118,27 @@ def neumann(
         total = tree_map(torch.add, total, v)
     inner = torch.stack([(grads[name] * p.detach()).sum() for name, p in total.items()]).sum()
     after = quiz(detach(step(at, grads, lr)))
-    return Pilot(carrying(before, -lr * inner), (before - after).detach())
+    return Pilot(with_gradient_of(before, -lr * inner), (before - after).detach())
 
 
-def when(theta: Params, progress: Tensor | None) -> Tensor:
+def default_progress(theta: Params, progress: Tensor | None) -> Tensor:
     """How far the student is, by default at the end of its task."""
     return next(iter(theta.values())).new_ones(()) if progress is None else progress
 
 
-def carrying(value: Tensor, surrogate: Tensor) -> Tensor:
+def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
     """The value with the gradient of the surrogate."""
     return value.detach() + surrogate - surrogate.detach()
 
 
-PILOTS: dict[str, Callable[..., Pilot]] = {
+HYPERGRADIENTS: dict[str, Callable[..., Pilot]] = {
     "tangent": tangent,
     "unrolled": unrolled,
     "neumann": neumann,
 }
 """The ways by their names in configurations."""
 
-PILOT_GRADIENTS: dict[Callable[..., Pilot], Callable[[int], int]] = {
+GRADIENT_COUNTS: dict[Callable[..., Pilot], Callable[[int], int]] = {
     tangent: lambda steps: 3,
     unrolled: lambda steps: 2 * steps + 1,
     neumann: lambda steps: steps + 2,
@@ -146,13 +146,13 @@ PILOT_GRADIENTS: dict[Callable[..., Pilot], Callable[[int], int]] = {
 """Derivatives with respect to the student that a pilot of some steps takes, products with one included."""
 
 
-def checked_pilot(way: Way, lr: float, steps: int) -> None:
+def check_pilot(way: HypergradientMethod, lr: float, steps: int) -> None:
     """Refuse a pilot that could not be made.
 
     Raises:
         ValueError: if a number is out of range, or the way is unknown or cannot take them.
     """
-    check_choice("hypergradient", way, get_args(Way))
+    check_choice("hypergradient", way, get_args(HypergradientMethod))
     check_positive("pilot_lr", lr, "and so small that a step lowers the quiz")
     check_integer("pilot_steps", steps, 1, MOST_STEPS)
     if way == "tangent" and steps > 1:

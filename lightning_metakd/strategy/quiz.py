@@ -14,24 +14,24 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Literal, get_args
 
 from lightning_metakd.arguments.ranges import check_choice
-from lightning_metakd.functional.params import rows
+from lightning_metakd.functional.params import select_rows
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.models.model import listed
 from lightning_metakd.strategy.controls import shuffled_quiz
-from lightning_metakd.types import Episode, Exam
+from lightning_metakd.types import Episode, QuizEpisodes
 
 log = logging.getLogger(__name__)
 
 QuizClasses = Literal["same", "other"]
 
 
-def exams(
-    taught: Sequence[Episode],
-    judges: Sequence[Episode],
+def quiz_episodes(
+    train: Sequence[Episode],
+    quiz: Sequence[Episode],
     learner: Learner,
     quiz_classes: QuizClasses,
     seed: int | None,
-) -> Sequence[Episode] | Sequence[Exam]:
+) -> Sequence[Episode] | Sequence[QuizEpisodes]:
     """The tasks that judge the strategy: whole episodes where the learner adapts by a loss, or exams.
 
     Args:
@@ -39,29 +39,29 @@ def exams(
         judges: those of the strategy, as many.
         seed: permutes the labels of what is asked; None leaves them.
     """
-    if learner.adapts_by_loss:
-        return [asked(episode, seed) for episode in judges]
+    if learner.uses_inner_loss:
+        return [with_shuffled_quiz(episode, seed) for episode in quiz]
     if quiz_classes == "same":
-        found = [halved(episode) for episode in judges]
+        tasks = [split_query(episode) for episode in quiz]
     else:
-        found = [Exam(*pair) for pair in zip(taught, judges, strict=True)]
-    return [exam._replace(quiz=asked(exam.quiz, seed)) for exam in found]
+        tasks = [QuizEpisodes(*pair) for pair in zip(train, quiz, strict=True)]
+    return [exam._replace(quiz=with_shuffled_quiz(exam.quiz, seed)) for exam in tasks]
 
 
-def asked(episode: Episode, seed: int | None) -> Episode:
+def with_shuffled_quiz(episode: Episode, seed: int | None) -> Episode:
     """The episode, its labels permuted where a seed is given."""
     return episode if seed is None else shuffled_quiz(episode, seed)
 
 
-def halved(episode: Episode) -> Exam:
+def split_query(episode: Episode) -> QuizEpisodes:
     """An exam within one episode: half of the query rows of each class are taught, the others asked."""
     n_way, n = len(episode.classes), len(episode.query.y)
     cut = n // n_way // 2 * n_way
-    first, second = (rows(episode.query, part) for part in (slice(0, cut), slice(cut, None)))
-    return Exam(episode._replace(query=first), episode._replace(query=second))
+    first, second = (select_rows(episode.query, part) for part in (slice(0, cut), slice(cut, None)))
+    return QuizEpisodes(episode._replace(query=first), episode._replace(query=second))
 
 
-def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> None:
+def check_quiz(data: Any, learner: Learner, quiz_classes: QuizClasses) -> None:
     """Refuse a quiz for which learner or data have no place; reads settings alone.
 
     Raises:
@@ -70,7 +70,7 @@ def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> Non
     """
     check_choice("quiz_classes", quiz_classes, get_args(QuizClasses))
     name = "n_query" if data.strategy_split else "train_n_query"
-    if learner.adapts_by_loss:
+    if learner.uses_inner_loss:
         if quiz_classes == "other":
             raise ValueError(
                 f"quiz_classes=other asks of other classes after a pilot step, and {type(learner).__name__} "
@@ -92,9 +92,9 @@ def checked_exams(data: Any, learner: Learner, quiz_classes: QuizClasses) -> Non
         )
 
 
-def tell_first_order(learner: Learner) -> None:
+def warn_if_first_order(learner: Learner) -> None:
     """Tell where the gradient of the strategy is not that of the quiz."""
-    if learner.adapts_by_loss and learner.first_order and learner.inner_steps > 1:
+    if learner.uses_inner_loss and learner.first_order and learner.inner_steps > 1:
         log.warning(
             f"{type(learner).__name__} is first-order: the gradient of the strategy leaves out what each "
             f"of its {learner.inner_steps} inner steps did to later ones, and may point elsewhere than "
@@ -102,16 +102,16 @@ def tell_first_order(learner: Learner) -> None:
         )
 
 
-def tell_known_classes(data: Any, trained_on: AbstractSet[str]) -> None:
+def warn_of_trained_classes(data: Any, trained_on: AbstractSet[str]) -> None:
     """Tell of a quiz of other classes with some that the student knows.
 
     Args:
         trained_on: names of the classes that the student is trained on, here and before.
     """
     quiz = data.names(data.classes(data.strategy_split))
-    if seen := [name for name in quiz if name in trained_on]:
+    if overlap := [name for name in quiz if name in trained_on]:
         log.warning(
-            f"The student is trained on {len(seen)} of the {len(quiz)} classes of "
+            f"The student is trained on {len(overlap)} of the {len(quiz)} classes of "
             f"data.strategy_split={data.strategy_split!r} by which its strategy is judged "
-            f"({listed(seen, 5)}); a data.train_split, and an init, without them judge how it generalises."
+            f"({listed(overlap, 5)}); a data.train_split, and an init, without them judge how it generalises."
         )

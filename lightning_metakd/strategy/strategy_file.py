@@ -21,7 +21,7 @@ from lightning_metakd.models.model import listed
 from lightning_metakd.models.weights import shapes
 from lightning_metakd.storage.limits import check_size
 from lightning_metakd.storage.read_checkpoint import check_address
-from lightning_metakd.storage.tensor_file import filled, read_sealed
+from lightning_metakd.storage.tensor_file import create_tensor_file, read_sealed
 from lightning_metakd.types import Batch, Context, Output
 
 
@@ -40,8 +40,8 @@ def per_class(loss: nn.Module) -> dict[str, LearnedPerClass]:
     return {name: c for name, c in coefficients(loss).items() if isinstance(c, LearnedPerClass)}
 
 
-def refuse_new_classes(
-    loss: Loss, taught: Tensor, evaluated: Tensor, class_names: Sequence[str]
+def check_no_new_classes(
+    loss: Loss, trained: Tensor, evaluated: Tensor, class_names: Sequence[str]
 ) -> None:
     """Raise where a coefficient of each class would meet classes for which it was not learned.
 
@@ -51,49 +51,51 @@ def refuse_new_classes(
         class_names: names of all dataset classes, by number.
     """
     for name, c in per_class(loss).items():
-        if new := [class_names[k] for k in sorted(set(evaluated.tolist()) - set(taught.tolist()))]:
+        if new := [class_names[k] for k in sorted(set(evaluated.tolist()) - set(trained.tolist()))]:
             raise ValueError(
                 f"{name}=LearnedPerClass learns a number for each class that is trained on, and {len(new)} "
                 f"classes of the evaluation are new ({listed(new, 5)}); use Learned or "
                 "LearnedPerSample, or data whose test classes are its training classes."
             )
-        if len(c.raw) <= (largest := int(taught.max())):
+        if len(c.raw) <= (largest := int(trained.max())):
             raise ValueError(
                 f"n_classes={len(c.raw)} of {name}=LearnedPerClass is too few for dataset class {largest}; "
                 f"set it to {largest + 1} or more."
             )
 
 
-def describe(loss: Loss, student: Output, batch: Batch, context: Context) -> dict[str, float]:
+def coefficient_values(
+    loss: Loss, student: Output, batch: Batch, context: Context
+) -> dict[str, float]:
     """What each coefficient says of these rows: its mean, and its range where rows differ.
 
     Of the weights of several teachers it is each one's share, by its number; what is asked of several
     teachers is said of all together.
     """
-    said: dict[str, list[Tensor]] = {}
+    recorded: dict[str, list[Tensor]] = {}
 
-    def listener(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def listen(module: nn.Module, args: Any, value: Tensor) -> None:
+    def recorder(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def record(module: nn.Module, args: Any, value: Tensor) -> None:
             of_each = isinstance(module, Weights)
-            for k, found in enumerate(value if of_each else [value]):
-                said.setdefault(f"{name}.{k}" if of_each else name, []).append(found)
+            for k, row in enumerate(value if of_each else [value]):
+                recorded.setdefault(f"{name}.{k}" if of_each else name, []).append(row)
 
-        return listen
+        return record
 
     weighing = weights_of_teachers(loss)
-    inner = tuple(f"{name}.each." for name in weighing)
-    heard = {n: c for n, c in coefficients(loss).items() if not n.startswith(inner or "\0")}
+    inner = tuple(f"{name}.of_teacher." for name in weighing)
+    outer = {n: c for n, c in coefficients(loss).items() if not n.startswith(inner or "\0")}
     with torch.no_grad(), ExitStack() as hooks:
-        for name, module in {**heard, **weighing}.items():
-            hooks.callback(module.register_forward_hook(listener(name)).remove)
+        for name, module in {**outer, **weighing}.items():
+            hooks.callback(module.register_forward_hook(recorder(name)).remove)
         loss(student, batch, context)
-    found: dict[str, float] = {}
-    for name, values in said.items():
+    summary: dict[str, float] = {}
+    for name, values in recorded.items():
         value = torch.cat([v.flatten() for v in values])
-        found[f"{name}_mean"] = float(value.mean())
+        summary[f"{name}_mean"] = float(value.mean())
         if values[0].dim():
-            found |= {f"{name}_min": float(value.min()), f"{name}_max": float(value.max())}
-    return found
+            summary |= {f"{name}_min": float(value.min()), f"{name}_max": float(value.max())}
+    return summary
 
 
 def build(loss: nn.Module) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def save_strategy(
     path: Path,
     teacher_heads: list[str],
     teacher_scales: list[float],
-    said: Mapping[str, float] | None = None,
+    values: Mapping[str, float] | None = None,
     settings_sha256: str = "",
     classes: Mapping[str, int] | None = None,
 ) -> None:
@@ -119,12 +121,12 @@ def save_strategy(
         classes: number of each class that was trained on, for coefficients which tell classes apart.
     """
     head = build(loss) | {"teacher_heads": teacher_heads, "teacher_scales": teacher_scales}
-    head |= {"said": dict(said or {}), "settings_sha256": settings_sha256}
+    head |= {"coefficient_values": dict(values or {}), "settings_sha256": settings_sha256}
     if per_class(loss):
         head["classes"] = dict(classes or {})
     tensors = dict(loss.state_dict())
     sizes = {name: (p.dtype, tuple(p.shape)) for name, p in tensors.items()}
-    with filled(path, sizes, {"strategy": json.dumps(head)}) as places:
+    with create_tensor_file(path, sizes, {"strategy": json.dumps(head)}) as places:
         for name, place in places.items():
             place.copy_(tensors[name])
 
@@ -175,14 +177,14 @@ def check_head(head: object) -> None:
     kinds = {"loss": str, "coefficients": dict, "teacher_heads": list, "teacher_scales": list}
     if not isinstance(head, dict):
         raise ValueError(f"its head is a {type(head).__name__}")
-    for name, kind in (kinds | {"said": dict}).items():
+    for name, kind in (kinds | {"coefficient_values": dict}).items():
         if not isinstance(head[name], kind):
             raise ValueError(f"{name} in its head is a {type(head[name]).__name__}")
 
 
-def same_heads(own: list[str], theirs: list[str]) -> bool:
+def same_heads(heads: list[str], file_heads: list[str]) -> bool:
     """Whether two pools answer alike; weights that suit any number of teachers may go to a larger one."""
-    return own == theirs if len(own) == len(theirs) else set(own) == set(theirs)
+    return heads == file_heads if len(heads) == len(file_heads) else set(heads) == set(file_heads)
 
 
 def by_name(
@@ -201,20 +203,20 @@ def by_name(
     Raises:
         ValueError: if the strategy has no number for one of them.
     """
-    found, learned_on = dict(tensors), dict(head.get("classes") or {})
+    arranged, learned_on = dict(tensors), dict(head.get("classes") or {})
     for name in (f"{c}.raw" for c in per_class(loss)):
-        theirs, own = tensors[name], loss.state_dict()[name].clone()
-        if new := [c for c in classes if learned_on.get(c) not in range(len(theirs))]:
+        file_raw, raw = tensors[name], loss.state_dict()[name].clone()
+        if new := [c for c in classes if learned_on.get(c) not in range(len(file_raw))]:
             raise ValueError(
                 f"strategy={str(path)!r} has no {name.removesuffix('.raw')} for {', '.join(new[:5])}: it was "
                 f"learned on {listed(list(learned_on), 5) or 'classes without names'}; use Learned or "
                 "LearnedPerSample, or data of these classes."
             )
         for c, place in classes.items():
-            if place < len(own):
-                own[place] = theirs[learned_on[c]]
-        found[name] = own
-    return found
+            if place < len(raw):
+                raw[place] = file_raw[learned_on[c]]
+        arranged[name] = raw
+    return arranged
 
 
 def load_strategy(
@@ -237,12 +239,12 @@ def load_strategy(
     head, tensors = read_strategy(path)
     if classes is not None and all(head.get(name) == kind for name, kind in build(loss).items()):
         tensors = by_name(loss, tensors, head, classes, path)
-    own = build(loss) | {"shapes": shapes(loss.state_dict())}
-    theirs = {name: head.get(name) for name in build(loss)} | {"shapes": shapes(tensors)}
-    if own != theirs:
+    expected = build(loss) | {"shapes": shapes(loss.state_dict())}
+    recorded = {name: head.get(name) for name in build(loss)} | {"shapes": shapes(tensors)}
+    if expected != recorded:
         raise ValueError(
-            f"strategy={str(path)!r} was learned for {theirs}, but this loss is {own}; configure the loss as "
-            "the head of the file says."
+            f"strategy={str(path)!r} was learned for {recorded}, but this loss is {expected}; configure the "
+            "loss as the head of the file says."
         )
     if teacher_heads is not None and not same_heads(teacher_heads, head["teacher_heads"]):
         raise ValueError(

@@ -56,7 +56,7 @@ class Head(nn.Module, ABC, Configured):
         """Set the scale to the likeliest for unscaled logits of held-out rows."""
         self.scale.copy_(likelihood_scale(logits, y))
 
-    def meet(self, trained_on: Sequence[str], class_names: Sequence[str]) -> None:
+    def set_classes(self, trained_on: Sequence[str], class_names: Sequence[str]) -> None:
         """Told before it is asked about a source which classes there are; most heads do not ask.
 
         Args:
@@ -156,7 +156,7 @@ class SlicedHead(Head):
         self.class_names: tuple[str, ...] = ()
         self.register_buffer("columns", torch.empty(0, dtype=torch.long), persistent=False)
 
-    def meet(self, trained_on: Sequence[str], class_names: Sequence[str]) -> None:
+    def set_classes(self, trained_on: Sequence[str], class_names: Sequence[str]) -> None:
         self.trained_on, self.class_names = tuple(trained_on), tuple(class_names)
         column = {name: k for k, name in enumerate(trained_on)}
         self.columns = self.columns.new_tensor([column.get(name, -1) for name in class_names])
@@ -167,9 +167,9 @@ class SlicedHead(Head):
         Raises:
             ValueError: if the network was not trained on one of them.
         """
-        found = self.columns.to(classes.device)[classes]
-        if (found < 0).any():
-            missing = [self.class_names[c] for c in classes[found < 0].tolist()]
+        columns = self.columns.to(classes.device)[classes]
+        if (columns < 0).any():
+            missing = [self.class_names[c] for c in classes[columns < 0].tolist()]
             raise ValueError(
                 f"head=SlicedHead cannot answer for {', '.join(missing[:5])}: the teacher was trained on "
                 f"{len(self.trained_on)} other classes ({listed(self.trained_on, 5)}); use PrototypeHead, or "
@@ -178,7 +178,7 @@ class SlicedHead(Head):
                 else "head=SlicedHead answers with the network's own logits, and nothing says which classes "
                 "they stand for; name them in the teacher's classes, or use PrototypeHead."
             )
-        return found
+        return columns
 
     def fit(self, support: Output, y: Tensor, classes: Tensor) -> Classifier:
         columns, width = self.position(classes), support.logits.shape[-1]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.losses.adapters import tap_layers
-from lightning_metakd.losses.layer_pairs import Read
-from lightning_metakd.teachers.teacher import Pool
+from lightning_metakd.losses.layer_pairs import LayerPair
+from lightning_metakd.teachers.teacher import TeacherPool
 from lightning_metakd.types import Episode
 
 log = logging.getLogger(__name__)
@@ -22,53 +22,53 @@ log = logging.getLogger(__name__)
 CALIBRATION_EPISODES = 50
 
 
-def tap_teachers(teachers: Pool, reads: Iterable[Read]) -> None:
+def tap_teachers(teachers: TeacherPool, reads: Iterable[LayerPair]) -> None:
     """Have each teacher answer with the layers that a loss reads of it."""
     for k, teacher in enumerate(teachers):
         tap_layers(teacher.model, (read.teacher_layer for read in reads if read.teacher == k))
-        if teacher.keeps_bank and not teacher.asks_bank:
+        if teacher.cache and not teacher.uses_cache:
             log.warning(
-                f"teachers[{k}] keeps a bank, which has no layers but the embedding, and the loss reads "
+                f"teachers[{k}] keeps a cache, which has no layers but the embedding, and the loss reads "
                 f"{', '.join(teacher.model.taps)}: this teacher is asked live."
             )
 
 
 def two_inputs(source: Source) -> Tensor:
     """Two rows in the shape in which a network reads them; they are not normalised."""
-    everything = source.everything()
-    index = everything.index[:2]
-    return source.augmented(everything.x[:2], index, torch.full_like(index, -1)).float()
+    labelled = source.all_rows()
+    index = labelled.index[:2]
+    return source.augmented(labelled.x[:2], index, torch.full_like(index, -1)).float()
 
 
-def store_answers(teachers: Pool, data: Any, trainer: Trainer) -> None:
-    """Fill the banks of those teachers that keep one, and have heads know what they centre by."""
+def cache_outputs(teachers: TeacherPool, data: Any, trainer: Trainer) -> None:
+    """Fill the caches of those teachers that keep one, and have heads know what they centre by."""
     for teacher in teachers:
-        teacher.meet(data.source, data.reader)
-    needed = answers_needed(teachers, data, trainer.state.fn)
+        teacher.attach_source(data.source, data.reader)
+    needed = outputs_needed(teachers, data, trainer.state.fn)
     with first_process_first(trainer):
         for teacher in teachers:
             for rows, views in needed:
-                teacher.store(rows, views)
+                teacher.fill_cache(rows, views)
             teacher.centre(data.source)
 
 
-def answers_needed(
-    teachers: Pool, data: Any, stage: str | None
+def outputs_needed(
+    teachers: TeacherPool, data: Any, stage: str | None
 ) -> list[tuple[Int[Tensor, " n"], range]]:
-    """The rows and views that banks are to store for a stage; none where no teacher keeps one."""
-    if not any(t.asks_bank for t in teachers):
+    """The rows and views that caches are to store for a stage; none where no teacher keeps one."""
+    if not any(t.uses_cache for t in teachers):
         return []
     if stage == "fit":
         check_views(teachers, data)
-    return data.shown(stage)
+    return data.cache_views(stage)
 
 
-def check_views(teachers: Pool, data: Any) -> None:
-    """Refuse a bank of views without number."""
-    if data.views is None and any(t.asks_bank for t in teachers):
+def check_views(teachers: TeacherPool, data: Any) -> None:
+    """Refuse an output cache of views without number."""
+    if data.views is None and any(t.uses_cache for t in teachers):
         raise ValueError(
-            "data.views=null draws a new view each time, and a teacher's bank keeps a fixed number; "
-            "set data.views, for instance to 4, or the teacher's bank to false."
+            "data.views=null draws a new view each time, and a teacher's cache keeps a fixed number; "
+            "set data.views, for instance to 4, or the teacher's cache to false."
         )
 
 
@@ -82,14 +82,16 @@ def first_process_first(trainer: Trainer) -> Iterator[None]:
         trainer.strategy.barrier()
 
 
-def calibrate(teachers: Pool, data: Any, device: torch.device) -> None:
+def calibrate(teachers: TeacherPool, data: Any, device: torch.device) -> None:
     """Set each teacher's logit scale by leave-one-out likelihood on episodes of the val split."""
     for teacher in teachers:
         if teacher.head.calibrated:
             continue
         teacher.head.scale.fill_(1.0)
         episodes = [val_episode(data, i, device) for i in range(CALIBRATION_EPISODES)]
-        answers = [teacher.answer(e.support, e.query, e.classes)[0].logits for e in episodes]
+        answers = [
+            teacher.predict_episode(e.support, e.query, e.classes)[0].logits for e in episodes
+        ]
         teacher.head.calibrate(torch.cat(answers), torch.cat([e.support.y for e in episodes]))
 
 

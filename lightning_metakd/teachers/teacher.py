@@ -22,10 +22,10 @@ from torch.func import functional_call
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.data.sources import image_cache
 from lightning_metakd.data.sources.augment import augment, renormalise
-from lightning_metakd.data.sources.output_cache import Bank
+from lightning_metakd.data.sources.output_cache import OutputCache
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.models.model import EMBEDDING, Model, listed
-from lightning_metakd.models.weights import load_weights, take_origin, weights_hash
+from lightning_metakd.models.weights import load_origin, load_weights, weights_hash
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.storage.read_checkpoint import class_names, read_checkpoint, student_weights
 from lightning_metakd.teachers.heads import Head, PrototypeHead
@@ -43,10 +43,10 @@ class Teacher(nn.Module, Configured):
         checkpoint: file of its weights, opened when training or testing begins; null takes the network
             as it is.
         head: how it answers for an episode's classes, by default from class means of its embeddings.
-        bank: compute its answers for all images (and each of data.views augmented views) once and keep
+        cache: compute its answers for all images (and each of data.views augmented views) once and keep
             them; then teaching costs next to nothing. Losses that read its layers ask it live all the same.
         top: a network over its embedding that answers in its place and, with model.teacher_lr, learns to
-            teach; what is under it stays frozen and may keep a bank.
+            teach; what is under it stays frozen and may keep a cache.
         classes: names of the classes that it was trained on, in the order of its logits, for weights whose
             file does not say; checkpoints of this project do.
     """
@@ -56,7 +56,7 @@ class Teacher(nn.Module, Configured):
         model: nn.Module,
         checkpoint: str | None = None,
         head: Head | None = None,
-        bank: bool = False,
+        cache: bool = False,
         top: nn.Module | None = None,
         classes: list[str] | None = None,
     ) -> None:
@@ -67,9 +67,9 @@ class Teacher(nn.Module, Configured):
                 "the head's centre to false, or leave top out."
             )
         self.top = None if top is None else as_model(top, "top")
-        self.model, self.checkpoint, self.keeps_bank = as_model(model), checkpoint, bank
+        self.model, self.checkpoint, self.cache = as_model(model), checkpoint, cache
         self.head = PrototypeHead() if head is None else deepcopy(head)
-        self.bank: Bank | None = None
+        self.output_cache: OutputCache | None = None
         self.centred_on: tuple[str, Source] | None = None
         self.conversion: tuple[Normalisation, Normalisation] | None = None
         self.sha256, self.forwards = "", 0
@@ -91,21 +91,21 @@ class Teacher(nn.Module, Configured):
         """
         opened = self.sha256 != ""
         if self.checkpoint is not None and not opened:
-            found = read_checkpoint(self.checkpoint)
+            checkpoint = read_checkpoint(self.checkpoint)
             who = f"teacher {self.checkpoint}"
-            left_out = load_weights(self.model, student_weights(found), who)
+            left_out = load_weights(self.model, student_weights(checkpoint), who)
             if left_out and not self.head.needs_support:
                 raise ValueError(
                     f"head={type(self.head).__name__} answers with the network's own logits, and they are "
                     f"not there: {left_out[0]} Give the teacher's model the n_classes of its training."
                 )
-            take_origin(self.model, found, who)
-            self.remember(class_names(found))
+            load_origin(self.model, checkpoint, who)
+            self.set_trained_classes(class_names(checkpoint))
         self.requires_grad_(False)
         if not opened:  # later it may have learned, and is still the one of this file
             self.sha256 = weights_hash(self.model)
 
-    def remember(self, recorded: tuple[str, ...]) -> None:
+    def set_trained_classes(self, recorded: tuple[str, ...]) -> None:
         """Keep the classes that its file records, where the configuration does not name others."""
         if self.trained_on and recorded not in ((), self.trained_on):
             raise ValueError(
@@ -115,12 +115,12 @@ class Teacher(nn.Module, Configured):
         self.trained_on = recorded or self.trained_on
 
     @property
-    def asks_bank(self) -> bool:
-        """Whether it answers from its bank, which keeps no layers but the embedding."""
-        return self.keeps_bank and all(layer == EMBEDDING for layer in self.model.taps)
+    def uses_cache(self) -> bool:
+        """Whether it answers from its cache, which keeps no layers but the embedding."""
+        return self.cache and all(layer == EMBEDDING for layer in self.model.taps)
 
-    def meet(self, source: Source, reader: Model | None = None) -> None:
-        """Learn whose rows it will be asked about; its bank is of their pictures, whatever a student reads.
+    def attach_source(self, source: Source, reader: Model | None = None) -> None:
+        """Learn whose rows it will be asked about; its cache is of their pictures, whatever a student reads.
 
         Args:
             reader: the network for which batches are normalised, where it is not this one.
@@ -128,26 +128,34 @@ class Teacher(nn.Module, Configured):
         Raises:
             ValueError: if it would be asked live about something else than pictures.
         """
-        pictures = source.pictures
-        if not self.asks_bank and source is not pictures:
+        pictures = source.image_source
+        if not self.uses_cache and source is not pictures:
             raise ValueError(
-                f"the teacher {type(self.model).__name__} is asked live, without a bank or about its layers, "
-                f"and {source.name} has vectors for it; set the teacher's bank to true (it is then asked "
-                "about the pictures), and take a loss that reads no layers."
+                f"the teacher {type(self.model).__name__} is asked live, without a cache or about its "
+                f"layers, and {source.name} has vectors for it; set the teacher's cache to true (it is then "
+                "asked about the pictures), and take a loss that reads no layers."
             )
-        theirs = source.reading(None if reader is None else reader.normalisation)
-        own = pictures.reading(self.model.normalisation)
-        self.conversion = (theirs, own) if theirs and own and theirs != own else None
-        known = None if self.bank is None else (self.bank.key, self.bank.source)
-        if self.asks_bank and known != (self.sha256, pictures):
-            self.bank = Bank(self.model, self.sha256, pictures, image_cache.folder() / "bank")
-        self.head.meet(self.trained_on, source.everything().class_names)
+        student_reading = source.reading(None if reader is None else reader.normalisation)
+        teacher_reading = pictures.reading(self.model.normalisation)
+        self.conversion = (
+            (student_reading, teacher_reading)
+            if student_reading and teacher_reading and student_reading != teacher_reading
+            else None
+        )
+        cached_of = (
+            None if self.output_cache is None else (self.output_cache.key, self.output_cache.source)
+        )
+        if self.uses_cache and cached_of != (self.sha256, pictures):
+            self.output_cache = OutputCache(
+                self.model, self.sha256, pictures, image_cache.folder() / "outputs"
+            )
+        self.head.set_classes(self.trained_on, source.all_rows().class_names)
 
-    def store(self, rows: Int[Tensor, " n"], views: range) -> None:
-        """Compute the answers for these images and views now, where the teacher keeps a bank."""
-        if self.bank is not None:
+    def fill_cache(self, rows: Int[Tensor, " n"], views: range) -> None:
+        """Compute the answers for these images and views now, where the teacher keeps a cache."""
+        if self.output_cache is not None:
             for view in views:
-                self.bank.fill(rows, view)
+                self.output_cache.fill(rows, view)
 
     @torch.no_grad()
     def centre(self, source: Source) -> None:
@@ -156,7 +164,7 @@ class Teacher(nn.Module, Configured):
         Raises:
             ValueError: if there are none.
         """
-        pictures = source.pictures
+        pictures = source.image_source
         if not self.head.centre or self.centred_on == (self.sha256, pictures):
             return
         rows = pictures.rows("train")
@@ -166,23 +174,23 @@ class Teacher(nn.Module, Configured):
                 "set head.centre to false."
             )
         rows = rows[:: -(-len(rows) // CENTRED)]
-        bank = self.bank or Bank(self.model, self.sha256, pictures)
-        bank.fill(rows, view=-1)
-        stored = bank.look_up(rows, torch.full_like(rows, -1))
+        cache = self.output_cache or OutputCache(self.model, self.sha256, pictures)
+        cache.fill(rows, view=-1)
+        stored = cache.look_up(rows, torch.full_like(rows, -1))
         self.head.centre_on(stored.embedding.mean(0))
         self.centred_on = (self.sha256, pictures)
 
-    def learns(self) -> None:
+    def unfreeze(self) -> None:
         """Let the network be trained: all of it that its answers depend on."""
         if self.head.centre:
             raise ValueError(
                 "head.centre=true takes a mean of embeddings, and teacher_lr > 0 changes them; set "
                 "head.centre to false, or teacher_lr to 0."
             )
-        if self.keeps_bank and self.top is None:
+        if self.cache and self.top is None:
             raise ValueError(
-                "bank=true keeps a teacher's answers, and teacher_lr > 0 changes them; set the teacher's "
-                "bank to false, give it a top that learns in its place, or set teacher_lr to 0."
+                "cache=true keeps a teacher's answers, and teacher_lr > 0 changes them; set the teacher's "
+                "cache to false, give it a top that learns in its place, or set teacher_lr to 0."
             )
         for name, p in self.learning.named_parameters():
             p.requires_grad_(not (self.head.needs_support and name.startswith("head.")))
@@ -201,69 +209,75 @@ class Teacher(nn.Module, Configured):
         self.forwards += len(args[0])
 
     def embed(self, batch: Batch, params: Params = NOTHING) -> Output:
-        """What the network says, live or from the bank.
+        """What the network says, live or from the cache.
 
         Args:
             params: in place of its own, of what it learns.
         """
-        if self.bank is None or not self.asks_bank:
+        if self.output_cache is None or not self.uses_cache:
             return self.live(batch.x, params)
-        return self.topped(self.bank(batch), params)
+        return self.apply_top(self.output_cache(batch), params)
 
     def other_view(self, batch: Batch, params: Params = NOTHING) -> Output:
         """What the network says, live, of another view of the same images."""
-        if self.bank is None:
-            return self.live(another_view(batch), params)
-        return self.topped(self.bank.live(batch.index, batch.view + 1), params)
+        if self.output_cache is None:
+            return self.live(next_view(batch), params)
+        return self.apply_top(self.output_cache.live(batch.index, batch.view + 1), params)
 
     def live(self, x: Tensor, params: Params) -> Output:
         """What the network says of pictures that are normalised as the student reads them."""
         if self.conversion is not None:
             x = renormalise(x, *self.conversion)
         under = dict(params) if self.top is None else {}
-        return self.topped(functional_call(self.model, under, (x,)), params)
+        return self.apply_top(functional_call(self.model, under, (x,)), params)
 
-    def topped(self, found: Output, params: Params) -> Output:
+    def apply_top(self, output: Output, params: Params) -> Output:
         """What the top makes of it, if there is one."""
         if self.top is None:
-            return found
-        return functional_call(self.top, dict(params), (found.embedding,))
+            return output
+        return functional_call(self.top, dict(params), (output.embedding,))
 
-    @torch.no_grad()
-    def answer(
-        self, support: Batch, query: Batch, classes: Int[Tensor, " c"]
+    def predict_episode(
+        self,
+        support: Batch,
+        query: Batch,
+        classes: Int[Tensor, " c"],
+        params: Params | None = None,
     ) -> tuple[Output, Output]:
-        """Its answers for the support rows (held out of what it was fitted on) and the query rows."""
-        return self.answer_by(NOTHING, support, query, classes)
+        """Outputs for the support rows (held out of what the head was fitted on) and the query rows.
 
-    def answer_by(
-        self, params: Params, support: Batch, query: Batch, classes: Int[Tensor, " c"]
-    ) -> tuple[Output, Output]:
-        """As `answer`, as a function of what it learns."""
-        seen, asked = self.embed(support, params), self.embed(query, params)
-        one_shot = len(support.y) == len(classes)
-        other = self.other_view(support, params) if one_shot else seen
-        held_out = self.head.held_out(seen, support.y, classes, other)
-        classifier = self.head.fit(seen, support.y, classes)
-        scale = self.head.scale
-        return (
-            seen._replace(logits=scale * held_out),
-            asked._replace(logits=scale * classifier(asked)),
-        )
+        Args:
+            params: of what the teacher learns, in which the outputs are differentiable; None takes its own,
+                without a graph.
+        """
+        with torch.set_grad_enabled(params is not None and torch.is_grad_enabled()):
+            support_output = self.embed(support, params or NOTHING)
+            query_output = self.embed(query, params or NOTHING)
+            one_shot = len(support.y) == len(classes)
+            other = self.other_view(support, params or NOTHING) if one_shot else support_output
+            held_out = self.head.held_out(support_output, support.y, classes, other)
+            classifier = self.head.fit(support_output, support.y, classes)
+            scale = self.head.scale
+            return (
+                support_output._replace(logits=scale * held_out),
+                query_output._replace(logits=scale * classifier(query_output)),
+            )
 
-    @torch.no_grad()
-    def answer_rows(self, batch: Batch, classes: Int[Tensor, " c"]) -> Output:
-        """Its answers for rows without a support set, by a head that needs none."""
-        return self.answer_rows_by(NOTHING, batch, classes)
+    def predict_batch(
+        self, batch: Batch, classes: Int[Tensor, " c"], params: Params | None = None
+    ) -> Output:
+        """Outputs for rows without a support set, by a head that needs none.
 
-    def answer_rows_by(self, params: Params, batch: Batch, classes: Int[Tensor, " c"]) -> Output:
-        """As `answer_rows`, as a function of what it learns."""
-        asked = self.embed(batch, params)
-        classifier = self.head.fit(asked, batch.y, classes)
-        return asked._replace(logits=self.head.scale * classifier(asked))
+        Args:
+            params: as in `predict_episode`.
+        """
+        with torch.set_grad_enabled(params is not None and torch.is_grad_enabled()):
+            output = self.embed(batch, params or NOTHING)
+            classifier = self.head.fit(output, batch.y, classes)
+            return output._replace(logits=self.head.scale * classifier(output))
 
 
-class Pool(nn.ModuleList):
+class TeacherPool(nn.ModuleList):
     """Teachers, in the order of the configuration."""
 
     def __iter__(self) -> Iterator[Teacher]:
@@ -271,7 +285,7 @@ class Pool(nn.ModuleList):
 
 
 @contextmanager
-def uncounted(teachers: Iterable[Any]) -> Iterator[None]:
+def without_counting(teachers: Iterable[Any]) -> Iterator[None]:
     """What teachers are asked inside is not for training, and does not count."""
     before = [(teacher, teacher.forwards) for teacher in teachers]
     yield
@@ -279,6 +293,6 @@ def uncounted(teachers: Iterable[Any]) -> Iterator[None]:
         teacher.forwards = forwards
 
 
-def another_view(batch: Batch) -> Tensor:
+def next_view(batch: Batch) -> Tensor:
     """The same images, augmented another way."""
     return augment(batch.x, batch.index, batch.view + 1)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lightning_metakd.arguments.ranges import check_choice, check_integer
 from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.weights import shapes
-from lightning_metakd.teachers.teacher import Pool
+from lightning_metakd.teachers.teacher import TeacherPool
 
-How = Literal["start", "freeze", "share"]
+How = Literal["copy", "freeze", "tie"]
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Share:
     Args:
         modules: module path in the student -> module path in the teacher, of the same shapes.
         teacher: its number in model.teachers, from 0.
-        how: `start` copies weights and norm statistics when training begins; `freeze` also keeps them;
-            `share` has student and teacher hold the same weights, which move if the teacher learns.
+        how: `copy` copies weights and norm statistics when training begins; `freeze` also keeps them;
+            `tie` has student and teacher hold the same weights, which move if the teacher learns.
     """
 
     modules: dict[str, str]
     teacher: int = 0
-    how: How = "start"
+    how: How = "copy"
 
     def __post_init__(self) -> None:
         check_choice("how", self.how, get_args(How))
@@ -47,8 +47,8 @@ class Pair(NamedTuple):
 
     name: str
     how: How
-    own: nn.Module
-    source: nn.Module
+    student_module: nn.Module
+    teacher_module: nn.Module
 
 
 class Sharing:
@@ -63,15 +63,15 @@ class Sharing:
             or nothing is left to train.
     """
 
-    def __init__(self, shares: Sequence[Share], student: Model, teachers: Pool) -> None:
+    def __init__(self, shares: Sequence[Share], student: Model, teachers: TeacherPool) -> None:
         self.shares = shares
         self.pairs = [p for share in shares if teachers for p in pairs_of(share, student, teachers)]
-        refuse_twice(self.pairs)
+        check_disjoint(self.pairs)
         kept = [
-            module_at(student, own, "the student")
+            module_at(student, path, "the student")
             for share in shares
-            for own in share.modules
-            if share.how != "start"
+            for path in share.modules
+            if share.how != "copy"
         ]
         self.kept = [path for path, m in student.named_modules() if any(m is k for k in kept)]
         for module in kept:
@@ -79,24 +79,27 @@ class Sharing:
         if kept and not any(p.requires_grad for p in student.parameters()):
             raise ValueError(
                 f"share keeps all of the student ({listed(self.kept)}) and leaves nothing to train; leave "
-                "a module out, or take how=start."
+                "a module out, or take how=copy."
             )
 
-    def part(self) -> None:
+    def untie(self) -> None:
         """Give the student weights of its own, so that what is loaded into it does not reach a teacher."""
-        for pair in self.of("share"):
-            hold(pair.own, {n: alone(p) for n, p in pair.own.named_parameters()})
+        for pair in self.of("tie"):
+            hold(
+                pair.student_module,
+                {n: alone(p) for n, p in pair.student_module.named_parameters()},
+            )
 
-    def begin(self) -> None:
+    def apply(self) -> None:
         """Copy weights, over which a checkpoint may be loaded, and join."""
         for pair in self.pairs:
-            pair.own.load_state_dict(pair.source.state_dict())
+            pair.student_module.load_state_dict(pair.teacher_module.state_dict())
         self.join()
 
     def join(self) -> None:
         """Have student and teacher hold the same weights, where they are to."""
-        for pair in self.of("share"):
-            hold(pair.own, dict(pair.source.named_parameters()))
+        for pair in self.of("tie"):
+            hold(pair.student_module, dict(pair.teacher_module.named_parameters()))
 
     def of(self, how: How) -> list[Pair]:
         """The pairs of one kind."""
@@ -110,13 +113,13 @@ class Sharing:
             frozen | {n for n in student.state_dict() if n.startswith(prefixes or "\0")}
         )
 
-    def rest(self, student: Model) -> None:
+    def freeze_modes(self, student: Model) -> None:
         """Put what is kept into evaluation mode."""
         for path in self.kept:
             student.get_submodule(path).eval()
 
 
-def pairs_of(share: Share, student: Model, teachers: Pool) -> list[Pair]:
+def pairs_of(share: Share, student: Model, teachers: TeacherPool) -> list[Pair]:
     """The modules which a share names, found and checked."""
     k = share.teacher
     if not 0 <= k < len(teachers):
@@ -124,38 +127,40 @@ def pairs_of(share: Share, student: Model, teachers: Pool) -> list[Pair]:
             f"teacher={k} of share is not among the {len(teachers)} of model.teachers; they are counted "
             "from 0."
         )
-    found, network = [], list(teachers)[k].model
-    for own, source in share.modules.items():
+    pairs, network = [], list(teachers)[k].model
+    for student_path, teacher_path in share.modules.items():
         pair = Pair(
-            f"{own!r} of the student and {source!r} of teachers[{k}]",
+            f"{student_path!r} of the student and {teacher_path!r} of teachers[{k}]",
             share.how,
-            module_at(student, own, "the student"),
-            module_at(network, source, f"teachers[{k}]"),
+            module_at(student, student_path, "the student"),
+            module_at(network, teacher_path, f"teachers[{k}]"),
         )
-        refuse_mismatch(pair)
-        found.append(pair)
-    return found
+        check_pair(pair)
+        pairs.append(pair)
+    return pairs
 
 
 def module_at(model: Model, path: str, who: str) -> nn.Module:
     """The module at a path, as layers are named."""
-    known = {name: m for name, m in model.tapped.named_modules() if name} | {"head": model.head}
-    if path not in known:
+    modules = {name: m for name, m in model.tapped.named_modules() if name} | {"head": model.head}
+    if path not in modules:
         raise ValueError(
-            f"share names {path!r}, which is no module of {who}; choose from {listed(list(known))}."
+            f"share names {path!r}, which is no module of {who}; choose from {listed(list(modules))}."
         )
-    return known[path]
+    return modules[path]
 
 
-def refuse_mismatch(pair: Pair) -> None:
+def check_pair(pair: Pair) -> None:
     """Raise where two modules have not the same weights by name and shape, or none at all."""
-    own, source = (shapes(m.state_dict()) for m in (pair.own, pair.source))
-    if not own and not source:
+    student_shapes, teacher_shapes = (
+        shapes(m.state_dict()) for m in (pair.student_module, pair.teacher_module)
+    )
+    if not student_shapes and not teacher_shapes:
         raise ValueError(f"share names {pair.name}, which have no weights; leave them out.")
     faults = [
-        f"{name} is {own.get(name, 'missing')} and {source.get(name, 'missing')}"
-        for name in {**own, **source}
-        if own.get(name) != source.get(name)
+        f"{name} is {student_shapes.get(name, 'missing')} and {teacher_shapes.get(name, 'missing')}"
+        for name in {**student_shapes, **teacher_shapes}
+        if student_shapes.get(name) != teacher_shapes.get(name)
     ]
     if faults:
         raise ValueError(
@@ -164,17 +169,17 @@ def refuse_mismatch(pair: Pair) -> None:
         )
 
 
-def refuse_twice(pairs: Sequence[Pair]) -> None:
+def check_disjoint(pairs: Sequence[Pair]) -> None:
     """Raise where a weight of the student would come from two places, or hold in common with two others."""
-    seen: set[nn.Parameter] = set()
+    claimed: set[nn.Parameter] = set()
     for pair in pairs:
-        taken = set(pair.own.parameters())
-        taken |= set(pair.source.parameters()) if pair.how == "share" else set()
-        if taken & seen:
+        taken = set(pair.student_module.parameters())
+        taken |= set(pair.teacher_module.parameters()) if pair.how == "tie" else set()
+        if taken & claimed:
             raise ValueError(
                 f"share names {pair.name}, of which a part is named already; name it once."
             )
-        seen |= taken
+        claimed |= taken
 
 
 def hold(module: nn.Module, params: Mapping[str, nn.Parameter]) -> None:

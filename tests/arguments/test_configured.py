@@ -108,7 +108,7 @@ def test_python_and_command_say_the_same_settings(config, metakd, tmp_path):
     config = copy.deepcopy(config)
     for settings in config["model"]["init_args"].get("teachers", ()):
         head = {"class_path": "PrototypeHead", "init_args": {"scale": 5.0}}
-        settings["init_args"] = {**settings["init_args"], "head": head, "bank": False}
+        settings["init_args"] = {**settings["init_args"], "head": head, "cache": False}
         del settings["init_args"]["checkpoint"]
     written(tmp_path, config=config)
     run = metakd("fit", "--config=config.yaml", *SHORT, "--data.seed=3")
@@ -132,8 +132,8 @@ def test_arguments_are_by_name_with_defaults_and_survive_copies():
 
 
 def test_what_was_built_is_not_held_on_to():
-    taught = Teacher(Net())
-    assert set(taught.constructor_arguments["model"]) == {"class_path", "init_args"}
+    train = Teacher(Net())
+    assert set(train.constructor_arguments["model"]) == {"class_path", "init_args"}
 
 
 def test_a_wrong_argument_is_told_by_the_constructor():
@@ -194,9 +194,9 @@ class Act(nn.Module):
     ids=lambda value: type(value).__name__,
 )
 def test_every_value_is_said_plainly_and_by_what_tells_it_from_others(value, config):
-    said = as_config(value)
-    assert (said, type(said)) == (config, type(config))
-    json.dumps(said)
+    text = as_config(value)
+    assert (text, type(text)) == (config, type(config))
+    json.dumps(text)
 
 
 def test_a_file_is_known_by_who_wrote_it_whether_its_path_is_a_text_or_not(

@@ -14,9 +14,9 @@ def picture(path, colour=0, size=(8, 8)):
     Image.new("RGB", size, (colour % 256, 0, 0)).save(path)
 
 
-def images(folder, classes=12, each=8):
+def images(folder, classes=12, single=8):
     for c in range(classes):
-        for i in range(each):
+        for i in range(single):
             picture(folder / f"class{c}" / f"{i}.png", 20 * c + i)
 
 

@@ -140,7 +140,7 @@ def test_the_console_says_it_in_one_line_and_ends_with_one(metakd, folder, monke
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (ValueError("n_way=17 is too much"), "metakd: n_way=17 is too much"),
         (OSError(28, "nothing could be written; free some space"), "metakd: nothing could be writ"),
@@ -148,14 +148,14 @@ def test_the_console_says_it_in_one_line_and_ends_with_one(metakd, folder, monke
         (FloatingPointError("the gradient is nan"), "metakd: the gradient is nan"),
     ],
 )
-def test_an_error_is_said_without_a_trace_unless_asked_for(error, said, monkeypatch, capsys):
+def test_an_error_is_said_without_a_trace_unless_asked_for(error, message, monkeypatch, capsys):
     def fail():
         raise error
 
     code, line, _ = ended(fail, monkeypatch, capsys)
     assert code == 1
-    assert said in line
+    assert message in line
     monkeypatch.setenv("METAKD_TRACEBACK", "1")
     code, line, before = ended(fail, monkeypatch, capsys)
-    assert said in line
+    assert message in line
     assert "Traceback (most recent call last)" in before

@@ -57,7 +57,7 @@ def valid(tmp_path_factory, parsers):
     written(folder, maml=MAML, teacher=TEACHER, student=student)
     with pytest.MonkeyPatch.context() as patch:
         work_in(folder, patch)
-        patch.setattr(command, "make_banks", lambda *args: None)
+        patch.setattr(command, "fill_caches", lambda *args: None)
         yield folder, [whole(f"{name}.yaml") for name in ("maml", "teacher", "student")]
     torch.use_deterministic_algorithms(False)
 
@@ -136,7 +136,7 @@ def try_changed(valid, console, command, values, fixed=(), **how):
 @pytest.mark.parametrize("examples", [200, pytest.param(2000, marks=SLOW)])
 def test_a_changed_configuration_is_refused_by_name(examples, valid, console):
     how = {"max_examples": examples, "derandomize": examples == 200}
-    try_changed(valid, console, ["bank"], EXTREME, **how)
+    try_changed(valid, console, ["precompute"], EXTREME, **how)
 
 
 @pytest.mark.parametrize("examples", [10, pytest.param(200, marks=SLOW)])

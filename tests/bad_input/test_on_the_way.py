@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.strategies import FSDPStrategy
 
-from lightning_metakd.recipes.outer_update import refuse_sharding
+from lightning_metakd.recipes.outer_update import check_unsharded
 
 MAML_FINAL = "runs/maml/0/checkpoints/final.ckpt"
 MAML_FIT = ("fit", "--config", "maml.yaml")
@@ -24,17 +24,17 @@ def test_a_learned_strategy_may_be_frozen(metakd, folder):
 
 def test_a_sharding_strategy_is_refused_in_python_too():
     with pytest.raises(ValueError, match=r"strategy=FSDPStrategy divides parameters .* use ddp"):
-        refuse_sharding(FSDPStrategy())
+        check_unsharded(FSDPStrategy())
 
 
 def test_a_training_that_diverges_stops_and_keeps_the_last_good_state(metakd, folder):
-    told = (
+    message = (
         r"the gradient is nan at step \d.*nothing was changed\. Start anew with a lower "
         r"model\.optimisation\.lr=1e\+30"
     )
     words = ("--model.optimisation.optimiser=sgd", "--model.optimisation.lr=1e30")
     content = (folder / MAML_FINAL).read_bytes()
-    with pytest.raises(FloatingPointError, match=told):
+    with pytest.raises(FloatingPointError, match=message):
         metakd(*MAML_FIT, *words)
     assert (folder / MAML_FINAL).read_bytes() == content
     assert not list(folder.glob("runs/maml/1/checkpoints/*.ckpt"))
@@ -57,8 +57,8 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(metakd, full_disk):
     metakd(*words, "--trainer.max_epochs=1")
     kept = (full_disk / "maml" / "0" / "checkpoints" / "final.ckpt").read_bytes()
     (full_disk / "filler").write_bytes(bytes(1000 * free_kb(full_disk) - 20_000))
-    told = r"could not be written \(No space left on device.* free some space"
-    with pytest.raises(OSError, match=told):
+    message = r"could not be written \(No space left on device.* free some space"
+    with pytest.raises(OSError, match=message):
         metakd(*words)
     assert (full_disk / "maml" / "0" / "checkpoints" / "final.ckpt").read_bytes() == kept
     later = list(full_disk.glob("maml/1/checkpoints/*"))

@@ -21,25 +21,25 @@ def of_need(need):
     return pytest.mark.parametrize("row", rows(need), ids=str)
 
 
-def check(row, code, said):
-    *_, line = said.splitlines() or [""]
+def check(row, code, text):
+    *_, line = text.splitlines() or [""]
     assert code in MISTAKES, f"exit code {code}: {line}"
-    assert "Traceback" not in said
+    assert "Traceback" not in text
     assert re.fullmatch(row.pattern, line), f"\n{line}\nis not\nmetakd: {row.line}"
 
 
 def whole(folder):
     """What says that something is complete, and where `latest` points."""
-    found = {p: p.stat().st_mtime_ns for p in folder.rglob("final.ckpt")}
-    found |= {p: p.read_text() for p in folder.rglob("results.jsonl")}
-    return found | {p: p.readlink() for p in folder.glob("runs/*/latest")}
+    actual = {p: p.stat().st_mtime_ns for p in folder.rglob("final.ckpt")}
+    actual |= {p: p.read_text() for p in folder.rglob("results.jsonl")}
+    return actual | {p: p.readlink() for p in folder.glob("runs/*/latest")}
 
 
 @of_need("parse")
 def test_the_parser_refuses_it(row, console, trained):
-    code, said = console(*row.words, folder=trained)
-    check(row, code, said)
-    assert said.count("\n") == 1
+    code, text = console(*row.words, folder=trained)
+    check(row, code, text)
+    assert text.count("\n") == 1
 
 
 @of_need("build")
@@ -118,7 +118,7 @@ LATE = {
 
 @pytest.mark.parametrize("experiment", LATE)
 def test_a_refusal_costs_no_directory(experiment, console, trained):
-    code, said = console(*LATE[experiment], f"--experiment={experiment}", folder=trained)
+    code, text = console(*LATE[experiment], f"--experiment={experiment}", folder=trained)
     assert code in MISTAKES
-    assert said.splitlines()[-1].startswith("metakd: ")
+    assert text.splitlines()[-1].startswith("metakd: ")
     assert not (trained / "runs" / experiment).exists()

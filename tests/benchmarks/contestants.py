@@ -15,7 +15,7 @@ from benchmarks.contestants import LEARNERS, Setting, episodes, ours
 from benchmarks.peers import PEERS
 from benchmarks.plain_conv4 import its_name
 from lightning_metakd.functional.bind import bind
-from lightning_metakd.functional.params import under
+from lightning_metakd.functional.params import with_prefix
 
 PAIRS = [(algorithm, peer) for algorithm in PEERS for peer in PEERS[algorithm]]
 NOT_SQUARED = ("protonet", "easyfsl")
@@ -38,9 +38,9 @@ def test_other_libraries_find_the_same_meta_gradient(algorithm, peer):
     setting = Setting(algorithm, 4, 3, k_shot=2, n_query=2, dtype=torch.float64)
     tasks = episodes(setting, 2)
     expected = gradient(PEERS[algorithm][peer](setting), tasks)
-    found = gradient(ours(setting), tasks)
+    actual = gradient(ours(setting), tasks)
     for name, g in expected.items():
-        torch.testing.assert_close(found[its_name(name)], g, rtol=1e-6, atol=1e-9, msg=name)
+        torch.testing.assert_close(actual[its_name(name)], g, rtol=1e-6, atol=1e-9, msg=name)
     assert max(g.abs().max() for g in expected.values()) > 1e-3
 
 
@@ -54,7 +54,7 @@ def test_a_distance_that_is_not_squared_is_the_root_of_ours():
     theirs = PrototypicalNetworks(PEERS["protonet"]["easyfsl"](setting).net)
     theirs.process_support_set(task.support.x, task.support.y)
     net = ours(setting).net
-    meta = under("student", dict(net.named_parameters()))
+    meta = with_prefix("student", dict(net.named_parameters()))
     adapted = LEARNERS["protonet"](0).double().adapt(bind(net), meta, None, task.support, 5)
     logits = adapted.predict(task.query.x).logits
     torch.testing.assert_close(-(theirs(task.query.x) ** 2), logits, rtol=1e-6, atol=1e-6)
@@ -83,7 +83,7 @@ def test_data_path_and_test_are_measured_and_written(tmp_path):
     page.write_text("<!-- results:begin data -->\n<!-- results:end -->\n")
     options = ["--source", "synthetic", "--rounds", "1", "--tests", "1", "--episodes", "3"]
     data.main([*options, f"--result={result}", f"--output={page}", f"--steps={tmp_path / 'no'}"])
-    found = json.loads(result.read_text())
-    assert found["rates"]["lightning_metakd"][0] > 0
-    assert found["test"]["seconds"]["lightning_metakd"][0] > 0
+    actual = json.loads(result.read_text())
+    assert actual["rates"]["lightning_metakd"][0] > 0
+    assert actual["test"]["seconds"]["lightning_metakd"][0] > 0
     assert "| lightning_metakd |" in page.read_text()

@@ -96,19 +96,19 @@ def test_the_result_holds_both_sides_and_their_paired_difference(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- results:begin maml -->\n<!-- results:end -->\n")
     main([*options.split(), f"--out={tmp_path}", f"--result={result}", f"--output={page}"])
-    found = json.loads(result.read_text())
-    gap = found["ours"]["accuracy"] - found["higher"]["accuracy"]
-    assert found["paired_difference"] == pytest.approx(gap)
-    assert found["within_2_points"] == (abs(gap) <= 0.02)
-    assert found["largest_gradient_norm"] > 0
-    assert found["command"].startswith("python -m benchmarks.maml_against_higher --steps 1 ")
-    assert f"| higher           | {100 * found['higher']['accuracy']:.2f}" in page.read_text()
+    actual = json.loads(result.read_text())
+    gap = actual["ours"]["accuracy"] - actual["higher"]["accuracy"]
+    assert actual["paired_difference"] == pytest.approx(gap)
+    assert actual["within_2_points"] == (abs(gap) <= 0.02)
+    assert actual["largest_gradient_norm"] > 0
+    assert actual["command"].startswith("python -m benchmarks.maml_against_higher --steps 1 ")
+    assert f"| higher           | {100 * actual['higher']['accuracy']:.2f}" in page.read_text()
 
 
 def test_the_full_length_experiment_has_the_hyper_parameters_of_the_benchmark():
     experiment = ROOT / "configs" / "experiment" / "meta_kd_cifar_fs_5w5s_maml.yaml"
-    told = yaml.safe_load(experiment.read_text())
-    model, data = (told[part]["init_args"] for part in ("model", "data"))
+    config = yaml.safe_load(experiment.read_text())
+    model, data = (config[part]["init_args"] for part in ("model", "data"))
     learner = yaml.safe_load((experiment.parent / model["learner"]).read_text())["init_args"]
     recipe = ours(first_student(seed=0))
     assert learner == {

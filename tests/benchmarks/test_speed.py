@@ -14,11 +14,11 @@ TRIED_OUT = ("--device=cpu", "--widths=4", "--meta_batches=1")
 TINY = {"width": 4, "inner_steps": 2, "k_shot": 1, "n_query": 1}
 
 
-def row(name, median_s, peak_mib=None, **told):
+def row(name, median_s, peak_mib=None, **settings):
     return {
         **{"algorithm": "anil", "name": name, "width": 32, "inner_steps": 5, "tasks": 4},
         **{"median_s": median_s, "min_s": median_s, "max_s": median_s, "first_s": 1.0},
-        **{"peak_mib": peak_mib, **told},
+        **{"peak_mib": peak_mib, **settings},
     }
 
 
@@ -31,17 +31,17 @@ def cell(table, name, column):
 @pytest.mark.slow
 def test_contestants_take_turns_in_processes_of_their_own():
     names = ["lightning_metakd", "lightning_metakd, recomputed"]
-    found = compete(names, Setting("second order", **TINY), [1, 2], rounds=2, threads=1)
-    assert [(r["name"], r["tasks"]) for r in found] == [(n, t) for n in names for t in (1, 2)]
-    for r in found:
+    actual = compete(names, Setting("second order", **TINY), [1, 2], rounds=2, threads=1)
+    assert [(r["name"], r["tasks"]) for r in actual] == [(n, t) for n in names for t in (1, 2)]
+    for r in actual:
         assert 0 < r["min_s"] <= r["median_s"] <= r["max_s"] < r["first_s"] + 60
         assert (r["peak_mib"] is None) == (r["tasks"] == 2)
 
 
 def test_memory_is_what_a_step_holds_beside_what_was_there():
     kept = torch.ones(10 * 2**18)  # 10 MiB
-    found = peak(lambda: torch.ones(40 * 2**18).sum())
-    assert 39 < found < 50
+    actual = peak(lambda: torch.ones(40 * 2**18).sum())
+    assert 39 < actual < 50
     assert len(kept)
 
 
@@ -59,8 +59,8 @@ def test_a_contestant_is_compared_with_the_fastest_peer_as_its_users_have_it():
     assert cell(table, "learn2learn", "times as fast") == "0.67"
     mine = row("lightning_metakd, compiled", 0.8, 4.0)
     (line,) = steps.summary([*rows, mine]).splitlines()[2:]
-    found = [text.strip() for text in line.strip("|").split("|")]
-    assert found[1:] == ["higher 2000 ms", "1000 ms", "800 ms", "2.50", "1 s", "0.40"]
+    actual = [text.strip() for text in line.strip("|").split("|")]
+    assert actual[1:] == ["higher 2000 ms", "1000 ms", "800 ms", "2.50", "1 s", "0.40"]
 
 
 def test_one_algorithm_measured_again_leaves_the_others(tmp_path, monkeypatch):
@@ -69,7 +69,7 @@ def test_one_algorithm_measured_again_leaves_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(
         steps,
         "measure",
-        lambda algorithm, told: [row("lightning_metakd", 1, 2, algorithm=algorithm)],
+        lambda algorithm, options: [row("lightning_metakd", 1, 2, algorithm=algorithm)],
     )
     for algorithm in ("anil", "protonet", "anil"):
         steps.main(["--algorithm", algorithm, f"--result={result}", f"--output={page}"])
@@ -81,7 +81,7 @@ def test_one_algorithm_measured_again_leaves_the_others(tmp_path, monkeypatch):
 def test_peers_are_given_the_same_pixels():
     source = Synthetic(per_class=4)
     pictures, rows = data.Pictures(source, "train"), source.rows("train")[:5]
-    mine = source.inputs(source.everything().x[rows], rows, torch.full_like(rows, -1))
+    mine = source.inputs(source.all_rows().x[rows], rows, torch.full_like(rows, -1))
     theirs = torch.stack([pictures[i][0] for i in range(5)])
     torch.testing.assert_close(theirs, mine, rtol=1e-5, atol=1e-5)
 
@@ -97,13 +97,13 @@ def test_a_floor_counts_the_convolutions_of_a_step(tmp_path):
     name = "lightning_metakd"
     both = [row(name, 0.5, algorithm="protonet"), row(name, 0.5, algorithm="second order")]
     path.write_text(json.dumps({"rows": both}))
-    found, nested = scaling.floors(path, 1)
-    assert nested["flops"] > 3 * found["flops"]
+    actual, nested = scaling.floors(path, 1)
+    assert nested["flops"] > 3 * actual["flops"]
     forward = 2 * 9 * 32 * (3 * 32**2 + 32 * (16**2 + 8**2 + 4**2))  # multiply-adds twice, an image
     first = 2 * 9 * 32 * 3 * 32**2  # has no gradient of its input
     distances = 4 * 3 * 2 * 5 * (25 + 75) * 128  # a few products beside them, forward and backward
-    assert abs(found["flops"] - 4 * 100 * (3 * forward - first)) <= distances
-    assert "protonet, width 32" in scaling.table({"curves": [dummy_curve()], "floors": [found]})
+    assert abs(actual["flops"] - 4 * 100 * (3 * forward - first)) <= distances
+    assert "protonet, width 32" in scaling.table({"curves": [dummy_curve()], "floors": [actual]})
 
 
 def dummy_curve():
@@ -113,10 +113,10 @@ def dummy_curve():
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_script_for_a_gpu_runs_where_it_is_tried_out(tmp_path, monkeypatch):
-    some = gpu.ways
+    sample = gpu.ways
     monkeypatch.setitem(gpu.PEERS, "protonet", {})  # what they import would stay
     monkeypatch.setattr(  # types that are checked do not compile
-        gpu, "ways", lambda *told: (way for way in some(*told) if "compiled" not in way[0])
+        gpu, "ways", lambda *told: (way for way in sample(*told) if "compiled" not in way[0])
     )
     path = tmp_path / "gpu.json"
     options = [

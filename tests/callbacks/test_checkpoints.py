@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import TensorDataset
 
 from lightning_metakd.callbacks.checkpoints import Checkpoints
-from lightning_metakd.callbacks.strategy_monitor import StrategyReport
-from lightning_metakd.data.distributed_sampling import Loader, Slots
+from lightning_metakd.callbacks.strategy_monitor import StrategyMonitor
+from lightning_metakd.data.distributed_sampling import Loader, TrainingSampler
 from lightning_metakd.loggers.run_logger import RunLogger
 from tests.callbacks.tiny import Tiny, batches, trainer
 from tests.commands import PowerCut, same
@@ -48,11 +48,11 @@ def fit(folder, *callbacks, version=None, every_minutes=1e-9, **options):
         logger.write_in(version)
     options = {"max_epochs": 2, "enable_checkpointing": True, **options}
     run = trainer(
-        folder, *callbacks, StrategyReport(2), Checkpoints(every_minutes), logger=logger, **options
+        folder, *callbacks, StrategyMonitor(2), Checkpoints(every_minutes), logger=logger, **options
     )
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(40, 5, generator=generator), torch.arange(40) % 3
-    loader = Loader(TensorDataset(x, y), batch_size=3, sampler=Slots(run, 3, 3))
+    loader = Loader(TensorDataset(x, y), batch_size=3, sampler=TrainingSampler(run, 3, 3))
     last = None if version is None else str(folder / "tiny" / version / "checkpoints" / "last.ckpt")
     run.fit(module, loader, batches(2), ckpt_path=last)
     return folder / "tiny" / "0"
@@ -65,9 +65,9 @@ def rows(run):
 
 def states(run):
     paths = sorted((run / "checkpoints").iterdir())
-    found = {path.name: torch.load(path, weights_only=True) for path in paths}
+    actual = {path.name: torch.load(path, weights_only=True) for path in paths}
     parts = ("state_dict", "optimizer_states", "global_step")
-    return {name: [state[part] for part in parts] for name, state in found.items()}
+    return {name: [state[part] for part in parts] for name, state in actual.items()}
 
 
 def stopped(folder, step, hook, version, options):

@@ -100,7 +100,7 @@ def test_costs_reach_the_result_row_and_the_log(stage, tmp_path):
     module = Tiny()
     runner = trainer(tmp_path, CostReport())
     getattr(runner, stage)(module, batches())
-    record = module.record
+    record = module.result_record
     assert record["student_params"] == STUDENT_PARAMS
     assert record["student_macs"] == STUDENT_MACS
     assert record["student_flops"] == 2 * STUDENT_MACS
@@ -128,13 +128,13 @@ def test_costs_are_those_of_the_model_in_evaluation_mode_and_it_trains_on(tmp_pa
     module = Modes()
     trainer(tmp_path, CostReport()).fit(module, batches())
     assert not module.student._forward_pre_hooks
-    assert math.isfinite(module.record["latency_ms"])
+    assert math.isfinite(module.result_record["latency_ms"])
 
 
 def test_a_rehearsal_measures_nothing(tmp_path):
     module = Tiny()
     trainer(tmp_path, CostReport(), fast_dev_run=True).fit(module, batches())
-    assert module.record == {}
+    assert module.result_record == {}
 
 
 def test_too_few_repeats_are_refused():
@@ -144,15 +144,15 @@ def test_too_few_repeats_are_refused():
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_input_shapes_are_seen_through_an_inner_loop(mapped):
-    net, found = Tiny().student, {}
+    net, settings = Tiny().student, {}
     params = dict(net.named_parameters())
 
     def loss(p, x):
         return functional_call(net, p, (x,)).logits.square().mean()
 
     step = vmap(grad(loss), in_dims=(None, 0)) if mapped else grad(loss)
-    with input_shapes([net], found):
+    with input_shapes([net], settings):
         step(params, torch.ones(2, 7, 5) if mapped else torch.ones(7, 5))
-    assert found[net] == (torch.Size([7, 5]), torch.float32, torch.device("cpu"))
-    assert one_like(found[net]).shape == (1, 5)
+    assert settings[net] == (torch.Size([7, 5]), torch.float32, torch.device("cpu"))
+    assert one_like(settings[net]).shape == (1, 5)
     assert not net._forward_pre_hooks

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
-from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency, checksum
+from lightning_metakd.callbacks.replicas import FrozenParameterCheck, ReplicaConsistency, checksum
 from tests.callbacks.tiny import Tiny, batches, trainer
 from tests.conftest import ADVICE
 from tests.processes import run_on
@@ -47,20 +47,20 @@ class Met(LightningEnvironment):
 
     def __init__(self, rank, world):
         super().__init__()
-        self.found = rank, world
+        self.rank = rank, world
 
     @property
     def creates_processes_externally(self):
         return True
 
     def global_rank(self):
-        return self.found[0]
+        return self.rank[0]
 
     def local_rank(self):
-        return self.found[0]
+        return self.rank[0]
 
     def world_size(self):
-        return self.found[1]
+        return self.rank[1]
 
     def set_global_rank(self, rank):
         pass
@@ -82,20 +82,21 @@ def fit(rank, world, kind, folder):
 
 @pytest.mark.ddp
 def test_replicas_that_drift_are_refused_after_the_first_step(tmp_path):
-    for told in run_on(2, tmp_path, fit, Wrong, tmp_path):
+    for result in run_on(2, tmp_path, fit, Wrong, tmp_path):
         assert (
-            "parameter 'student.weight.weight' differs between the 2 processes after step 1" in told
+            "parameter 'student.weight.weight' differs between the 2 processes after step 1"
+            in result
         )
         assert (
             "let the outer gradient reach the parameters through self.manual_backward"
-            in told.lower()
+            in result.lower()
         )
 
 
 @pytest.mark.ddp
 def test_replicas_that_agree_train_to_the_end_in_one_directory(tmp_path):
-    told = run_on(2, tmp_path, fit, Right, tmp_path)
-    assert told == [(6, str(tmp_path / "tiny" / "0"))] * 2
+    result = run_on(2, tmp_path, fit, Right, tmp_path)
+    assert result == [(6, str(tmp_path / "tiny" / "0"))] * 2
     assert sorted(p.name for p in (tmp_path / "tiny").iterdir()) == ["0", "latest"]
 
 
@@ -108,12 +109,12 @@ def test_a_frozen_parameter_that_moves_is_named(tmp_path):
     with pytest.raises(
         RuntimeError, match=r"frozen parameter 'teachers\.0\.model\.head\.bias' has moved"
     ):
-        trainer(tmp_path, FrozenStaysFrozen()).fit(Leaky(), batches())
-    trainer(tmp_path, FrozenStaysFrozen(("teachers.",))).fit(Leaky(), batches())
+        trainer(tmp_path, FrozenParameterCheck()).fit(Leaky(), batches())
+    trainer(tmp_path, FrozenParameterCheck(("teachers.",))).fit(Leaky(), batches())
 
 
 def test_frozen_parameters_that_stay_are_fine(tmp_path):
-    callback = FrozenStaysFrozen()
+    callback = FrozenParameterCheck()
     trainer(tmp_path, callback).fit(Tiny(), batches())
     assert len(callback.before) == 3
 

@@ -62,7 +62,7 @@ def test_a_test_leaves_one_complete_line_and_one_row_per_episode(tmp_path, capsy
     with (run / "episodes.test.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(r["id"]) for r in rows] == [0, 1, 2]
-    assert [float(r["accuracy"]) for r in rows] == module.rows["accuracy"].tolist()
+    assert [float(r["accuracy"]) for r in rows] == module.episode_rows["accuracy"].tolist()
     assert capsys.readouterr().out == (
         "tiny: test accuracy 50.00 +- 1.00 %, teacher 75.00 % (3 episodes, 95% interval); "
         f"written to {run / 'results.jsonl'}\n"
@@ -127,11 +127,13 @@ def test_false_and_zero_are_known_values():
 
 
 def test_values_become_plain_json():
-    told = plain({"a": torch.tensor(0.5), "b": math.nan, "c": [Path("x"), torch.tensor([1, 2])]})
-    assert told == {"a": 0.5, "b": None, "c": ["x", [1, 2]]}
+    support_loss = plain(
+        {"a": torch.tensor(0.5), "b": math.nan, "c": [Path("x"), torch.tensor([1, 2])]}
+    )
+    assert support_loss == {"a": 0.5, "b": None, "c": ["x", [1, 2]]}
     assert plain(math.inf) is None
     assert plain(True) is True
-    json.dumps(told, allow_nan=False)
+    json.dumps(support_loss, allow_nan=False)
 
 
 @pytest.mark.filterwarnings("ignore:.*metrics.csv waits")
@@ -142,8 +144,8 @@ def test_a_result_that_cannot_be_written_is_said_all_the_same(room, tmp_path, ca
     runner.test(Tiny(), batches(), verbose=False)
     kept = earlier.read_bytes()
     capsys.readouterr()
-    told = rf"{earlier} could not be written \(File too large\); free some space"
-    with little_room(len(kept) + room), pytest.raises(OSError, match=told):
+    message = rf"{earlier} could not be written \(File too large\); free some space"
+    with little_room(len(kept) + room), pytest.raises(OSError, match=message):
         runner.test(Tiny(), batches(), verbose=False)
     assert capsys.readouterr().out.startswith("tiny: test accuracy 50.00 +- 1.00 %")
     assert earlier.read_bytes() == kept  # and not half a line more
@@ -154,13 +156,13 @@ def test_episodes_keep_every_digit(tmp_path):
     values = torch.rand(20, dtype=torch.float64)
     write_episodes(tmp_path / "e.csv", {"id": torch.arange(20), "accuracy": values})
     with (tmp_path / "e.csv").open() as file:
-        found = [(int(r["id"]), float(r["accuracy"])) for r in csv.DictReader(file)]
-    assert found == list(enumerate(values.tolist()))
+        actual = [(int(r["id"]), float(r["accuracy"])) for r in csv.DictReader(file)]
+    assert actual == list(enumerate(values.tolist()))
 
 
 def test_the_code_version_is_that_of_the_checkout():
-    told = code_version()
-    assert told is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", told)
+    result = code_version()
+    assert result is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", result)
 
 
 def test_a_package_outside_of_its_checkout_has_no_code_version(tmp_path, monkeypatch):

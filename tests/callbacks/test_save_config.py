@@ -21,8 +21,8 @@ def test_the_config_is_written_for_each_stage_and_numbered_where_it_is_another(c
     other = parser.parse_args(["--lr=3e-3"])
     logger = RunLogger("tiny", str(tmp_path))
     for stage in ("fit", "test"):
-        for said in (words, words, other, words):
-            runner = trainer(tmp_path, SaveConfig(parser, said), logger=logger)
+        for text in (words, words, other, words):
+            runner = trainer(tmp_path, SaveConfig(parser, text), logger=logger)
             getattr(runner, stage)(module, batches())
     names = {path.name for path in (tmp_path / "tiny" / "0").glob("config*")}
     assert names == {
@@ -47,8 +47,12 @@ def test_a_run_that_fails_before_it_begins_leaves_nothing(config, tmp_path):
 def test_the_config_reads_back_and_hides_secrets(config, tmp_path):
     trainer(tmp_path, SaveConfig(*config)).fit(Tiny(), batches())
     path = tmp_path / "tiny" / "0" / "config.fit.yaml"
-    told = yaml.safe_load(path.read_text())
-    assert told == {"lr": 0.002, "teacher": None, "options": {"api_key": "***", "n_tokens": 3}}
+    configuration = yaml.safe_load(path.read_text())
+    assert configuration == {
+        "lr": 0.002,
+        "teacher": None,
+        "options": {"api_key": "***", "n_tokens": 3},
+    }
     parser, _ = config
     assert parser.parse_path(str(path)).lr == 0.002
 

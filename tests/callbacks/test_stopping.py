@@ -78,10 +78,10 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path, capfd):
     with pytest.raises(Stopped) as stopped:
         fit(tmp_path, Send(signal.SIGINT, 4, "on_train_batch_start", 2), StopOnSignal())
     assert stopped.value.code == 130
-    said = capfd.readouterr().err
-    assert "Ctrl-C again stops at once" in said
-    assert "stopped by SIGINT at step 4; " in said
-    assert "last.ckpt of step 3 is there" in said
+    text = capfd.readouterr().err
+    assert "Ctrl-C again stops at once" in text
+    assert "stopped by SIGINT at step 4; " in text
+    assert "last.ckpt of step 3 is there" in text
 
 
 def test_before_training_the_run_ends_at_once_and_leaves_nothing(tmp_path, capsys):

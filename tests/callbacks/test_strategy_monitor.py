@@ -5,13 +5,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lightning_metakd.callbacks.strategy_monitor import StrategyReport
+from lightning_metakd.callbacks.strategy_monitor import StrategyMonitor
 from tests.callbacks.tiny import Tiny, batches, trainer
 
 
 def test_the_strategy_is_logged_every_n_steps_and_kept_as_a_file(tmp_path):
     module = Tiny()
-    trainer(tmp_path, StrategyReport(every_n_steps=3)).fit(module, batches(6))
+    trainer(tmp_path, StrategyMonitor(every_n_steps=3)).fit(module, batches(6))
     run = tmp_path / "tiny" / "0"
     with (run / "metrics.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if r["strategy/gate_mean"]]
@@ -32,7 +32,7 @@ def test_a_loss_without_coefficients_leaves_no_file(tmp_path):
         def describe_strategy(self):
             return {}
 
-    trainer(tmp_path, StrategyReport()).fit(Plain(), batches())
+    trainer(tmp_path, StrategyMonitor()).fit(Plain(), batches())
     assert not (tmp_path / "tiny" / "0" / "strategy.safetensors").exists()
 
 
@@ -47,12 +47,12 @@ def test_pilot_steps_that_keep_leading_astray_are_warned_of(tmp_path, gains, war
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer(tmp_path, StrategyReport(every_n_steps=1)).fit(Judged(), batches(len(gains)))
-    said = [str(w.message) for w in caught if "pilot_gain" in str(w.message)]
-    assert len(said) == warns
-    assert all("lower model.pilot_lr" in text for text in said)
+        trainer(tmp_path, StrategyMonitor(every_n_steps=1)).fit(Judged(), batches(len(gains)))
+    message = [str(w.message) for w in caught if "pilot_gain" in str(w.message)]
+    assert len(message) == warns
+    assert all("lower model.pilot_lr" in text for text in message)
 
 
 def test_an_interval_below_one_is_refused():
     with pytest.raises(ValueError, match="every_n_steps=0 must be 1 or more"):
-        StrategyReport(0)
+        StrategyMonitor(0)

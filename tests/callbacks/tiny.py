@@ -27,7 +27,7 @@ class Linear(Model):
 class Teacher(nn.Module):
     def __init__(self):
         super().__init__()
-        self.model, self.bank = Linear(width=8).requires_grad_(False), None
+        self.model, self.output_cache = Linear(width=8).requires_grad_(False), None
         self.forwards = 0
 
 
@@ -43,10 +43,10 @@ class Tiny(LightningModule):
         self.automatic_optimization = False
         self.student, self.loss = Linear(), Gate()
         self.teachers = nn.ModuleList([Teacher()])
-        self.record, self.rows = {}, {}
+        self.result_record, self.episode_rows = {}, {}
 
     @property
-    def judged(self):
+    def eval_student(self):
         return self.student
 
     def configure_optimizers(self):
@@ -72,11 +72,13 @@ class Tiny(LightningModule):
     validation_step = test_step
 
     def on_test_epoch_end(self):
-        self.rows = {
+        self.episode_rows = {
             "id": torch.arange(3),
             "accuracy": torch.tensor([0.1, 0.2, 1 / 3], dtype=torch.float64),
         }
-        self.record.update(accuracy=0.5, ci95=0.01, episodes=3, teacher_accuracy=torch.tensor(0.75))
+        self.result_record.update(
+            accuracy=0.5, ci95=0.01, episodes=3, teacher_accuracy=torch.tensor(0.75)
+        )
 
     def on_validation_epoch_end(self):
         self.on_test_epoch_end()

@@ -54,7 +54,7 @@ def once(tmp_path_factory):
         main(["fit", "--config", "teacher.yaml"])
         run = main(["fit", "--config", "student.yaml"])
         run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
-    return folder, dict(run.model.record)
+    return folder, dict(run.model.result_record)
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def last_config(run):
 
 
 def test_a_fresh_process_finds_the_very_number_of_the_one_that_trained(once, folder):
-    told = fresh(folder, "test", "--ckpt_path", "runs/student/latest/checkpoints/final.ckpt")
-    assert told.returncode == 0, told.stderr
+    process = fresh(folder, "test", "--ckpt_path", "runs/student/latest/checkpoints/final.ckpt")
+    assert process.returncode == 0, process.stderr
     (row,) = results("student.test", folder)
     trained = once[1]
     assert {name: row[name] for name in NUMBERS} == {name: trained[name] for name in NUMBERS}
@@ -81,11 +81,13 @@ def test_a_fresh_process_finds_the_very_number_of_the_one_that_trained(once, fol
     assert row["train_steps"] == 6
     assert row["train_classes"] == 64
     # what the terminal says: one sentence, and nothing that a user cannot act on
-    (line,) = told.stdout.splitlines()
+    (line,) = process.stdout.splitlines()
     assert line.startswith(f"student.test: test accuracy {100 * row['accuracy']:.2f} +- ")
     assert line.endswith("written to runs/student.test/0/results.jsonl")
-    assert "runs/student.test/0: test on cpu, seed 0" in told.stderr
-    assert not re.search("warn|deprecat|site-packages|Tip|GPU|Seed set", told.stderr, re.IGNORECASE)
+    assert "runs/student.test/0: test on cpu, seed 0" in process.stderr
+    assert not re.search(
+        "warn|deprecat|site-packages|Tip|GPU|Seed set", process.stderr, re.IGNORECASE
+    )
 
 
 def test_a_student_is_tested_without_its_teachers(once, metakd, folder):
@@ -106,9 +108,9 @@ def test_validation_of_a_checkpoint_repeats_the_number_of_its_training(metakd, f
     metakd("validate", "--ckpt_path", "runs/student/latest/checkpoints/last.ckpt")
     (row,) = results("student.validate")
     with Path("runs/student/0/metrics.csv").open() as file:
-        seen = [float(r[key]) for r in csv.DictReader(file) if r[key := "val/student_accuracy"]]
-    assert len(seen) == 2
-    assert row["accuracy"] == pytest.approx(seen[-1], abs=1e-7)  # single precision in the csv
+        recorded = [float(r[key]) for r in csv.DictReader(file) if r[key := "val/student_accuracy"]]
+    assert len(recorded) == 2
+    assert row["accuracy"] == pytest.approx(recorded[-1], abs=1e-7)  # single precision in the csv
     assert row["stage"] == row["split"] == "val"
 
 
@@ -125,7 +127,7 @@ def test_predictions_are_written_and_add_up_to_the_accuracy(metakd, folder, caps
     right = [row["class"] == row["predicted"] for row in rows]
     assert sum(right) / len(right) == pytest.approx(results("student.test")[0]["accuracy"])
     assert sorted({int(row["episode"]) for row in rows}) == list(range(7))
-    names = Synthetic(8).everything()
+    names = Synthetic(8).all_rows()
     assert all(names.class_names[names.y[int(r["image"])]] == r["class"] for r in rows)
 
 
@@ -143,8 +145,8 @@ def test_every_checkpoint_opens_without_trust(once):
     paths = sorted(once[0].glob("runs/*/0/checkpoints/*.ckpt"))
     assert len(paths) == 6
     for path in paths:
-        found = torch.load(path, weights_only=True)
-        assert not [name for name in found["state_dict"] if ".model." in name]
+        loaded = torch.load(path, weights_only=True)
+        assert not [name for name in loaded["state_dict"] if ".model." in name]
 
 
 # --- configurations -----------------------------------------------------------------------------------------
@@ -245,7 +247,7 @@ def test_a_second_configuration_overrides_the_first_and_words_override_both(meta
         (["fit"], "data, model must be given, as an option or in a file named by --config."),
         (
             ["fti", "--config", "student.yaml"],
-            "'fti' is no command; choose one of fit, validate, test, predict, bank, report.",
+            "'fti' is no command; choose one of fit, validate, test, predict, precompute, report.",
         ),
         (["report", "--foldr=runs"], "foldr is no setting; the nearest is folder."),
     ],
@@ -266,8 +268,10 @@ def test_version_and_commands_are_told(metakd, capsys):
     assert capsys.readouterr().out.strip() == lightning_metakd.__version__
     with pytest.raises(SystemExit):
         metakd("--help")
-    said = capsys.readouterr().out
-    assert all(name in said for name in ("fit", "validate", "test", "predict", "bank", "report"))
+    text = capsys.readouterr().out
+    assert all(
+        name in text for name in ("fit", "validate", "test", "predict", "precompute", "report")
+    )
 
 
 # --- the networks and tools of others ----------------------------------------------------------------------
@@ -284,8 +288,8 @@ def helped(student, teacher, checkpoint=None):
     """A student with such a teacher."""
     trained = {"model": teacher, "checkpoint": checkpoint}
     teachers = [{"class_path": "lightning_metakd.teachers.Teacher", "init_args": trained}]
-    told = {**STUDENT["model"]["init_args"], "student": student, "teachers": teachers}
-    return {**STUDENT, "model": {"class_path": "MetaKD", "init_args": told}}
+    settings = {**STUDENT["model"]["init_args"], "student": student, "teachers": teachers}
+    return {**STUDENT, "model": {"class_path": "MetaKD", "init_args": settings}}
 
 
 def test_any_network_may_be_student_and_teacher(metakd, tmp_path):
@@ -311,10 +315,10 @@ def test_a_network_of_torchvision_may_be_student_and_teacher(metakd, tmp_path):
 
 
 def test_a_plain_network_adapts_as_it_is(metakd, tmp_path):
-    told = {**MAML["model"]["init_args"], "student": {"class_path": "tests.commands.Net"}}
-    written(tmp_path, own={**MAML, "model": {"class_path": "MetaKD", "init_args": told}})
-    metakd("fit", "--config", "own.yaml", "--trainer.max_epochs=1")
-    assert "student.head.weight" in checkpoint("own")["state_dict"]
+    settings = {**MAML["model"]["init_args"], "student": {"class_path": "tests.commands.Net"}}
+    written(tmp_path, own_net={**MAML, "model": {"class_path": "MetaKD", "init_args": settings}})
+    metakd("fit", "--config", "own_net.yaml", "--trainer.max_epochs=1")
+    assert "student.head.weight" in checkpoint("own_net")["state_dict"]
 
 
 def test_weights_and_biases_stands_beside_without_account_network_or_question(
@@ -323,7 +327,7 @@ def test_weights_and_biases_stands_beside_without_account_network_or_question(
     home = folder / "home"
     home.mkdir()
     quiet = {name: "" for name in os.environ if name.startswith("WANDB_")}
-    told = fresh(
+    process = fresh(
         *(folder, "fit", "--config", "maml.yaml", "--config", CONFIGS / "logger" / "wandb.yaml"),
         "--trainer.max_epochs=1",
         **quiet,
@@ -331,7 +335,7 @@ def test_weights_and_biases_stands_beside_without_account_network_or_question(
         NETRC=str(home / "netrc"),
         https_proxy="http://127.0.0.1:9",
     )
-    assert told.returncode == 0, told.stderr
+    assert process.returncode == 0, process.stderr
     (run,) = (folder / "runs" / "maml" / "0" / "wandb").glob("offline-run-*")
     assert list(run.glob("*.wandb"))
     assert (folder / "runs" / "maml" / "0" / "checkpoints" / "final.ckpt").is_file()
@@ -359,11 +363,11 @@ def test_the_same_in_plain_python(tmp_path, monkeypatch):
     )
     trainer.fit(recipe, datamodule=data)
     trainer.save_checkpoint("student.ckpt")
-    (found,) = trainer.test(recipe, datamodule=data, verbose=False)
-    assert 0 <= found["test/student_accuracy"] <= 1
+    (actual,) = trainer.test(recipe, datamodule=data, verbose=False)
+    assert 0 <= actual["test/student_accuracy"] <= 1
 
     weights = torch.load("student.ckpt", weights_only=True)
     assert weights["global_step"] == 2
     again = MetaKD(Conv4(width=4), ProtoNet(metric="cosine", scale=10.0))
     (repeated,) = trainer.test(again, datamodule=data, ckpt_path="student.ckpt", verbose=False)
-    assert repeated == found
+    assert repeated == actual

@@ -1,4 +1,4 @@
-"""Banks that the command `metakd bank` makes, and what it says."""
+"""Output caches that the command `metakd precompute` makes, and what it says."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ TWO_VIEWS = {**STUDENT, "data": {"class_path": "EpisodicData", "init_args": DATA
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with a trained teacher, and no bank."""
+    """A folder with a trained teacher, and no cache."""
     folder = tmp_path_factory.mktemp("trained")
     written(folder, teacher=TEACHER, student=TWO_VIEWS, maml=MAML)
     with pytest.MonkeyPatch.context() as patch:
@@ -37,7 +37,7 @@ def folder(trained, tmp_path, as_users_run_it):
 
 
 def test_fit_and_test_find_all_that_they_ask(metakd, folder, capsys):
-    metakd("bank", "--config", "student.yaml")
+    metakd("precompute", "--config", "student.yaml")
     (place,) = re.fullmatch(SAID, capsys.readouterr().out.strip()).groups()
     stored = {path: path.stat().st_mtime_ns for path in Path(place).glob("*.safetensors")}
     names = ["view-1.safetensors", "view0.safetensors", "view1.safetensors"]
@@ -45,15 +45,17 @@ def test_fit_and_test_find_all_that_they_ask(metakd, folder, capsys):
     assert not Path("runs/student").exists()
     run = metakd("fit", "--config", "student.yaml", "--trainer.max_epochs=1")
     metakd("test", "--ckpt_path", "runs/student/latest/checkpoints/final.ckpt")
-    assert run.model.teachers[0].bank.folder == Path(place)
+    assert run.model.teachers[0].output_cache.folder == Path(place)
     assert {path: path.stat().st_mtime_ns for path in Path(place).glob("*.safetensors")} == stored
 
 
 def test_a_user_reads_one_sentence_of_each_teacher(folder):
-    told = fresh(folder, "bank", "--config", "student.yaml", METAKD_CACHE=str(folder / "cache"))
-    assert told.returncode == 0, told.stderr
-    assert re.fullmatch(SAID, told.stdout.strip())
-    (line,) = told.stderr.splitlines()
+    process = fresh(
+        folder, "precompute", "--config", "student.yaml", METAKD_CACHE=str(folder / "cache")
+    )
+    assert process.returncode == 0, process.stderr
+    assert re.fullmatch(SAID, process.stdout.strip())
+    (line,) = process.stderr.splitlines()
     assert "the head was not loaded" in line
 
 
@@ -68,7 +70,7 @@ def test_an_embedded_source_is_embedded_too(metakd, folder, capsys):
         "class_path": "lightning_metakd.models.mlp.MLP",  # torchvision has one too
         "init_args": {"width_in": 4, "widths": [8], "residual": True},
     }
-    told = {
+    settings = {
         "trainer": STUDENT["trainer"],
         "model": {
             "class_path": "MetaKD",
@@ -79,35 +81,38 @@ def test_an_embedded_source_is_embedded_too(metakd, folder, capsys):
             "init_args": {**DATA, "source": source},
         },
     }
-    written(folder, student=told)
-    metakd("bank", "--config", "student.yaml")
+    written(folder, student=settings)
+    metakd("precompute", "--config", "student.yaml")
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("Synthetic embedded by Conv4: 800 images in 3 views, kept in ")
     assert re.fullmatch(SAID, second)
     run = metakd("fit", "--config", "student.yaml", "--trainer.max_epochs=1")
-    assert run.model.teachers[0].bank.source is run.datamodule.source.pictures
-    assert type(run.datamodule.source.pictures) is Synthetic
-    x = run.datamodule.source.everything().x
+    assert run.model.teachers[0].output_cache.source is run.datamodule.source.image_source
+    assert type(run.datamodule.source.image_source) is Synthetic
+    x = run.datamodule.source.all_rows().x
     assert x.shape == (800, 3, 4)
     assert x.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        (["maml.yaml"], "model.teachers is empty, .* name a teacher with bank: true"),
-        (["student.yaml", "--model.teachers.bank=false"], "bank=false for all 1 teachers, .* set"),
+        (["maml.yaml"], "model.teachers is empty, .* name a teacher with cache: true"),
+        (
+            ["student.yaml", "--model.teachers.cache=false"],
+            "cache=false for all 1 teachers, .* set",
+        ),
         (["student.yaml", "--data.views=null"], "data.views=null draws a new view each time"),
     ],
 )
-def test_what_cannot_be_stored_is_told(words, told, metakd, folder):
-    with pytest.raises(ValueError, match=told):
-        metakd("bank", "--config", *words)
-    assert not (folder / "cache" / "bank").exists()
+def test_what_cannot_be_stored_is_told(words, message, metakd, folder):
+    with pytest.raises(ValueError, match=message):
+        metakd("precompute", "--config", *words)
+    assert not (folder / "cache" / "outputs").exists()
 
 
 def test_a_typo_is_named(metakd, folder, capsys):
     with pytest.raises(SystemExit):
-        metakd("bank", "--config", "student.yaml", "--data.n_wayy=3")
-    said = capsys.readouterr().err
-    assert "data.n_wayy is no setting of EpisodicData; the nearest is n_way." in said
+        metakd("precompute", "--config", "student.yaml", "--data.n_wayy=3")
+    text = capsys.readouterr().err
+    assert "data.n_wayy is no setting of EpisodicData; the nearest is n_way." in text

@@ -22,7 +22,7 @@ def train(metakd, tmp_path):
     """Train a tiny student under a seed."""
     written(tmp_path, maml=MAML)
     return lambda seed=0, *words: metakd(
-        *("fit", *SHORT, *TRAINING, f"--seed_everything={seed}", f"--data.seed={seed}", *words)
+        *("fit", *SHORT, *TRAINING, f"--seed_all_rows={seed}", f"--data.seed={seed}", *words)
     )
 
 
@@ -30,11 +30,11 @@ def test_a_sweep_of_the_learning_rate_is_a_row_for_each_and_its_seeds_are_joined
     for seed, lr in ((0, 1e-3), (0, 1e-4), (0, 1e-2), (1, 1e-3)):
         run = train(seed, f"--model.optimisation.lr={lr}")
         run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
-    found = read_results(Path("runs"))
-    rows = {row.name: row.seeds for row in rows_of(found)}
+    actual = read_results(Path("runs"))
+    rows = {row.name: row.seeds for row in rows_of(actual)}
     names = [f"maml, lr {lr}" for lr in ("0.001", "0.0001", "0.01")]
     assert rows == {names[0]: [0, 1], names[1]: [0], names[2]: [0]}
-    table = tables(found)
+    table = tables(actual)
     assert cell(table, "maml, lr 0.001", "seeds") == "2"
     assert cell(table, "maml, lr 0.01", "seeds") == "1"
 
@@ -53,7 +53,7 @@ def test_a_run_that_was_cut_moved_and_tested_elsewhere_is_the_same_row(train, me
     path = "elsewhere/maml/latest/checkpoints/final.ckpt"
     by_file = ("--runs=elsewhere", f"--model.init={path}", "--trainer.accelerator=auto")
     metakd("test", *SHORT, "--experiment=maml.test", *by_file)
-    found = [result.row for result in read_results(Path("elsewhere"))]
-    assert len(found) == 2
-    assert found[0]["settings"] == found[1]["settings"] == whole["settings"]
+    actual = [result.row for result in read_results(Path("elsewhere"))]
+    assert len(actual) == 2
+    assert actual[0]["settings"] == actual[1]["settings"] == whole["settings"]
     assert len(rows_of(read_results(Path("elsewhere")))) == 1

@@ -71,7 +71,7 @@ def test_a_run_that_was_cut_goes_on_to_the_very_same_end(cuts, metakd, folder):
     for name in ("final", "best", "last"):
         whole, resumed = checkpoint("student", name), checkpoint("cut", name)
         assert whole["global_step"] == resumed["global_step"]
-        for part in ("state_dict", "optimizer_states", "said"):
+        for part in ("state_dict", "optimizer_states", "coefficient_values"):
             assert same(whole[part], resumed[part]), (name, part)
         assert same(*(c["callbacks"]["Checkpoints"] for c in (whole, resumed)))
     assert numbers(Path("runs/cut/0")) == numbers(Path("runs/student/0"))
@@ -247,9 +247,9 @@ def test_the_test_that_is_recommended_is_one_that_works(change, line, metakd, tm
     arguments = {**TEACHER["data"]["init_args"], **change}
     written(tmp_path, teacher={**TEACHER, "data": {**TEACHER["data"], "init_args": arguments}})
     metakd("fit", "--config=teacher.yaml")
-    said = capsys.readouterr().err
-    assert line in said
-    assert ("metakd test --ckpt_path" in said) is (not change)
+    text = capsys.readouterr().err
+    assert line in text
+    assert ("metakd test --ckpt_path" in text) is (not change)
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,9 @@ class Seldom(Checkpoints):
 
 @pytest.mark.parametrize("kind", [Checkpoints, Seldom])
 def test_callbacks_stand_beside_those_of_every_run_or_in_their_place(kind):
-    own = kind(every_minutes=9.0)
-    callbacks = Trainer(callbacks=own, accelerator="cpu").callbacks
-    assert [c for c in callbacks if isinstance(c, Checkpoints)] == [own]
+    present = kind(every_minutes=9.0)
+    callbacks = Trainer(callbacks=present, accelerator="cpu").callbacks
+    assert [c for c in callbacks if isinstance(c, Checkpoints)] == [present]
     assert len(callbacks) == len(built_in())
     for settings in ({"enable_progress_bar": False}, {"callbacks": [TQDMProgressBar()]}):
         bars = [c for c in Trainer(**settings).callbacks if isinstance(c, ProgressBar)]

@@ -10,7 +10,7 @@ from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
 from lightning_metakd.learners.meta_sgd import MetaSGD
 from lightning_metakd.losses.coefficient import Learned, LearnedPerSample
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.loss import CalibratedTargets
+from lightning_metakd.losses.loss import CalibratedCrossEntropy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher
 from lightning_metakd.models.mlp import MLP
@@ -38,7 +38,7 @@ CONSTRUCTORS = {
     "MetaKD.loss": (gate, lambda it: meta_kd(loss=it, strategy_lr=0.0)),
     "MetaKD.loss, a control": (gate, lambda it: meta_kd(loss=it, control="step_size")),
     "MetaKD.teachers": (helper, lambda it: meta_kd(teachers=[it], teacher_lr=0.1)),
-    "MetaKD.quiz": (CalibratedTargets, lambda it: meta_kd(quiz=it)),
+    "MetaKD.quiz": (CalibratedCrossEntropy, lambda it: meta_kd(quiz=it)),
     "SingleTask.student": (lambda: SmoothConv4(12), single_task),
     "Teacher.model": (SmoothConv4, Teacher),
     "Teacher.head": (lambda: PrototypeHead(scale=5.0), lambda it: Teacher(SmoothConv4(0), head=it)),
@@ -65,27 +65,27 @@ def traits(module: nn.Module) -> dict:
 
 @pytest.mark.parametrize(("make", "build"), CONSTRUCTORS.values(), ids=CONSTRUCTORS)
 def test_a_constructor_changes_nothing_that_it_is_given(make, build):
-    given = perturbed(make())
-    before, values = traits(given), state(given)
-    build(given)
-    assert traits(given) == before
-    assert not moved(values, state(given))
+    inputs = perturbed(make())
+    before, values = traits(inputs), state(inputs)
+    build(inputs)
+    assert traits(inputs) == before
+    assert not moved(values, state(inputs))
 
 
 @pytest.mark.parametrize(
     ("make", "data", "n_classes"), [(meta_kd, episodes, 0), (single_task, batches, 12)]
 )
 def test_a_training_changes_nothing_that_the_recipe_was_given(make, data, n_classes):
-    given = {"loss": gate(), "student": SmoothConv4(n_classes or N_WAY)}
+    settings = {"loss": gate(), "student": SmoothConv4(n_classes or N_WAY)}
     teachers, learner = [helper(n_classes)], MAMLPlusPlus(0.05, 2)
-    everything = nn.ModuleList([*given.values(), *teachers, learner])
+    everything = nn.ModuleList([*settings.values(), *teachers, learner])
     before, values = traits(everything), state(everything)
-    told = {"learner": learner} if make is meta_kd else {}
-    recipe = make(**given, **told, teachers=teachers, teacher_lr=0.1)
+    result = {"learner": learner} if make is meta_kd else {}
+    recipe = make(**settings, **result, teachers=teachers, teacher_lr=0.1)
     trainer(max_steps=2).fit(recipe, datamodule=data())
     assert traits(everything) == before
     assert not moved(values, state(everything))
-    assert moved(state(given["student"]), state(recipe.student))
+    assert moved(state(settings["student"]), state(recipe.student))
 
 
 def test_a_loss_that_was_kept_in_one_recipe_learns_in_another():

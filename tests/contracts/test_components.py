@@ -37,7 +37,7 @@ def built(kind, path):
     return parser.instantiate(parser.parse_object({"it": content(path)})).it
 
 
-def some(kind):
+def parametrized(kind):
     return pytest.mark.parametrize("path", configs(kind), ids=lambda path: path.stem)
 
 
@@ -53,7 +53,7 @@ def test_a_component_is_what_its_file_says(kind, path):
     assert set(content(path)) <= {"class_path", "init_args"}
 
 
-@some("learner")
+@parametrized("learner")
 def test_a_learner_trains(path, metakd, tmp_path):
     written(tmp_path, it=MAML)
     n_classes = 5 if built("learner", path).needs_head else 0
@@ -81,7 +81,7 @@ def teacher(tmp_path_factory):
     return folder / "runs" / "teacher" / "0" / "checkpoints" / "final.ckpt"
 
 
-@some("loss")
+@parametrized("loss")
 def test_a_loss_teaches(path, teacher, metakd, tmp_path):
     """Among new classes in episodes; per class, which needs known ones, on a single task."""
     place = tmp_path / "runs" / "teacher" / "latest" / "checkpoints"
@@ -110,8 +110,8 @@ def test_a_loss_teaches(path, teacher, metakd, tmp_path):
     if "two_teachers" in path.stem:
         student["model"]["init_args"]["teachers"] *= 2
     written(tmp_path, student=student, single=single_task)
-    learned = any("Learned" in line for line in path.read_text().splitlines() if "#" not in line)
-    rate = f"--model.strategy_lr={0.01 if learned else 0.0}"
+    strategies = any("Learned" in line for line in path.read_text().splitlines() if "#" not in line)
+    rate = f"--model.strategy_lr={0.01 if strategies else 0.0}"
     if "per_class" in path.stem:
         words = ["--config", "single.yaml", rate]
     else:
@@ -119,11 +119,11 @@ def test_a_loss_teaches(path, teacher, metakd, tmp_path):
     run = metakd("fit", *words, "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu")
     assert type(run.model.loss).__name__ == content(path)["class_path"].rpartition(".")[2]
     assert run.trainer.global_step == 1
-    assert any(p.requires_grad for p in run.model.loss.parameters()) == learned
-    assert (run.model.describe_strategy() != {}) == (path.stem != "targets")
+    assert any(p.requires_grad for p in run.model.loss.parameters()) == strategies
+    assert (run.model.describe_strategy() != {}) == (path.stem != "cross_entropy")
 
 
-@some("data")
+@parametrized("data")
 def test_data_trains_a_student(path, metakd, tmp_path):
     episodic = "Episodic" in content(path)["class_path"]
     classes = 48 if content(path)["init_args"].get("split") == "teacher" else 64

@@ -11,7 +11,7 @@ from tests.contracts.walk import class_at, configs, content, named_classes
 
 EXPERIMENTS = configs("experiment")
 INIT_ARGS = {path: content(path)["model"]["init_args"] for path in EXPERIMENTS}
-some = pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+sample = pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 untaught = pytest.mark.parametrize(
     "path", [p for p in EXPERIMENTS if "teachers" not in INIT_ARGS[p]], ids=lambda path: path.stem
 )
@@ -38,7 +38,7 @@ def test_none_is_overlooked():
     assert len(EXPERIMENTS) >= 11
 
 
-@some
+@sample
 def test_an_experiment_is_short_and_says_how_it_is_run(path):
     lines = path.read_text().splitlines()
     assert len(lines) <= 40
@@ -47,27 +47,27 @@ def test_an_experiment_is_short_and_says_how_it_is_run(path):
     assert any(word in line for line in head for word in ("metakd fit", "make "))
 
 
-@some
+@sample
 def test_an_experiment_builds_the_classes_that_it_names(path, metakd):
     run, named = check_classes(path)
     assert type(run.model).__name__ == named[("model",)]
     assert type(run.datamodule).__name__ == named[("data",)]
     assert type(run.datamodule.source).__name__ == named[("data", "init_args", "source")]
     assert type(run.model.student).__name__ == named[("model", "init_args", "student")]
-    loss = named.get(("model", "init_args", "loss"), "Targets")
+    loss = named.get(("model", "init_args", "loss"), "CrossEntropy")
     assert type(run.model.loss).__name__ == loss
     assert len(run.model.teachers) == len(INIT_ARGS[path].get("teachers", []))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of the parser, that a key was dropped
 def test_a_reference_with_a_key_beside_it_would_not_pass(metakd, tmp_path):
-    told = content(CONFIGS / "experiment" / "meta_kd_cifar_fs_5w5s_maml.yaml")
+    config = content(CONFIGS / "experiment" / "meta_kd_cifar_fs_5w5s_maml.yaml")
     learner = CONFIGS / "learner" / "proto_maml.yaml"
-    told["model"]["init_args"]["student"]["init_args"]["n_classes"] = 0
-    told["model"]["init_args"] |= {"learner": str(learner), "learner.class_path": "ProtoNet"}
-    told["data"]["init_args"]["source"] = str(CONFIGS / "source" / "synthetic.yaml")
+    config["model"]["init_args"]["student"]["init_args"]["n_classes"] = 0
+    config["model"]["init_args"] |= {"learner": str(learner), "learner.class_path": "ProtoNet"}
+    config["data"]["init_args"]["source"] = str(CONFIGS / "source" / "synthetic.yaml")
     path = tmp_path / "beside.yaml"
-    path.write_text(yaml.safe_dump(told))
+    path.write_text(yaml.safe_dump(config))
     with pytest.raises((AssertionError, SystemExit)):
         check_classes(path)
 
@@ -78,15 +78,15 @@ def test_an_experiment_without_teachers_trains_for_a_step(path, metakd):
     episodic = "MetaKD" in content(path)["model"]["class_path"]
     small = ["--data.meta_batch_size=1", "--data.n_query=2", "--data.n_episodes=1"]
     small += ["--data.k_shot=1"]
-    told = [
+    result = [
         f"--model.student.n_classes={48 if content(path)['data']['init_args'].get('split') else 64}"
     ]
     if "omniglot" in path.stem:
-        told += ["--model.student.in_channels=3", "--model.student.image_size=32"]
+        result += ["--model.student.in_channels=3", "--model.student.image_size=32"]
     run = metakd(
         *("fit", "--config", path, "--trainer.accelerator=cpu", "--trainer.fast_dev_run=1"),
         *("--data.source.class_path=Synthetic", "--data.source.per_class=8", "--model.init=null"),
-        *(small if episodic else ["--data.batch_size=32", *told]),
+        *(small if episodic else ["--data.batch_size=32", *result]),
     )
     assert run.trainer.global_step == 1
 

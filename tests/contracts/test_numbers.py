@@ -21,7 +21,7 @@ from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.losses.coefficient import Coefficient
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.loss import Loss, Targets
+from lightning_metakd.losses.loss import CrossEntropy, Loss
 from lightning_metakd.losses.multi_teacher import Choice
 from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.model import Model
@@ -173,7 +173,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     },
     "SourceData": {"source": Blobs, "num_workers": 0},
     "SupervisedData": {"source": Blobs},
-    "WeightedSum": {"terms": lambda: {"low": Targets()}},
+    "WeightedSum": {"terms": lambda: {"low": CrossEntropy()}},
     "WhatWhere": {"layers": {"low": ["low"]}},
     "Wrapped": {"module": lambda: torch.nn.Sequential(torch.nn.Linear(4, 2))},
 }
@@ -222,7 +222,7 @@ for component in components():
         one, several, _ = numeric(argument.annotation)
         CASES += [(component, argument.name, "one")] * one
         CASES += [(component, argument.name, "several")] * several
-some = pytest.mark.parametrize(
+sample = pytest.mark.parametrize(
     ("cls", "argument", "form"), CASES, ids=[f"{c.__name__}.{a}-{form}" for c, a, form in CASES]
 )
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
@@ -259,16 +259,16 @@ def lies_in(value: Any, interval: str) -> bool:
     return at_end or low < value < min(high, 3.4e38)
 
 
-@some
+@sample
 def test_a_number_means_something_or_is_refused_by_name(cls, argument, form):
     hint = inspect.signature(cls, eval_str=True).parameters[argument].annotation
     optional, settings = numeric(hint)[2] and form == "one", arguments(cls)
     assert entry(RANGES, cls, argument) is not None, "declare its range"
     cls(**settings)
     for value in VALUES:
-        told = value if form == "one" else wrapped_up(cls, argument, value)
+        result = value if form == "one" else wrapped_up(cls, argument, value)
         try:
-            cls(**{**settings, argument: told})
+            cls(**{**settings, argument: result})
         except (ValueError, TypeError) as error:
             message = str(error)
             assert argument in message, f"{value}: {message}"
@@ -276,7 +276,7 @@ def test_a_number_means_something_or_is_refused_by_name(cls, argument, form):
             assert "\n" not in message
         else:
             accepted = lies_in(value, entry(RANGES, cls, argument)) or (optional and value is None)
-            assert accepted, f"{argument}={told} is accepted"
+            assert accepted, f"{argument}={result} is accepted"
 
 
 def test_none_is_overlooked():

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_metakd.callbacks.checkpoints import Checkpoints
-from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
+from lightning_metakd.callbacks.replicas import FrozenParameterCheck, ReplicaConsistency
 from lightning_metakd.callbacks.results import Results
 from lightning_metakd.cli.command import build
 from lightning_metakd.loggers.run_logger import RunLogger
@@ -25,18 +25,18 @@ def under(path, tmp_path, *words):
 
 @pytest.mark.parametrize("path", configs("trainer"), ids=lambda path: path.stem)
 def test_a_trainer_config_is_about_hardware_alone(path, metakd, tmp_path):
-    told = content(path)
-    assert set(told) == {"trainer"}
-    assert set(told["trainer"]) <= HARDWARE
-    if told["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
+    config = content(path)
+    assert set(config) == {"trainer"}
+    assert set(config["trainer"]) <= HARDWARE
+    if config["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
         with pytest.raises(ValueError, match="accelerator=gpu: No supported gpu backend found"):
             under(path, tmp_path)
         return
     trainer = under(path, tmp_path)
-    devices = told["trainer"]["devices"]
+    devices = config["trainer"]["devices"]
     assert devices in (-1, trainer.num_devices)
     assert isinstance(trainer.strategy, DDPStrategy) == (
-        "ddp" in told["trainer"].get("strategy", "")
+        "ddp" in config["trainer"].get("strategy", "")
     )
 
 
@@ -45,9 +45,9 @@ def test_what_a_run_needs_is_there_whatever_is_configured(words, metakd, tmp_pat
     if words:
         words = [f"{words[0]}init_args: {{monitor: val/student_accuracy}}}}]"]
     trainer = under(configs("trainer")[0], tmp_path, *words)
-    found = [type(callback) for callback in trainer.callbacks]
-    for needed in (Checkpoints, ReplicaConsistency, FrozenStaysFrozen, Results):
-        assert found.count(needed) == 1
+    actual = [type(callback) for callback in trainer.callbacks]
+    for needed in (Checkpoints, ReplicaConsistency, FrozenParameterCheck, Results):
+        assert actual.count(needed) == 1
     assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
     assert [type(logger) for logger in trainer.loggers] == [RunLogger]
     assert trainer.loggers[0].name == "it"

@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_metakd.data.batches import partition
 from lightning_metakd.data.datamodules import EpisodicData, SourceData, SupervisedData
-from lightning_metakd.data.distributed_sampling import Slots, mine
+from lightning_metakd.data.distributed_sampling import TrainingSampler, evaluation_indices
 from lightning_metakd.data.sources.augment import augment, normalise
 from lightning_metakd.data.sources.cifar import CIFAR100
 from lightning_metakd.data.sources.synthetic import Synthetic
@@ -36,13 +36,13 @@ class Diary(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.weight = nn.Parameter(torch.zeros(()))
-        self.seen, self.validated = [], []
+        self.recorded, self.validated = [], []
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.1)
 
     def training_step(self, batch, batch_idx):
-        self.seen.append((self.trainer.global_step, what(batch)))
+        self.recorded.append((self.trainer.global_step, what(batch)))
         self.manual_backward(self.weight * first(batch).x.mean())
         self.optimizers().step()
 
@@ -100,11 +100,13 @@ def supervised(source):
 
 
 def test_overfitting_gives_every_rank_the_same_items_each_epoch():
-    whole = [list(Slots(place, 3, 5)) for place in ranks(2, overfit_batches=2)]
+    whole = [list(TrainingSampler(place, 3, 5)) for place in ranks(2, overfit_batches=2)]
     for rank in (0, 1):
         first = [3 * rank + k for k in range(3)] + [6 + 3 * rank + k for k in range(3)]
         assert whole[rank] == (first * 3)[:15]
-    resumed = [list(Slots(place, 3, 4)) for place in ranks(2, step=3, overfit_batches=0.5)]
+    resumed = [
+        list(TrainingSampler(place, 3, 4)) for place in ranks(2, step=3, overfit_batches=0.5)
+    ]
     assert [drawn[:6] for drawn in resumed] == [drawn[9:15] for drawn in whole]
 
 
@@ -116,17 +118,17 @@ def test_overfitting_trains_on_the_same_batches_each_epoch(kind, share, request,
     other = {"k_shot": (1, 3)} if kind == "episodic" else {"quiz_fraction": 0.25, "batch_size": 96}
     run = trainer(tmp_path, 7, **saving(tmp_path / "run"), **settings)
     run.fit(whole, data(**other))
-    seen = [what for _, what in whole.seen]
-    assert seen == (seen[:2] * 4)[:7]
-    assert seen[0] != seen[1]
+    recorded = [what for _, what in whole.recorded]
+    assert recorded == (recorded[:2] * 4)[:7]
+    assert recorded[0] != recorded[1]
     checkpoint = tmp_path / "run" / "step=3.ckpt"
     again = trainer(tmp_path, 7, **saving(tmp_path / "again"), **settings)
     again.fit(resumed, data(**other), ckpt_path=str(checkpoint))
-    assert resumed.seen == whole.seen[3:]
+    assert resumed.recorded == whole.recorded[3:]
 
 
 def test_ranks_share_the_slots_of_each_step_without_overlap():
-    drawn = [list(Slots(place, 3, 5)) for place in ranks(4, step=2)]
+    drawn = [list(TrainingSampler(place, 3, 5)) for place in ranks(4, step=2)]
     per_step = [sorted(i for d in drawn for i in d[3 * s : 3 * s + 3]) for s in range(5)]
     assert per_step == [list(range((2 + s) * 12, (3 + s) * 12)) for s in range(5)]
 
@@ -145,7 +147,7 @@ def test_more_ranks_than_episodes_are_refused():
     with pytest.raises(
         ValueError, match=r"7 episodes or batches .* cannot be shared by 8 processes"
     ):
-        mine(ranks(8)[0], 7)
+        evaluation_indices(ranks(8)[0], 7)
 
 
 def test_a_training_batch_is_a_stack_of_episodes(episodic):
@@ -154,7 +156,7 @@ def test_a_training_batch_is_a_stack_of_episodes(episodic):
     assert batch.id.tolist() == [0, 1]
     assert batch.support.x.shape == (2, 3, 3, 32, 32)
     assert batch.query.y.tolist() == [[0, 1, 2, 0, 1, 2]] * 2
-    assert batch.query.teachers == ()
+    assert batch.query.teacher_outputs == ()
     alone = data.training_episodes("train", 3, 2)[1]
     assert batch.query.x[1].equal(alone.query.x)
 
@@ -163,11 +165,11 @@ def test_a_strategy_split_comes_beside_the_training_episodes(episodic):
     data = episodic(
         train_split="teacher", strategy_split="strategy", train_n_way=6, train_n_query=1
     )
-    taught, strategy = next(iter(data.train_dataloader()))
-    assert taught.classes.shape == (2, 6)
+    train, strategy = next(iter(data.train_dataloader()))
+    assert train.classes.shape == (2, 6)
     assert strategy.classes.shape == (2, 3)
-    assert taught.query.y.shape == strategy.query.y.shape == (2, 6)
-    assert torch.isin(taught.classes, data.classes("teacher")).all()
+    assert train.query.y.shape == strategy.query.y.shape == (2, 6)
+    assert torch.isin(train.classes, data.classes("teacher")).all()
     assert torch.isin(strategy.classes, data.classes("strategy")).all()
 
 
@@ -242,10 +244,10 @@ def test_a_run_resumed_inside_an_epoch_continues_as_if_it_had_not_stopped(
     resumed = trainer(tmp_path, 9, **saving(tmp_path / "after"))
     checkpoint = tmp_path / "before" / f"step={stop}.ckpt"
     resumed.fit(after, data(num_workers=workers), ckpt_path=str(checkpoint))
-    assert before.seen + after.seen == whole.seen
-    assert [step for step, _ in whole.seen] == list(range(9))
+    assert before.recorded + after.recorded == whole.recorded
+    assert [step for step, _ in whole.recorded] == list(range(9))
     if kind == "episodic":
-        assert [ids for _, ids in whole.seen] == [[2 * step, 2 * step + 1] for step in range(9)]
+        assert [ids for _, ids in whole.recorded] == [[2 * step, 2 * step + 1] for step in range(9)]
 
 
 def test_a_checkpoint_of_an_epochs_end_resumes_too(episodic, tmp_path):
@@ -255,7 +257,7 @@ def test_a_checkpoint_of_an_epochs_end_resumes_too(episodic, tmp_path):
     first.fit(before, episodic())
     resumed = trainer(tmp_path, 6, **saving(tmp_path / "after", **settings))
     resumed.fit(after, episodic(), ckpt_path=str(tmp_path / "before" / "end.ckpt"))
-    assert [step for step, _ in before.seen + after.seen] == list(range(6))
+    assert [step for step, _ in before.recorded + after.recorded] == list(range(6))
 
 
 def test_lightning_adds_no_sampler_of_its_own(episodic, tmp_path):
@@ -266,10 +268,10 @@ def test_lightning_adds_no_sampler_of_its_own(episodic, tmp_path):
 
 def test_parts_divide_every_class_and_share_no_row(source):
     rows = source.rows("train")
-    parts = partition(source.everything().y[rows], rows, {"quiz": 0.25, "val": 0.125}, seed=0)
+    parts = partition(source.all_rows().y[rows], rows, {"quiz": 0.25, "val": 0.125}, seed=0)
     assert torch.cat(list(parts.values())).sort().values.equal(rows)
     for part, share in (("quiz", 2), ("val", 1), ("train", 5)):
-        counts = source.everything().y[parts[part]].unique(return_counts=True)[1]
+        counts = source.all_rows().y[parts[part]].unique(return_counts=True)[1]
         assert counts.tolist() == [share] * 64
 
 
@@ -313,9 +315,9 @@ def test_validation_has_every_row_once(supervised):
 
 
 def test_a_source_with_ordinary_test_rows_is_tested_on_them(source, monkeypatch):
-    everything = source.everything()
+    everything = source.all_rows()
     ordinary = CIFAR100("unused")
-    monkeypatch.setattr(CIFAR100, "everything", lambda self: everything)
+    monkeypatch.setattr(CIFAR100, "all_rows", lambda self: everything)
     monkeypatch.setattr(
         CIFAR100, "select", lambda self, split: torch.arange(split == "test", 800, 2)
     )
@@ -386,7 +388,7 @@ WRONG = {
 @pytest.mark.parametrize("kind", [EpisodicData, SupervisedData])
 def test_a_wrong_argument_is_refused_at_once_by_its_name(kind, monkeypatch, as_users_run_it):
     source = Synthetic()
-    monkeypatch.setattr(source, "everything", lambda: pytest.fail("the data were read"))
+    monkeypatch.setattr(source, "all_rows", lambda: pytest.fail("the data were read"))
     taken = set(signature(kind).parameters) - {"source", "augment"}
     for name in taken:
         for value in WRONG[name]:
@@ -424,17 +426,22 @@ def test_what_is_shown_to_teachers_is_what_the_loaders_yield(episodic, supervise
         (rows, "fit", [batch for batch, _ in rows.train_dataloader()]),
     ]
     for data, stage, items in loaders:
-        told = [(set(which.tolist()), seen) for which, seen in data.shown(stage)]
+        result = [(set(which.tolist()), recorded) for which, recorded in data.cache_views(stage)]
         for item in items:
             for part in [item] if isinstance(item, Batch) else item[:2]:
                 drawn = zip(
                     part.index.flatten().tolist(), part.view.flatten().tolist(), strict=True
                 )
-                assert all(any(i in which and v in seen for which, seen in told) for i, v in drawn)
-    assert rows.shown("test") == []
-    assert len(few.shown("test")) == 2
+                assert all(
+                    any(i in which and v in recorded for which, recorded in result)
+                    for i, v in drawn
+                )
+    assert rows.cache_views("test") == []
+    assert len(few.cache_views("test")) == 2
 
 
-def test_other_data_must_say_what_a_bank_stores(source):
-    with pytest.raises(NotImplementedError, match="SourceData does not say what a bank must store"):
-        SourceData(source, 0).shown("fit")
+def test_other_data_must_say_what_a_cache_stores(source):
+    with pytest.raises(
+        NotImplementedError, match="SourceData does not say what a cache must store"
+    ):
+        SourceData(source, 0).cache_views("fit")

@@ -65,16 +65,16 @@ def test_rows_are_interleaved_by_class(source, episodes):
     episode = episodes[3]
     assert episode.support.y.tolist() == list(range(5)) * 2
     assert episode.query.y.tolist() == list(range(5)) * 3
-    everything = source.everything()
+    everything = source.all_rows()
     assert everything.y[episode.query.index].equal(episode.classes[episode.query.y])
     assert everything.x[episode.query.index].equal(episode.query.x)
 
 
 def test_every_class_and_image_is_drawn_sooner_or_later(source, episodes):
-    seen = torch.cat(
+    recorded = torch.cat(
         [torch.cat([e.support.index, e.query.index]) for e in map(episodes.__getitem__, range(300))]
     )
-    assert seen.unique().equal(source.rows("train"))
+    assert recorded.unique().equal(source.rows("train"))
 
 
 def test_images_without_views_are_as_they_are(episodes):

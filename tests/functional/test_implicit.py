@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_metakd.functional.implicit import gmres, solution
+from lightning_metakd.functional.implicit import gmres, implicit_root
 
 SIZE = 6
 
@@ -60,9 +60,9 @@ def test_the_gradient_of_a_root_is_that_of_differences():
     a, b = (t.requires_grad_() for t in system())
     with torch.no_grad():
         x = root(a, b)
-    found = solution(residual(a, b), {"u": x[:2], "v": x[2:]}, SIZE)
+    actual = implicit_root(residual(a, b), {"u": x[:2], "v": x[2:]}, SIZE)
     weights = torch.randn(SIZE, dtype=torch.float64)
-    value = torch.cat([found["u"], found["v"]]) @ weights
+    value = torch.cat([actual["u"], actual["v"]]) @ weights
     slopes = torch.autograd.grad(value, (a, b))
     for p, slope in zip((a, b), slopes, strict=True):
         towards = torch.randn_like(p)
@@ -82,4 +82,4 @@ def test_without_gradients_it_is_the_root_and_nothing_is_asked():
 
     at = {"u": torch.ones(2)}
     with torch.no_grad():
-        assert torch.equal(solution(never, at, 3)["u"], at["u"])
+        assert torch.equal(implicit_root(never, at, 3)["u"], at["u"])

@@ -6,13 +6,19 @@ from torch.nn.functional import cross_entropy
 from torchvision.models import VisionTransformer
 
 from lightning_metakd.functional.bind import bind, bind_loss
-from lightning_metakd.functional.inner_loop import descend, lesson_gradient, lesson_mean, step
-from lightning_metakd.functional.params import detach, part, rows, stop, under
-from lightning_metakd.losses.loss import lesson
+from lightning_metakd.functional.inner_loop import descend, inner_gradient, mean_loss, step
+from lightning_metakd.functional.params import (
+    detach,
+    detach_tree,
+    select_rows,
+    subtree,
+    with_prefix,
+)
+from lightning_metakd.losses.loss import batch_loss
 from lightning_metakd.models.norm import make_episodic
-from lightning_metakd.models.prototypes import class_means, is_class
+from lightning_metakd.models.prototypes import class_means, one_hot
 from lightning_metakd.models.wrapped import Wrapped
-from lightning_metakd.types import Forward, Lesson, Output
+from lightning_metakd.types import BatchLoss, Forward, Output
 from tests.tiny import N_WAY, SmoothConv4, answered, batch, gate_and_temperature
 
 
@@ -39,9 +45,9 @@ def equal(a, b):
 
 def test_a_bound_network_answers_with_the_parameters_that_it_is_given(net, images):
     other = {name: p + 0.1 for name, p in leaves(net).items()}
-    found = bind(net)(other, images.x).logits
-    assert torch.equal(found, functional_call(net, other, (images.x,)).logits)
-    assert not torch.equal(found, net(images.x).logits)
+    actual = bind(net)(other, images.x).logits
+    assert torch.equal(actual, functional_call(net, other, (images.x,)).logits)
+    assert not torch.equal(actual, net(images.x).logits)
     assert isinstance(bind(net), Forward)
 
 
@@ -101,21 +107,27 @@ def test_part_and_under_are_inverse():
         "student.c": torch.zeros(1),
         "learner.rate": torch.ones(2),
     }
-    assert list(part(flat, "student")) == ["a.b", "c"]
+    assert list(subtree(flat, "student")) == ["a.b", "c"]
     assert equal(
-        {**under("student", part(flat, "student")), **under("learner", part(flat, "learner"))}, flat
+        {
+            **with_prefix("student", subtree(flat, "student")),
+            **with_prefix("learner", subtree(flat, "learner")),
+        },
+        flat,
     )
 
 
 def test_rows_takes_the_teachers_answers_along(images):
-    chosen = rows(images, slice(2, 5))
+    chosen = select_rows(images, slice(2, 5))
     assert torch.equal(chosen.y, images.y[2:5])
-    assert torch.equal(chosen.teachers[0].embedding, images.teachers[0].embedding[2:5])
+    assert torch.equal(
+        chosen.teacher_outputs[0].embedding, images.teacher_outputs[0].embedding[2:5]
+    )
 
 
 def test_stop_keeps_values_and_drops_graphs():
     leaf = torch.ones(2, 3, requires_grad=True)
-    stopped = stop(Output(2 * leaf, leaf, {"a": 3 * leaf}))
+    stopped = detach_tree(Output(2 * leaf, leaf, {"a": 3 * leaf}))
     assert not any(
         t.requires_grad for t in (stopped.logits, stopped.embedding, stopped.features["a"])
     )
@@ -126,7 +138,7 @@ def test_class_means_are_means_of_classes():
     e, y = torch.randn(10, 4).double(), torch.tensor([0, 1, 2, 2, 1, 0, 0, 2, 1, 2])
     expected = torch.stack([e[y == c].mean(0) for c in range(3)])
     torch.testing.assert_close(class_means(e, y, 3), expected, rtol=1e-12, atol=1e-14)
-    assert torch.equal(is_class(y, 3), nn.functional.one_hot(y, 3).bool())
+    assert torch.equal(one_hot(y, 3), nn.functional.one_hot(y, 3).bool())
 
 
 # --- steps -----------------------------------------------------------------------------------------
@@ -144,27 +156,29 @@ def test_a_step_takes_one_rate_or_one_per_name():
 
 
 def told_by(loss, images):
-    return lesson(bind_loss(loss), dict(loss.named_parameters()), images, torch.arange(N_WAY))
+    return batch_loss(bind_loss(loss), dict(loss.named_parameters()), images, torch.arange(N_WAY))
 
 
 def test_the_gradient_of_a_lesson_is_that_of_its_mean_with_the_coefficients_looking_on(net, images):
-    told, params = told_by(gate_and_temperature(), images), leaves(net)
+    support_loss, params = told_by(gate_and_temperature(), images), leaves(net)
     progress = torch.tensor(0.2, dtype=torch.float64)
     output = bind(net)(params, images.x)
-    loss = told(output, stop(output), progress).mean()
+    loss = support_loss(output, detach_tree(output), progress).mean()
     expected = torch.autograd.grad(loss, list(params.values()))
-    found = lesson_gradient(lambda p: bind(net)(p, images.x), params, told, progress)
-    for slope, other in zip(found.values(), expected, strict=True):
+    actual = inner_gradient(lambda p: bind(net)(p, images.x), params, support_loss, progress)
+    for slope, other in zip(actual.values(), expected, strict=True):
         torch.testing.assert_close(slope, other, rtol=1e-9, atol=1e-12)
 
 
 def test_descent_is_the_loop_that_one_would_write(net, images):
-    told, params = told_by(gate_and_temperature(), images), leaves(net)
-    trajectory = descend(lambda p: bind(net)(p, images.x), params, told, [0.1] * 3)
+    support_loss, params = told_by(gate_and_temperature(), images), leaves(net)
+    trajectory = descend(lambda p: bind(net)(p, images.x), params, support_loss, [0.1] * 3)
     at = params
     for k in range(3):
         output = bind(net)(at, images.x)
-        loss = told(output, stop(output), torch.tensor(k / 3, dtype=torch.float64)).mean()
+        loss = support_loss(
+            output, detach_tree(output), torch.tensor(k / 3, dtype=torch.float64)
+        ).mean()
         grads = torch.autograd.grad(loss, list(at.values()))
         at = {
             n: (p - 0.1 * g).detach().requires_grad_()
@@ -176,9 +190,9 @@ def test_descent_is_the_loop_that_one_would_write(net, images):
 
 
 def test_first_order_descent_goes_the_same_way(net, images):
-    told, params = told_by(gate_and_temperature(), images), leaves(net)
+    support_loss, params = told_by(gate_and_temperature(), images), leaves(net)
     ways = [
-        descend(lambda p: bind(net)(p, images.x), params, told, [0.1] * 3, first)[-1]
+        descend(lambda p: bind(net)(p, images.x), params, support_loss, [0.1] * 3, first)[-1]
         for first in (False, True)
     ]
     for name in params:
@@ -188,9 +202,11 @@ def test_first_order_descent_goes_the_same_way(net, images):
 def test_the_mean_of_a_lesson_is_asked_at_the_end_of_a_task_unless_told_otherwise():
     output = Output(torch.zeros(2, 3), torch.zeros(2, 1))
     two = batch(2)
-    asked = Lesson(lambda s, student, batch, context: context.progress.expand(2), {}, two, two.y)
-    assert lesson_mean(asked, output) == 1
-    assert lesson_mean(asked, output, torch.tensor(0.25)) == 0.25
+    requested = BatchLoss(
+        lambda s, student, batch, context: context.progress.expand(2), {}, two, two.y
+    )
+    assert mean_loss(requested, output) == 1
+    assert mean_loss(requested, output, torch.tensor(0.25)) == 0.25
 
 
 def test_fused_attention_has_a_second_derivative():

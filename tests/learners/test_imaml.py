@@ -15,22 +15,22 @@ def arrived(**settings):
 
 def test_on_a_quadratic_the_meta_gradient_is_the_closed_form():
     task, judge = bowl(1), bowl(2)
-    found = on_quadratics(arrived(), task, judge)
+    actual = on_quadratics(arrived(), task, judge)
     system = task.curvature + PULL * torch.eye(SIZE).double()
     there = torch.linalg.solve(system, task.curvature @ task.centre + PULL * START)
     expected = PULL * torch.linalg.solve(system, judge.slope(there))
-    torch.testing.assert_close(found.there, there, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found.of["student.w"], expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual.there, there, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual.of["student.w"], expected, rtol=1e-10, atol=1e-12)
 
 
 def test_on_a_quadratic_so_is_the_gradient_of_a_weight_of_the_lesson():
     task, judge = bowl(1), bowl(2)
     weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    found = on_quadratics(arrived(), task, judge, weight)
+    actual = on_quadratics(arrived(), task, judge, weight)
     system = 0.7 * task.curvature + PULL * torch.eye(SIZE).double()
     there = torch.linalg.solve(system, 0.7 * task.curvature @ task.centre + PULL * START)
     expected = -judge.slope(there) @ torch.linalg.solve(system, task.slope(there))
-    torch.testing.assert_close(found.of["weight"], expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(actual.of["weight"], expected, rtol=1e-10, atol=0)
 
 
 def test_fewer_products_give_a_coarser_gradient():

@@ -5,8 +5,8 @@ import torch
 from torch.utils._pytree import tree_map
 
 from lightning_metakd.functional.bind import bind, bind_loss
-from lightning_metakd.functional.inner_loop import lesson_mean
-from lightning_metakd.functional.params import detach, part, under
+from lightning_metakd.functional.inner_loop import mean_loss
+from lightning_metakd.functional.params import detach, subtree, with_prefix
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.logistic import Logistic
 from lightning_metakd.learners.maml import MAML
@@ -16,7 +16,7 @@ from lightning_metakd.learners.proto_maml import ProtoMAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.learners.ridge import Ridge
-from lightning_metakd.losses.loss import Targets, lesson
+from lightning_metakd.losses.loss import CrossEntropy, batch_loss
 from lightning_metakd.models.norm import make_episodic
 from tests.tiny import N_WAY, QUERIES, SmoothConv4, batch, episode
 
@@ -42,17 +42,17 @@ each_learner = pytest.mark.parametrize("name", LEARNERS)
 
 
 def plain(rows):
-    return lesson(bind_loss(Targets()), {}, rows, torch.arange(N_WAY))
+    return batch_loss(bind_loss(CrossEntropy()), {}, rows, torch.arange(N_WAY))
 
 
 def adapt(learner, support, form="support"):
     """(network, meta parameters, adapted student)."""
     torch.manual_seed(1)
     net = make_episodic(SmoothConv4(N_WAY if learner.needs_head else 0).double(), form)
-    learner.knows(net)
+    learner.init_student_state(net)
     meta = {
-        **under("student", detach(dict(net.named_parameters()))),
-        **under("learner", detach(dict(learner.named_parameters()))),
+        **with_prefix("student", detach(dict(net.named_parameters()))),
+        **with_prefix("learner", detach(dict(learner.named_parameters()))),
     }
     return net, meta, learner.adapt(bind(net), meta, plain(support), support, N_WAY)
 
@@ -102,8 +102,8 @@ def test_permuting_the_classes_permutes_the_answers(name, form):
         for part in ("weight", "bias"):
             meta[f"student.head.{part}"] = meta[f"student.head.{part}"][order]
     again = learner.adapt(bind(net), meta, plain(moved), moved, N_WAY)
-    found = again.predict(task.query.x).logits
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)  # L-BFGS stops there
+    actual = again.predict(task.query.x).logits
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-8)  # L-BFGS stops there
 
 
 @each_learner
@@ -130,18 +130,18 @@ def test_with_support_statistics_a_query_row_does_not_see_the_others(name):
 def test_in_half_precision_the_embedding_is_and_no_solver(name):
     task, learner = episode(), LEARNERS[name]()
     net = make_episodic(SmoothConv4(N_WAY if learner.needs_head else 0), "support")
-    learner.knows(net)
+    learner.init_student_state(net)
     meta = {
-        **under("student", dict(net.named_parameters())),
-        **under("learner", dict(learner.named_parameters())),
+        **with_prefix("student", dict(net.named_parameters())),
+        **with_prefix("learner", dict(learner.named_parameters())),
     }
     single = tree_map(lambda t: t.float() if t.is_floating_point() else t, task)
     losses = []
     for half in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            told = plain(single.support)
-            adapted = learner.adapt(bind(net), meta, told, single.support, N_WAY)
-            loss = lesson_mean(plain(single.query), adapted.predict(single.query.x))
+            support_loss = plain(single.support)
+            adapted = learner.adapt(bind(net), meta, support_loss, single.support, N_WAY)
+            loss = mean_loss(plain(single.query), adapted.predict(single.query.x))
             slopes = torch.autograd.grad(loss, list(meta.values()), allow_unused=True)
         losses.append(loss.item())
         assert all(g is None or g.isfinite().all() for g in slopes)
@@ -156,21 +156,21 @@ def test_with_batch_statistics_it_does():
     assert (together[:3] - first).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", [n for n in LEARNERS if LEARNERS[n]().asks_query])
+@pytest.mark.parametrize("name", [n for n in LEARNERS if LEARNERS[n]().outer_loss_is_query_loss])
 def test_the_outer_loss_is_the_mean_of_what_is_asked(name):
     task, learner = episode(), LEARNERS[name]()
     _, meta, adapted = adapt(learner, task.support)
-    found = learner.outer_loss(meta, adapted, plain(task.query), task.query)
+    actual = learner.outer_loss(meta, adapted, plain(task.query), task.query)
     logits = adapted.predict(task.query.x).logits
     expected = torch.nn.functional.cross_entropy(logits, task.query.y)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
 @each_learner
 def test_only_what_adapts_the_body_changes_an_embedding(name):
     task, learner = episode(), LEARNERS[name]()
     net, meta, adapted = adapt(learner, task.support, "running")
-    before = bind(net)(part(meta, "student"), task.query.x).embedding
+    before = bind(net)(subtree(meta, "student"), task.query.x).embedding
     assert learner.adapts_body != torch.equal(adapted.predict(task.query.x).embedding, before)
 
 

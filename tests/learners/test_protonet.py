@@ -3,9 +3,9 @@ import torch
 from sklearn.neighbors import NearestCentroid
 
 from lightning_metakd.functional.bind import bind, bind_loss
-from lightning_metakd.functional.params import under
+from lightning_metakd.functional.params import with_prefix
 from lightning_metakd.learners.protonet import ProtoNet
-from lightning_metakd.losses.loss import Targets, lesson
+from lightning_metakd.losses.loss import CrossEntropy, batch_loss
 from tests.tiny import N_WAY, Linear, separable
 
 
@@ -13,11 +13,11 @@ def predicted(learner, support, query):
     torch.manual_seed(1)
     net = Linear(n_classes=0).double()
     meta = {
-        **under("student", dict(net.named_parameters())),
-        **under("learner", dict(learner.named_parameters())),
+        **with_prefix("student", dict(net.named_parameters())),
+        **with_prefix("learner", dict(learner.named_parameters())),
     }
-    told = lesson(bind_loss(Targets()), {}, support, torch.arange(N_WAY))
-    adapted = learner.adapt(bind(net), meta, told, support, N_WAY)
+    support_loss = batch_loss(bind_loss(CrossEntropy()), {}, support, torch.arange(N_WAY))
+    adapted = learner.adapt(bind(net), meta, support_loss, support, N_WAY)
     return net, meta, adapted.predict(query.x)
 
 

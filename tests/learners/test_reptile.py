@@ -12,11 +12,11 @@ START = torch.ones(SIZE, dtype=torch.float64)
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_on_a_quadratic_the_gradient_is_the_way_back_from_where_adapting_led(steps):
     task = bowl(1)
-    found = on_quadratics(Reptile(LR, steps), task, bowl(2))
+    actual = on_quadratics(Reptile(LR, steps), task, bowl(2))
     there = task.after(START, LR, steps)
-    torch.testing.assert_close(found.there, there, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(found.of["student.w"], START - there, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(found.loss, (START - there).square().sum() / 2, rtol=1e-12, atol=0)
+    torch.testing.assert_close(actual.there, there, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(actual.of["student.w"], START - there, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(actual.loss, (START - there).square().sum() / 2, rtol=1e-12, atol=0)
 
 
 def test_to_second_order_in_the_rate_the_three_gradients_differ_as_theory_says():
@@ -41,15 +41,15 @@ def test_to_second_order_in_the_rate_the_three_gradients_differ_as_theory_says()
 
 def test_its_adam_is_that_of_torch_without_momentum():
     task, steps = bowl(1), 5
-    found = on_quadratics(Reptile(LR, steps, inner_optimiser="adam"), task, bowl(2))
+    actual = on_quadratics(Reptile(LR, steps, inner_optimiser="adam"), task, bowl(2))
     w = START.clone().requires_grad_()
     optimiser = torch.optim.Adam([w], LR, betas=(0.0, 0.999))
     for _ in range(steps):
         optimiser.zero_grad()
         task.loss(w).backward()
         optimiser.step()
-    torch.testing.assert_close(found.there, w.detach(), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.of["student.w"], START - w.detach(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(actual.there, w.detach(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(actual.of["student.w"], START - w.detach(), rtol=1e-9, atol=1e-12)
 
 
 def test_an_unknown_inner_optimiser_is_refused(as_users_run_it):

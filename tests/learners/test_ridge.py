@@ -3,38 +3,38 @@ import pytest
 import torch
 
 from lightning_metakd.functional.bind import bind, bind_loss
-from lightning_metakd.functional.params import under
+from lightning_metakd.functional.params import with_prefix
 from lightning_metakd.learners.ridge import Ridge, ridge_weights
-from lightning_metakd.losses.loss import Targets, lesson
+from lightning_metakd.losses.loss import CrossEntropy, batch_loss
 from tests.tiny import N_WAY, Linear, separable
 
 
 @pytest.mark.parametrize(("rows", "width"), [(6, 9), (9, 9), (12, 5)])
 def test_the_weights_are_those_of_the_normal_equations(rows, width):
     x, y = torch.randn(rows, width).double(), torch.randn(rows, 3).double()
-    found = ridge_weights(x, y, torch.tensor(0.3, dtype=torch.float64))
+    actual = ridge_weights(x, y, torch.tensor(0.3, dtype=torch.float64))
     a = x.numpy()
     expected = np.linalg.solve(a.T @ a + 0.3 * np.eye(width), a.T @ y.numpy())
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("rows", "width"), [(4, 5), (6, 3)])
 def test_their_gradients_are_right(rows, width):
-    given = [torch.randn(rows, width), torch.randn(rows, 2), torch.tensor(0.3)]
-    given = [g.double().requires_grad_() for g in given]
-    assert torch.autograd.gradcheck(ridge_weights, given)
-    assert torch.autograd.gradgradcheck(ridge_weights, given)
+    inputs = [torch.randn(rows, width), torch.randn(rows, 2), torch.tensor(0.3)]
+    inputs = [g.double().requires_grad_() for g in inputs]
+    assert torch.autograd.gradcheck(ridge_weights, inputs)
+    assert torch.autograd.gradgradcheck(ridge_weights, inputs)
 
 
 def predicted(learner, support, query):
     torch.manual_seed(1)
     net = Linear(n_classes=0).double()
     meta = {
-        **under("student", dict(net.named_parameters())),
-        **under("learner", dict(learner.named_parameters())),
+        **with_prefix("student", dict(net.named_parameters())),
+        **with_prefix("learner", dict(learner.named_parameters())),
     }
-    told = lesson(bind_loss(Targets()), {}, support, torch.arange(N_WAY))
-    return net, learner.adapt(bind(net), meta, told, support, N_WAY).predict(query.x)
+    support_loss = batch_loss(bind_loss(CrossEntropy()), {}, support, torch.arange(N_WAY))
+    return net, learner.adapt(bind(net), meta, support_loss, support, N_WAY).predict(query.x)
 
 
 def test_it_answers_by_the_regression_of_the_labels_on_the_embeddings():
@@ -43,8 +43,8 @@ def test_it_answers_by_the_regression_of_the_labels_on_the_embeddings():
     a, b = (net.body(rows.x)[0].detach().numpy() for rows in (support, query))
     labels = np.eye(N_WAY)[support.y.numpy()]
     expected = 3 * b @ np.linalg.solve(a.T @ a + 2 * np.eye(a.shape[1]), a.T @ labels)
-    found = answer.logits.detach().numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)  # float32 logarithms
+    actual = answer.logits.detach().numpy()
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-9)  # float32 logarithms
 
 
 def test_scale_and_penalty_are_learned_unless_told_otherwise():

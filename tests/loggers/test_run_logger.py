@@ -52,8 +52,8 @@ def agree(rank, world, folder):
 @pytest.mark.ddp
 def test_all_processes_agree_on_one_directory(tmp_path):
     (tmp_path / "runs" / "a" / "4").mkdir(parents=True)
-    told = run_on(2, tmp_path, agree, tmp_path / "runs")
-    assert told == [str(tmp_path / "runs" / "a" / "5")] * 2
+    result = run_on(2, tmp_path, agree, tmp_path / "runs")
+    assert result == [str(tmp_path / "runs" / "a" / "5")] * 2
 
 
 def test_latest_that_cannot_be_set_is_a_warning(tmp_path):
@@ -74,9 +74,9 @@ def test_hyper_parameters_are_kept_without_secrets(tmp_path):
     run.log_hyperparams({"lr": 0.5, "api_key": "abc"})
     run.log_metrics({"x": 1.0}, 0)
     run.save()
-    said = (tmp_path / "a" / "0" / "hparams.yaml").read_text()
-    assert "abc" not in said
-    assert "lr: 0.5" in said
+    text = (tmp_path / "a" / "0" / "hparams.yaml").read_text()
+    assert "abc" not in text
+    assert "lr: 0.5" in text
 
 
 def test_hyper_parameters_come_with_the_first_numbers_and_grow_afterwards(tmp_path):

@@ -128,11 +128,11 @@ def test_a_run_whose_server_is_away_goes_on_offline(place, tmp_path, monkeypatch
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     secret = "--data.url=https://me:hush@example.org/a?b=1&sig=hush"
     monkeypatch.setattr(sys, "argv", ["metakd", secret, "--model.api_key", "hush"])
-    told = r"W&B cannot begin a run \(.*\); it is offline, and `wandb sync` uploads it later"
+    message = r"W&B cannot begin a run \(.*\); it is offline, and `wandb sync` uploads it later"
     with place() as address:
         monkeypatch.setenv("WANDB_BASE_URL", address)
         loggers = with_run_logger(WandbOrOffline(), "a", str(tmp_path / "runs"))
-        with pytest.warns(UserWarning, match=told):
+        with pytest.warns(UserWarning, match=message):
             run = loggers[1].experiment
     assert run.settings.mode == "offline"
     assert sys.argv[1] == secret

@@ -6,20 +6,20 @@ from lightning_metakd.functional.bind import bind
 from lightning_metakd.losses.adapters import (
     Adapters,
     WithAdapters,
-    glance,
     make_adapters,
     of_each_teacher,
+    probe_shapes,
     tap_layers,
 )
 from lightning_metakd.losses.fitnets import FitNets
-from lightning_metakd.losses.layer_pairs import Read, hint_name
+from lightning_metakd.losses.layer_pairs import LayerPair, hint_name
 from lightning_metakd.losses.multi_teacher import MultiTeacher, OfTeacher
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.models.vit import ViT
 from tests.tiny import SmoothConv4, batch
 
-MAP = Read(0, "norms.1", "norms.2", True)
-VECTOR = Read(0, "embedding", "embedding", True)
+MAP = LayerPair(0, "norms.1", "norms.2", True)
+VECTOR = LayerPair(0, "embedding", "embedding", True)
 
 
 def nets(width=5):
@@ -47,8 +47,8 @@ def test_an_adapter_projects_position_by_position(x):
         named(adapters)[f"projections.0:norms/1>norms/2.{n}"] for n in ("weight", "bias")
     )
     expected = torch.einsum("oc,nchw->nohw", weight, answer.features["norms.1"])
-    found = answer.hints[hint_name(0, "norms.1", "norms.2")]
-    torch.testing.assert_close(found, expected + bias[:, None, None], rtol=1e-9, atol=1e-12)
+    actual = answer.hints[hint_name(0, "norms.1", "norms.2")]
+    torch.testing.assert_close(actual, expected + bias[:, None, None], rtol=1e-9, atol=1e-12)
     linear = adapters.projections["0:embedding>embedding"]
     expected = answer.embedding @ linear.weight.T + linear.bias
     torch.testing.assert_close(answer.hints["0:embedding>embedding"], expected)
@@ -66,7 +66,7 @@ def test_a_loss_without_hints_changes_nothing(x):
     student, teacher = nets()
     adapters = make_adapters([MAP._replace(adapted=False)], student, [teacher], x, x)
     forward, answer = bind(make_episodic(student, "support")), student(x)
-    assert adapters.reads == ()
+    assert adapters.layer_pairs == ()
     assert adapters.beside(forward, {}) is forward
     assert adapters(answer) is answer
 
@@ -76,7 +76,7 @@ def test_to_look_at_widths_leaves_the_networks_as_they_were(x):
     student.norms[0].eval()
     before = {name: t.clone() for name, t in student.state_dict().items()}
     modes = [m.training for m in student.modules()]
-    glance(student, x.float())  # in another precision than the network's
+    probe_shapes(student, x.float())  # in another precision than the network's
     assert all(torch.equal(before[name], t) for name, t in student.state_dict().items())
     assert [m.training for m in student.modules()] == modes
 
@@ -97,11 +97,11 @@ def test_a_student_with_adapters_is_a_function_of_both_parameters(x):
     student, teacher = nets()
     adapters = make_adapters([MAP], student, [teacher], x, x)
     forward = bind(make_episodic(student, "support"))
-    theta, own = named(student), {n: p + 1 for n, p in named(adapters).items()}
-    hinting = adapters.beside(forward, own)
+    theta, present = named(student), {n: p + 1 for n, p in named(adapters).items()}
+    hinting = adapters.beside(forward, present)
     assert isinstance(hinting, WithAdapters)
     plain = forward(theta, x)
-    expected = functional_call(adapters, own, (plain,)).hints
+    expected = functional_call(adapters, present, (plain,)).hints
     observed, statistics = hinting.observe(theta, x)
     for answer in (hinting(theta, x), observed):
         torch.testing.assert_close(answer.hints, expected)
@@ -112,9 +112,11 @@ def test_a_student_with_adapters_is_a_function_of_both_parameters(x):
 
 def test_reads_of_every_teacher_are_told_apart():
     hints = FitNets({"a": "b"})
-    every = of_each_teacher(MultiTeacher(hints).reads(), 2)
-    assert every == [Read(0, "a", "b", True), Read(1, "a", "b", True)]
-    assert of_each_teacher([*OfTeacher(1, hints).reads(), *MultiTeacher(hints).reads()], 2) == [
+    every = of_each_teacher(MultiTeacher(hints).layer_pairs(), 2)
+    assert every == [LayerPair(0, "a", "b", True), LayerPair(1, "a", "b", True)]
+    assert of_each_teacher(
+        [*OfTeacher(1, hints).layer_pairs(), *MultiTeacher(hints).layer_pairs()], 2
+    ) == [
         every[1],
         every[0],
     ]
@@ -122,14 +124,14 @@ def test_reads_of_every_teacher_are_told_apart():
 
 def test_a_teacher_that_is_not_there_is_told():
     with pytest.raises(ValueError, match=r"teacher=2 is not among the 2 of model\.teachers; they"):
-        of_each_teacher(OfTeacher(2, FitNets({"a": "b"})).reads(), 2)
+        of_each_teacher(OfTeacher(2, FitNets({"a": "b"})).layer_pairs(), 2)
 
 
 def test_layers_of_different_kinds_are_refused(x):
     student, teacher = nets()
-    read = Read(0, "norms.1", "embedding", True)
-    told = r"layer 'norms.1' of the student is \[3, 4, 4\] .* of teacher 0 is \[5\]; name layers of one"
-    with pytest.raises(ValueError, match=told):
+    read = LayerPair(0, "norms.1", "embedding", True)
+    message = r"layer 'norms.1' of the student is \[3, 4, 4\] .* of teacher 0 is \[5\]; name layers of one"
+    with pytest.raises(ValueError, match=message):
         make_adapters([read], student, [teacher], x, x)
 
 
@@ -137,7 +139,7 @@ def test_a_transformer_shows_its_tokens_as_a_map(x):
     student, _ = nets()
     teacher = ViT(8, depth=1, n_heads=2, image_size=8, in_channels=1)
     tap_layers(teacher, ["blocks.0"])
-    read = Read(0, "norms.1", "blocks.0", True)
+    read = LayerPair(0, "norms.1", "blocks.0", True)
     adapters = make_adapters([read], student, [teacher], x, x)
     assert named(adapters)["projections.0:norms/1>blocks/0.weight"].shape == (8, 3)
 
@@ -150,5 +152,5 @@ def test_a_layer_that_was_not_tapped_is_told(x):
 
 
 def test_there_may_be_none():
-    assert Adapters().reads == ()
+    assert Adapters().layer_pairs == ()
     assert not Adapters().state_dict()

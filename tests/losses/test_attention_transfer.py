@@ -28,12 +28,12 @@ def of(loss, student, rows):
 
 
 def by_loops(student, teacher, power):
-    found = []
+    recorded = []
     for one, other in zip(student.numpy(), teacher.numpy(), strict=True):
         q = [sum(np.abs(channel) ** power for channel in maps).ravel() for maps in (one, other)]
         q = [v / np.sqrt((v**2).sum()) for v in q]
-        found.append(((q[0] - q[1]) ** 2).sum() / 2)
-    return found
+        recorded.append(((q[0] - q[1]) ** 2).sum() / 2)
+    return recorded
 
 
 def maps(ch, seed=0):
@@ -44,12 +44,12 @@ def maps(ch, seed=0):
 @pytest.mark.parametrize("power", [1, 2, 3])
 def test_it_is_half_the_squared_distance_of_maps_of_length_one(power):
     student, teacher = maps(2), maps(5, seed=1)
-    found = attention_loss(student, teacher, power)
-    np.testing.assert_allclose(found, by_loops(student, teacher, power), rtol=1e-9)
+    actual = attention_loss(student, teacher, power)
+    np.testing.assert_allclose(actual, by_loops(student, teacher, power), rtol=1e-9)
 
 
 def test_pairs_are_added_and_weighed_and_meet_at_the_smaller_size(rows, student):
-    teacher = rows.teachers[0]
+    teacher = rows.teacher_outputs[0]
     low = by_loops(student.features["low"], teacher.features["low"], 2)
     large = student.features["low"].numpy()  # 4x4 by 3x3: windows 0-1, 1-2, 2-3
     windows = [slice(0, 2), slice(1, 3), slice(2, 4)]

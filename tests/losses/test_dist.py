@@ -23,20 +23,20 @@ def softened(z, temperature):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_rows_lose_what_their_correlation_over_classes_lacks(temperature):
     student, teacher = logits(), logits()
-    found, _ = dist_terms(student, teacher, at(temperature))
-    each = zip(*(softened(z, temperature) for z in (student, teacher)), strict=True)
-    expected = [temperature**2 * (1 - np.corrcoef(s, t)[0, 1]) for s, t in each]
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
+    actual, _ = dist_terms(student, teacher, at(temperature))
+    single = zip(*(softened(z, temperature) for z in (student, teacher)), strict=True)
+    expected = [temperature**2 * (1 - np.corrcoef(s, t)[0, 1]) for s, t in single]
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_the_mean_over_rows_is_what_correlations_over_rows_lack(temperature):
     student, teacher = logits(), logits()
-    _, found = dist_terms(student, teacher, at(temperature))
-    each = zip(*(softened(z, temperature).T for z in (student, teacher)), strict=True)
-    lacks = [temperature**2 * (1 - np.corrcoef(s, t)[0, 1]) for s, t in each]
-    assert found.mean().item() == pytest.approx(np.mean(lacks), rel=1e-9)
-    assert (found >= 0).all()
+    _, actual = dist_terms(student, teacher, at(temperature))
+    single = zip(*(softened(z, temperature).T for z in (student, teacher)), strict=True)
+    lacks = [temperature**2 * (1 - np.corrcoef(s, t)[0, 1]) for s, t in single]
+    assert actual.mean().item() == pytest.approx(np.mean(lacks), rel=1e-9)
+    assert (actual >= 0).all()
 
 
 def test_a_probability_that_is_a_linear_function_of_the_teachers_loses_nothing():
@@ -60,6 +60,6 @@ def test_a_student_that_answers_the_same_for_all_can_learn():
 def test_it_weighs_the_two_terms():
     rows = answered(batch(9))
     student = student_answer(rows)
-    found = DIST(0.5, 3.0, 2.0)(student, rows, context(rows, student))
-    inter, intra = dist_terms(student.logits, rows.teachers[0].logits, at(2.0))
-    torch.testing.assert_close(found, 0.5 * inter + 3 * intra, rtol=1e-12, atol=0)
+    actual = DIST(0.5, 3.0, 2.0)(student, rows, context(rows, student))
+    inter, intra = dist_terms(student.logits, rows.teacher_outputs[0].logits, at(2.0))
+    torch.testing.assert_close(actual, 0.5 * inter + 3 * intra, rtol=1e-12, atol=0)

@@ -24,20 +24,20 @@ def at(temperature):
 
 def by_numpy(student, teacher, temperature):
     """Row by row, with logarithms of probabilities."""
-    found = []
+    recorded = []
     for s, t, true in zip(student.numpy(), teacher.numpy(), Y.numpy(), strict=True):
         q, p = (np.exp(z / temperature) / np.exp(z / temperature).sum() for z in (s, t))
         pair = [np.array([x[true], 1 - x[true]]) for x in (q, p)]
         rest = [np.delete(x, true) / (1 - x[true]) for x in (q, p)]
-        found.append([np.sum(b * np.log(b / a)) for a, b in (pair, rest)])
-    return temperature**2 * np.array(found).T
+        recorded.append([np.sum(b * np.log(b / a)) for a, b in (pair, rest)])
+    return temperature**2 * np.array(recorded).T
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_its_terms_are_the_divergences_of_the_pair_and_of_the_rest(temperature):
-    found = dkd_terms(logits(0), logits(1), Y, at(temperature))
+    actual = dkd_terms(logits(0), logits(1), Y, at(temperature))
     expected = by_numpy(logits(0), logits(1), temperature)
-    np.testing.assert_allclose(torch.stack(found).numpy(), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(torch.stack(actual).numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 @given(seed=st.integers(0, 10**6), temperature=st.floats(0.3, 30))
@@ -71,9 +71,9 @@ def test_a_sure_teacher_does_not_silence_what_it_says_of_the_others():
 def test_it_weighs_the_two_terms():
     rows = answered(batch(9))
     student = student_answer(rows)
-    found = DKD(0.5, 3.0, 2.0)(student, rows, context(rows, student))
-    target, rest = dkd_terms(student.logits, rows.teachers[0].logits, rows.y, at(2.0))
-    torch.testing.assert_close(found, 0.5 * target + 3 * rest, rtol=1e-12, atol=0)
+    actual = DKD(0.5, 3.0, 2.0)(student, rows, context(rows, student))
+    target, rest = dkd_terms(student.logits, rows.teacher_outputs[0].logits, rows.y, at(2.0))
+    torch.testing.assert_close(actual, 0.5 * target + 3 * rest, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta"])

@@ -30,33 +30,39 @@ def of(loss, student, rows):
 def by_loops(hint, target):
     """Half the mean of squares; a map larger than the other is averaged over windows first."""
     n, ch, h, w = hint.shape
-    found = np.zeros(n)
+    actual = np.zeros(n)
     for i in range(n):
         for c in range(ch):
             for y in range(h):
                 for x in range(w):
-                    found[i] += 0.5 * (hint[i, c, y, x] - target[i, c, y, x]) ** 2
-    return found / (ch * h * w)
+                    actual[i] += 0.5 * (hint[i, c, y, x] - target[i, c, y, x]) ** 2
+    return actual / (ch * h * w)
 
 
 def test_it_is_half_the_squared_difference_from_the_hint(rows, student):
-    hint, target = student.hints[hint_name(0, "low", "low")], rows.teachers[0].features["low"]
-    found = of(FitNets(PAIR), student, rows)
-    np.testing.assert_allclose(found, by_loops(hint.numpy(), target.numpy()), rtol=1e-12)
+    hint, target = (
+        student.hints[hint_name(0, "low", "low")],
+        rows.teacher_outputs[0].features["low"],
+    )
+    actual = of(FitNets(PAIR), student, rows)
+    np.testing.assert_allclose(actual, by_loops(hint.numpy(), target.numpy()), rtol=1e-12)
 
 
 def test_maps_meet_at_the_smaller_size(rows, student):
-    hint, target = student.hints[hint_name(0, "high", "low")], rows.teachers[0].features["low"]
+    hint, target = (
+        student.hints[hint_name(0, "high", "low")],
+        rows.teacher_outputs[0].features["low"],
+    )
     windows = target.numpy().reshape(ROWS, 6, 2, 2, 2, 2).mean((3, 5))
-    found = of(FitNets({"high": "low"}), student, rows)
-    np.testing.assert_allclose(found, by_loops(hint.numpy(), windows), rtol=1e-12)
+    actual = of(FitNets({"high": "low"}), student, rows)
+    np.testing.assert_allclose(actual, by_loops(hint.numpy(), windows), rtol=1e-12)
 
 
 def test_embeddings_are_compared_too(rows, student):
     hint = student.hints[hint_name(0, "embedding", "embedding")]
-    expected = (hint - rows.teachers[0].embedding).square().mean(1) / 2
-    found = of(FitNets({"embedding": "embedding"}), student, rows)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    expected = (hint - rows.teacher_outputs[0].embedding).square().mean(1) / 2
+    actual = of(FitNets({"embedding": "embedding"}), student, rows)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
 def test_its_gradient_is_the_difference_over_the_number_of_elements():
@@ -78,8 +84,8 @@ def test_pairs_are_weighed_and_added(rows, student):
         ({"high": 0.25}, low + 0.25 * high),
         (Scheduled(1.0, 0.0), 0.7 * (low + high)),  # the context is at 0.3
     ):
-        found = of(FitNets(both, weights), student, rows)
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+        actual = of(FitNets(both, weights), student, rows)
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
 def test_each_pair_learns_a_weight_of_its_own():
@@ -97,13 +103,13 @@ def test_layers_with_dots_may_have_learned_weights():
 
 
 def test_a_weight_may_look_at_the_teachers_map(rows, student):
-    learned = perturbed(FitNets(PAIR, LearnedPerMap(6)).double())
+    strategies = perturbed(FitNets(PAIR, LearnedPerMap(6)).double())
     plain = of(FitNets(PAIR), student, rows)
-    assert (of(learned, student, rows) / plain).std() > 1e-3
+    assert (of(strategies, student, rows) / plain).std() > 1e-3
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: FitNets({}), "layers names no layers to compare; give the student's and"),
         (
@@ -113,15 +119,15 @@ def test_a_weight_may_look_at_the_teachers_map(rows, student):
         (lambda: FitNets(PAIR, -1.0), r"weights.low>low=-1.0 must be at least 0 and finite"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(make, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_cannot_work_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
 def test_a_layer_that_was_not_tapped_is_told(rows, student):
-    told = r"layer 'block3' is not in the answer, which has low, high; call tap\(\['block3'\]\)"
+    message = r"layer 'block3' is not in the answer, which has low, high; call tap\(\['block3'\]\)"
     hint = torch.zeros(ROWS, 6, 4, 4)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         of(FitNets({"low": "block3"}), student._replace(hints={"0:low>block3": hint}), rows)
 
 

@@ -36,9 +36,9 @@ def at(temperature):
 @settings(max_examples=30, deadline=None)
 def test_it_is_the_divergence_summed_over_classes_times_the_squared_temperature(seed, temperature):
     student, teacher = logits(seed), logits(seed + 1)
-    found = kd_loss(student, teacher, at(temperature)).numpy()
+    actual = kd_loss(student, teacher, at(temperature)).numpy()
     np.testing.assert_allclose(
-        found, by_numpy(student, teacher, temperature), rtol=1e-9, atol=1e-12
+        actual, by_numpy(student, teacher, temperature), rtol=1e-9, atol=1e-12
     )
 
 
@@ -76,14 +76,16 @@ def test_a_constant_on_all_logits_of_a_row_changes_nothing():
 def test_each_row_may_have_its_own_temperature():
     student, teacher = logits(0), logits(1)
     temperatures = torch.linspace(0.5, 5, ROWS, dtype=torch.float64)
-    each = [kd_loss(student[i : i + 1], teacher[i : i + 1], t) for i, t in enumerate(temperatures)]
-    torch.testing.assert_close(kd_loss(student, teacher, temperatures), torch.cat(each))
+    single = [
+        kd_loss(student[i : i + 1], teacher[i : i + 1], t) for i, t in enumerate(temperatures)
+    ]
+    torch.testing.assert_close(kd_loss(student, teacher, temperatures), torch.cat(single))
 
 
 def test_the_order_of_the_classes_does_not_matter():
     student, teacher, order = logits(0), logits(1), torch.randperm(CLASSES)
-    found = kd_loss(student[:, order], teacher[:, order], at(2.0))
-    torch.testing.assert_close(found, kd_loss(student, teacher, at(2.0)), rtol=1e-12, atol=0)
+    actual = kd_loss(student[:, order], teacher[:, order], at(2.0))
+    torch.testing.assert_close(actual, kd_loss(student, teacher, at(2.0)), rtol=1e-12, atol=0)
 
 
 def test_teacher_and_student_must_answer_for_the_same_classes(as_users_run_it):
@@ -98,7 +100,7 @@ def test_saturated_logits_give_finite_values_and_gradients(dtype):
     value = kd_loss(student, teacher, student.new_tensor(1.0))
     by_logits = grad(lambda z: kd_loss(z, teacher, z.new_tensor(1.0)).sum())(student)
     by_temperature = grad(lambda t: kd_loss(student, teacher, t).sum())(student.new_tensor(1.0))
-    assert all(found.isfinite().all() for found in (value, by_logits, by_temperature))
+    assert all(actual.isfinite().all() for actual in (value, by_logits, by_temperature))
 
 
 def test_half_precision_comes_close():
@@ -122,9 +124,9 @@ def test_it_can_be_mapped_over_tasks_and_differentiated_in_the_temperature():
 def test_it_follows_the_first_teacher():
     rows = answered(batch(6), teachers=2)
     student = Output(logits(3, c=3), logits(4))
-    found = Hinton(Learned(2.5)).double()(student, rows, context(rows, student))
-    expected = kd_loss(student.logits, rows.teachers[0].logits, at(2.5))
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)  # log 2.5 is born in float32
+    actual = Hinton(Learned(2.5)).double()(student, rows, context(rows, student))
+    expected = kd_loss(student.logits, rows.teacher_outputs[0].logits, at(2.5))
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)  # log 2.5 is born in float32
 
 
 def test_a_temperature_of_zero_is_refused():

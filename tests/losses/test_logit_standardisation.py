@@ -30,9 +30,9 @@ def by_numpy(student, teacher, temperature):
 @pytest.mark.parametrize("temperature", [0.7, 2.0, 10.0])
 def test_it_is_the_divergence_of_softened_z_scores(temperature):
     student, teacher = logits(), logits()
-    found = logit_standardisation_loss(student, teacher, TWO.new_tensor(temperature))
+    actual = logit_standardisation_loss(student, teacher, TWO.new_tensor(temperature))
     expected = by_numpy(student, teacher, temperature)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_the_papers_toy_case():
@@ -52,16 +52,16 @@ def test_the_papers_toy_case():
 def test_shift_and_scale_of_a_row_do_not_matter(shift, scale):
     torch.manual_seed(0)
     student, teacher = logits(), logits()
-    found = logit_standardisation_loss(scale * student + shift, teacher, TWO)
+    actual = logit_standardisation_loss(scale * student + shift, teacher, TWO)
     expected = logit_standardisation_loss(student, teacher, TWO)
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-12)
 
 
 def test_it_is_hintons_loss_with_temperatures_of_each_row_and_network():
     student, teacher = logits(), logits()
     scaled = [z / z.std(1, correction=0, keepdim=True) for z in (student, teacher)]
-    found = logit_standardisation_loss(student, teacher, TWO)
-    torch.testing.assert_close(found, kd_loss(*scaled, TWO), rtol=1e-10, atol=1e-14)
+    actual = logit_standardisation_loss(student, teacher, TWO)
+    torch.testing.assert_close(actual, kd_loss(*scaled, TWO), rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -23,11 +23,11 @@ from lightning_metakd.losses.fitnets import FitNets
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.logit_standardisation import LogitStandardisation
 from lightning_metakd.losses.loss import (
-    CalibratedTargets,
-    Targets,
+    CalibratedCrossEntropy,
+    CrossEntropy,
     WeightedSum,
+    batch_loss,
     best_scale,
-    lesson,
 )
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
 from lightning_metakd.losses.multi_teacher import Heaviest, MultiTeacher, OfTeacher
@@ -47,7 +47,7 @@ def everything():
     terms = {
         "gate": MatchGate(LearnedPerSample(), Hinton(Scheduled(4.0, 1.0))),
         "literal": LiteralMatchGate(Learned()),
-        "hard": Targets(0.1),
+        "hard": CrossEntropy(0.1),
     }
     return WeightedSum(terms, {"gate": LearnedPerClass(20), "hard": 0.7})
 
@@ -87,8 +87,8 @@ OF_POOLS = {
     "OfTeacher": lambda: OfTeacher(1, MatchGate(LearnedPerSample(), Hinton(Learned()))),
 }
 LOSSES = {
-    "Targets": Targets,
-    "Targets, smoothed": lambda: Targets(0.1),
+    "CrossEntropy": CrossEntropy,
+    "CrossEntropy, smoothed": lambda: CrossEntropy(0.1),
     **OF_LOGITS,
     "BornAgain, confidence": lambda: BornAgain(confidence_weighted=True),
     **OF_EMBEDDINGS,
@@ -96,7 +96,7 @@ LOSSES = {
     **OF_LAYERS,
     "MatchGate": lambda: MatchGate(LearnedPerSample(), Hinton(Learned())),
     "MatchGate, literal": lambda: LiteralMatchGate(LearnedPerClass(20)),
-    "CalibratedTargets": CalibratedTargets,
+    "CalibratedCrossEntropy": CalibratedCrossEntropy,
     "WeightedSum": everything,
     **OF_POOLS,
 }
@@ -123,27 +123,27 @@ def made(name):
 @each_loss
 def test_a_loss_is_one_number_a_row_in_their_order(name, rows, student):
     loss, order = made(name), torch.randperm(ROWS)
-    found = loss(student, rows, context(rows, student))
+    actual = loss(student, rows, context(rows, student))
     moved, answer = tree_map(lambda t: t[order], (rows, student))
-    assert found.shape == (ROWS,)
+    assert actual.shape == (ROWS,)
     torch.testing.assert_close(
-        loss(answer, moved, context(moved, answer)), found[order], rtol=1e-9, atol=1e-12
+        loss(answer, moved, context(moved, answer)), actual[order], rtol=1e-9, atol=1e-12
     )
 
 
 @each_loss
 def test_a_loss_does_not_depend_on_the_order_of_the_classes(name, rows, student):
     loss, order = made(name), torch.randperm(N_WAY)
-    told = context(rows, student)
+    row_context = context(rows, student)
     there = order.argsort()
     moved = rows._replace(
         y=there[rows.y],
-        teachers=tuple(t._replace(logits=t.logits[:, order]) for t in rows.teachers),
+        teacher_outputs=tuple(t._replace(logits=t.logits[:, order]) for t in rows.teacher_outputs),
     )
     answer = student._replace(logits=student.logits[:, order])
     torch.testing.assert_close(
-        loss(answer, moved, told._replace(seen=answer)),
-        loss(student, rows, told),
+        loss(answer, moved, row_context._replace(student_detached=answer)),
+        loss(student, rows, row_context),
         rtol=1e-9,
         atol=1e-12,
     )
@@ -154,8 +154,8 @@ def test_a_loss_survives_saturated_answers(name, rows, student):
     """Logits and embeddings of +-1e4: probabilities of 0, rows that lie on each other."""
     loss = made(name)
     wild = tree_map(lambda t: 1e4 * t.sign(), student)
-    teachers = tree_map(lambda t: 1e4 * t.sign(), rows.teachers)
-    rows = rows._replace(teachers=(teachers[0]._replace(logits=-wild.logits), *teachers[1:]))
+    teachers = tree_map(lambda t: 1e4 * t.sign(), rows.teacher_outputs)
+    rows = rows._replace(teacher_outputs=(teachers[0]._replace(logits=-wild.logits), *teachers[1:]))
     answer = tree_map(lambda t: t.clone().requires_grad_(), wild)
     value = loss(answer, rows, context(rows, wild))
     leaves = [*tree_leaves(answer), *loss.parameters()]
@@ -165,17 +165,17 @@ def test_a_loss_survives_saturated_answers(name, rows, student):
     again = sum(slope.square().sum() for slope in slopes)
     curvatures = torch.autograd.grad(again, leaves, allow_unused=True, materialize_grads=True)
     assert value.isfinite().all()
-    assert all(found.isfinite().all() for found in (*slopes, *curvatures))
+    assert all(actual.isfinite().all() for actual in (*slopes, *curvatures))
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "CalibratedTargets"])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "CalibratedCrossEntropy"])
 def test_both_derivatives_of_a_loss_are_those_of_differences(name, rows, student):
-    """In the student's logits, embedding and hints; the scale of CalibratedTargets is found by search."""
-    loss, told = made(name), context(rows, student)
+    """In the student's logits, embedding and hints; CalibratedCrossEntropy searches a scale."""
+    loss, row_context = made(name), context(rows, student)
     leaves, shape = tree_flatten(student)
 
     def each_row(*leaves):
-        return loss(tree_unflatten(leaves, shape), rows, told)
+        return loss(tree_unflatten(leaves, shape), rows, row_context)
 
     inputs = [leaf.clone().requires_grad_() for leaf in leaves]
     assert gradcheck(each_row, inputs, fast_mode=True)
@@ -216,29 +216,29 @@ def test_a_loss_can_be_mapped_over_tasks_and_differentiated_in_the_student(name)
     stacked = [tree_map(lambda *each: torch.stack(each), *trees) for trees in (tasks, answers)]
     mapped = tree_leaves(vmap(slope)(*stacked))
     alone = [tree_leaves(slope(*task)) for task in zip(tasks, answers, strict=True)]
-    for found, *expected in zip(mapped, *alone, strict=True):
-        torch.testing.assert_close(found, torch.stack(expected), rtol=1e-9, atol=1e-12)
+    for actual, *expected in zip(mapped, *alone, strict=True):
+        torch.testing.assert_close(actual, torch.stack(expected), rtol=1e-9, atol=1e-12)
 
 
 @each_loss
 def test_a_loss_works_in_mixed_precision(name, rows, student):
     loss = LOSSES[name]()
     rows, student = rows._replace(x=rows.x.bfloat16()), tree_map(Tensor.bfloat16, student)
-    rows = rows._replace(teachers=tree_map(Tensor.bfloat16, rows.teachers))
+    rows = rows._replace(teacher_outputs=tree_map(Tensor.bfloat16, rows.teacher_outputs))
     with torch.autocast("cpu", torch.bfloat16):
-        found = loss(student, rows, context(rows, student))
-    rows = rows._replace(teachers=tree_map(Tensor.float, rows.teachers))
+        actual = loss(student, rows, context(rows, student))
+    rows = rows._replace(teacher_outputs=tree_map(Tensor.float, rows.teacher_outputs))
     student = tree_map(Tensor.float, student)
     exact = loss(student, rows, context(rows, student))
-    torch.testing.assert_close(found.float(), exact, rtol=5e-2, atol=3e-2)  # bf16 keeps 8 bits
+    torch.testing.assert_close(actual.float(), exact, rtol=5e-2, atol=3e-2)  # bf16 keeps 8 bits
 
 
 @each_loss
 def test_a_loss_leaves_its_arguments_as_they_are(name, rows, student):
-    given = tree_leaves((student, rows))
-    before = [t.clone() for t in given]
+    inputs = tree_leaves((student, rows))
+    before = [t.clone() for t in inputs]
     made(name)(student, rows, context(rows, student))
-    assert all(map(torch.equal, before, given))
+    assert all(map(torch.equal, before, inputs))
 
 
 # --- promises of those that follow a teacher ---------------------------------------------------------
@@ -246,10 +246,10 @@ def test_a_loss_leaves_its_arguments_as_they_are(name, rows, student):
 
 @pytest.mark.parametrize("name", [*OF_LOGITS, *OF_EMBEDDINGS])
 def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn(name, rows):
-    loss, same = made(name), rows.teachers[0]
-    told = context(rows, same)
-    value = loss(same, rows, told)
-    slopes = grad(lambda answer: loss(answer, rows, told).sum())(same)
+    loss, same = made(name), rows.teacher_outputs[0]
+    row_context = context(rows, same)
+    value = loss(same, rows, row_context)
+    slopes = grad(lambda answer: loss(answer, rows, row_context).sum())(same)
     assert all(slope.abs().max() < 1e-9 for slope in tree_leaves(slopes))
     if name != "BornAgain":  # the entropy of the teacher is left
         assert value.abs().max() < 1e-12
@@ -261,25 +261,25 @@ def test_a_teacher_of_other_classes_or_rows_is_refused(name, n, c, rows, student
     other = Output(torch.randn(n, c).double(), torch.randn(n, 5).double())
     loss = type(LOSSES[name]())()  # without a coefficient that meets the teacher first
     with pytest.raises(ValueError, match=rf"teacher_logits \({n}, {c}\) must answer for the same"):
-        loss(student, rows._replace(teachers=(other,)), context(rows, student))
+        loss(student, rows._replace(teacher_outputs=(other,)), context(rows, student))
 
 
 @pytest.mark.parametrize("name", [*OF_EMBEDDINGS, *CONTRASTS])
 def test_a_teacher_that_embeds_other_rows_is_refused(name, rows, student, as_users_run_it):
-    other = rows.teachers[0]._replace(embedding=torch.randn(ROWS - 1, 5).double())
-    rows = rows._replace(teachers=(other,))
+    other = rows.teacher_outputs[0]._replace(embedding=torch.randn(ROWS - 1, 5).double())
+    rows = rows._replace(teacher_outputs=(other,))
     with pytest.raises(ValueError, match=r"teacher_embedding \(11, 5\) must embed the same rows"):
         made(name)(student, rows, context(rows, student))
 
 
-# --- Targets -----------------------------------------------------------------------------------------
+# --- CrossEntropy -----------------------------------------------------------------------------------------
 
 
 def test_smoothed_targets_spread_their_share_over_all_classes(rows, student):
-    found = Targets(0.3)(student, rows, context(rows, student))
+    actual = CrossEntropy(0.3)(student, rows, context(rows, student))
     target = 0.7 * torch.eye(N_WAY)[rows.y] + 0.3 / N_WAY
     expected = -(target * student.logits.log_softmax(1)).sum(1)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)  # torch.eye is single
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)  # torch.eye is single
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0])
@@ -287,17 +287,21 @@ def test_a_smoothing_outside_of_its_range_is_refused(value):
     with pytest.raises(
         ValueError, match=rf"label_smoothing={value} must be at least 0 and less than 1"
     ):
-        Targets(value)
+        CrossEntropy(value)
 
 
 # --- WeightedSum ---------------------------------------------------------------------------------------
 
 
 def test_a_weighted_sum_weighs_and_adds(rows, student):
-    told = context(rows, student)
-    found = WeightedSum({"a": Targets(), "b": Hinton(2.0)}, {"b": 0.25})(student, rows, told)
-    expected = Targets()(student, rows, told) + 0.25 * Hinton(2.0)(student, rows, told)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    row_context = context(rows, student)
+    actual = WeightedSum({"a": CrossEntropy(), "b": Hinton(2.0)}, {"b": 0.25})(
+        student, rows, row_context
+    )
+    expected = CrossEntropy()(student, rows, row_context) + 0.25 * Hinton(2.0)(
+        student, rows, row_context
+    )
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
 def test_a_weight_of_a_term_that_is_not_there_is_refused():
@@ -311,9 +315,9 @@ def test_a_negative_weight_is_refused():
 
 
 def test_a_sum_needs_a_teacher_if_a_term_or_a_weight_does():
-    assert not WeightedSum({"hard": Targets()}).needs_teacher
-    assert WeightedSum({"hard": Targets(), "soft": Hinton()}).needs_teacher
-    assert WeightedSum({"hard": Targets()}, {"hard": LearnedPerSample()}).needs_teacher
+    assert not WeightedSum({"hard": CrossEntropy()}).needs_teacher
+    assert WeightedSum({"hard": CrossEntropy(), "soft": Hinton()}).needs_teacher
+    assert WeightedSum({"hard": CrossEntropy()}, {"hard": LearnedPerSample()}).needs_teacher
 
 
 # --- the quiz at its best scale ------------------------------------------------------------------------
@@ -328,9 +332,9 @@ def test_the_best_scale_minimises_the_mean_loss(seed):
         lambda s: cross_entropy(s * z, y).item(), bounds=(0, 8), method="bounded"
     )
     # the argmin of a flat valley: its depth is what the two must agree on
-    found = best_scale(z, y, 8.0)
-    assert found.item() == pytest.approx(by_search.x, abs=1e-3)
-    assert cross_entropy(found * z, y).item() <= by_search.fun + 1e-12
+    actual = best_scale(z, y, 8.0)
+    assert actual.item() == pytest.approx(by_search.x, abs=1e-3)
+    assert cross_entropy(actual * z, y).item() <= by_search.fun + 1e-12
 
 
 def test_the_best_scale_stays_in_its_range():
@@ -341,19 +345,19 @@ def test_the_best_scale_stays_in_its_range():
 
 
 def test_a_calibrated_quiz_does_not_pay_for_confidence(rows, student):
-    told = context(rows, student)
+    row_context = context(rows, student)
     clear = student._replace(logits=student.logits + 2 * torch.eye(N_WAY)[rows.y])
     louder = clear._replace(logits=1.7 * clear.logits)
-    quiz = CalibratedTargets(max_scale=50.0)
-    values = [quiz(answer, rows, told).mean() for answer in (clear, louder)]
+    quiz = CalibratedCrossEntropy(max_scale=50.0)
+    values = [quiz(answer, rows, row_context).mean() for answer in (clear, louder)]
     torch.testing.assert_close(values[0], values[1], rtol=1e-9, atol=0)
 
 
 def test_the_gradient_of_the_calibrated_quiz_is_that_of_its_minimum(rows, student):
-    z, told = student.logits + 2 * torch.eye(N_WAY)[rows.y], context(rows, student)
+    z, row_context = student.logits + 2 * torch.eye(N_WAY)[rows.y], context(rows, student)
 
     def quiz(z):
-        return CalibratedTargets()(student._replace(logits=z), rows, told).mean()
+        return CalibratedCrossEntropy()(student._replace(logits=z), rows, row_context).mean()
 
     slope, towards, eps = grad(quiz)(z), torch.randn_like(z), 1e-4
     difference = (quiz(z + eps * towards) - quiz(z - eps * towards)) / (2 * eps)
@@ -367,9 +371,9 @@ def test_a_lesson_closes_over_strategy_rows_and_dataset_classes(rows, student):
     loss, classes = made("WeightedSum"), torch.tensor([11, 3, 19])
     progress = torch.tensor(0.4, dtype=torch.float64)
     other = {name: p + 1 for name, p in loss.named_parameters()}
-    told = lesson(bind_loss(loss), other, rows, classes)(student, student, progress)
+    result = batch_loss(bind_loss(loss), other, rows, classes)(student, student, progress)
     with torch.no_grad():
         for p in loss.parameters():
             p.add_(1)
     expected = loss(student, rows, Context(classes[rows.y], progress, student))
-    torch.testing.assert_close(told, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(result, expected, rtol=1e-12, atol=0)

@@ -14,8 +14,8 @@ from lightning_metakd.losses.coefficient import (
 )
 from lightning_metakd.losses.fitnets import FitNets
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.layer_pairs import Read
-from lightning_metakd.losses.loss import Targets, WeightedSum, held_out_accuracy, lesson
+from lightning_metakd.losses.layer_pairs import LayerPair
+from lightning_metakd.losses.loss import CrossEntropy, WeightedSum, batch_loss, held_out_accuracy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import (
     Heaviest,
@@ -24,7 +24,7 @@ from lightning_metakd.losses.multi_teacher import (
     OfTeacher,
     largest,
 )
-from lightning_metakd.strategy.strategy_file import describe, load_strategy, save_strategy
+from lightning_metakd.strategy.strategy_file import coefficient_values, load_strategy, save_strategy
 from lightning_metakd.types import Output
 from tests.tiny import N_WAY, answered, batch, context, perturbed, student_answer
 
@@ -45,18 +45,18 @@ def student(rows):
 
 def of_each(loss, student, rows):
     """The loss of each teacher alone [k, n]."""
-    told = context(rows, student)
-    alone = [rows._replace(teachers=(teacher,)) for teacher in rows.teachers]
-    return torch.stack([loss(student, view, told) for view in alone])
+    row_context = context(rows, student)
+    alone = [rows._replace(teacher_outputs=(teacher,)) for teacher in rows.teacher_outputs]
+    return torch.stack([loss(student, view, row_context) for view in alone])
 
 
-def shares(loss, student, rows, told=None):
+def shares(loss, student, rows, result=None):
     """What the weights say [k, n]."""
-    said = []
-    hook = loss.weights.register_forward_hook(lambda module, args, value: said.append(value))
-    loss(student, rows, context(rows, student) if told is None else told)
+    recorded = []
+    hook = loss.weights.register_forward_hook(lambda module, args, value: recorded.append(value))
+    loss(student, rows, context(rows, student) if result is None else result)
     hook.remove()
-    return said[0]
+    return recorded[0]
 
 
 def shared():
@@ -67,15 +67,15 @@ def shared():
 
 
 def test_constant_weights_are_made_to_add_up_to_one(rows, student):
-    found = MultiTeacher(Hinton(2.0), CONSTANTS)(student, rows, context(rows, student))
+    actual = MultiTeacher(Hinton(2.0), CONSTANTS)(student, rows, context(rows, student))
     expected = torch.tensor(CONSTANTS).double() / 4 @ of_each(Hinton(2.0), student, rows)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
 def test_by_default_every_teacher_has_the_same_weight(rows, student):
-    found = MultiTeacher(Hinton())(student, rows, context(rows, student))
+    actual = MultiTeacher(Hinton())(student, rows, context(rows, student))
     expected = of_each(Hinton(), student, rows).mean(0)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -88,17 +88,21 @@ def test_by_default_every_teacher_has_the_same_weight(rows, student):
 )
 def test_weights_are_not_negative_and_add_up_to_one_in_every_row(weights, rows, student):
     loss = perturbed(MultiTeacher(Hinton(), weights()).double())
-    found = shares(loss, student, rows)
-    assert found.shape == (TEACHERS, ROWS)
-    assert (found >= 0).all()
-    torch.testing.assert_close(found.sum(0), torch.ones(ROWS).double(), rtol=1e-12, atol=0)
+    actual = shares(loss, student, rows)
+    assert actual.shape == (TEACHERS, ROWS)
+    assert (actual >= 0).all()
+    torch.testing.assert_close(actual.sum(0), torch.ones(ROWS).double(), rtol=1e-12, atol=0)
 
 
 def test_a_weight_looks_at_its_own_teacher(rows, student):
     loss = perturbed(MultiTeacher(Hinton(), [LearnedPerSample() for _ in range(3)]).double())
-    before = loss.weights.each[2](rows._replace(teachers=rows.teachers[2:]), context(rows, student))
-    views = [rows._replace(teachers=(t,)) for t in rows.teachers]
-    raw = [w(v, context(rows, student)) for w, v in zip(loss.weights.each, views, strict=True)]
+    before = loss.weights.of_teacher[2](
+        rows._replace(teacher_outputs=rows.teacher_outputs[2:]), context(rows, student)
+    )
+    views = [rows._replace(teacher_outputs=(t,)) for t in rows.teacher_outputs]
+    raw = [
+        w(v, context(rows, student)) for w, v in zip(loss.weights.of_teacher, views, strict=True)
+    ]
     torch.testing.assert_close(raw[2], before)
     expected = torch.stack(raw) / torch.stack(raw).sum(0)
     torch.testing.assert_close(shares(loss, student, rows), expected, rtol=1e-12, atol=0)
@@ -106,10 +110,10 @@ def test_a_weight_looks_at_its_own_teacher(rows, student):
 
 def test_a_shared_weight_goes_with_its_teacher_whatever_the_order_of_the_pool(rows, student):
     loss, order = shared(), torch.tensor([2, 0, 1])
-    other = rows._replace(teachers=tuple(rows.teachers[k] for k in order))
-    found, moved = (shares(loss, student, some) for some in (rows, other))
-    assert found.std(0).max() > 1e-3
-    torch.testing.assert_close(moved, found[order], rtol=1e-12, atol=0)
+    other = rows._replace(teacher_outputs=tuple(rows.teacher_outputs[k] for k in order))
+    actual, moved = (shares(loss, student, sample) for sample in (rows, other))
+    assert actual.std(0).max() > 1e-3
+    torch.testing.assert_close(moved, actual[order], rtol=1e-12, atol=0)
     torch.testing.assert_close(
         loss(student, other, context(other, student)),
         loss(student, rows, context(rows, student)),
@@ -121,9 +125,9 @@ def test_a_shared_weight_goes_with_its_teacher_whatever_the_order_of_the_pool(ro
 @pytest.mark.parametrize("n_teachers", [1, 2, 5])
 def test_a_shared_weight_suits_any_number_of_teachers(n_teachers):
     loss, rows = shared(), answered(batch(ROWS), n_teachers)
-    found = shares(loss, student_answer(rows), rows)
-    assert found.shape == (n_teachers, ROWS)
-    torch.testing.assert_close(found.sum(0), torch.ones(ROWS).double(), rtol=1e-12, atol=0)
+    actual = shares(loss, student_answer(rows), rows)
+    assert actual.shape == (n_teachers, ROWS)
+    torch.testing.assert_close(actual.sum(0), torch.ones(ROWS).double(), rtol=1e-12, atol=0)
 
 
 # --- the identity: sum_k w_k KL(p_k | q) = KL(p | q) + sum_k w_k KL(p_k | p), p = sum_k w_k p_k --------
@@ -131,31 +135,35 @@ def test_a_shared_weight_suits_any_number_of_teachers(n_teachers):
 
 def test_the_mean_of_divergences_is_that_to_the_mean_and_a_part_of_the_weights_alone(rows, student):
     w = torch.tensor(CONSTANTS).double() / 4
-    p = torch.stack([teacher.logits.softmax(1) for teacher in rows.teachers])  # [k n c]
-    mean, told = torch.einsum("k,knc->nc", w, p), context(rows, student)
+    p = torch.stack([teacher.logits.softmax(1) for teacher in rows.teacher_outputs])  # [k n c]
+    mean, row_context = torch.einsum("k,knc->nc", w, p), context(rows, student)
     loss = MultiTeacher(Hinton(1.0), CONSTANTS)
 
     def to_the_mean(logits):
         return kl_div(logits.log_softmax(1), mean, reduction="none").sum(1)
 
     apart = (w[:, None] * (p * (p / mean).log()).sum(2)).sum(0)
-    found = loss(student, rows, told)
-    torch.testing.assert_close(found, to_the_mean(student.logits) + apart, rtol=1e-10, atol=0)
-    slope = grad(lambda z: loss(student._replace(logits=z), rows, told).sum())(student.logits)
+    actual = loss(student, rows, row_context)
+    torch.testing.assert_close(actual, to_the_mean(student.logits) + apart, rtol=1e-10, atol=0)
+    slope = grad(lambda z: loss(student._replace(logits=z), rows, row_context).sum())(
+        student.logits
+    )
     expected = grad(lambda z: to_the_mean(z).sum())(student.logits)
     torch.testing.assert_close(slope, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_the_mean_of_logits_is_another_teacher(rows, student):
-    logits = torch.stack([teacher.logits for teacher in rows.teachers]).mean(0)
-    geometric = rows._replace(teachers=(Output(logits, rows.teachers[0].embedding),))
-    told = context(rows, student)
+    logits = torch.stack([teacher.logits for teacher in rows.teacher_outputs]).mean(0)
+    geometric = rows._replace(teacher_outputs=(Output(logits, rows.teacher_outputs[0].embedding),))
+    row_context = context(rows, student)
 
     def slope(loss, rows):
-        return grad(lambda z: loss(student._replace(logits=z), rows, told).sum())(student.logits)
+        return grad(lambda z: loss(student._replace(logits=z), rows, row_context).sum())(
+            student.logits
+        )
 
-    found = slope(MultiTeacher(Hinton(1.0)), rows) - slope(Hinton(1.0), geometric)
-    assert found.abs().max() > 1e-2
+    actual = slope(MultiTeacher(Hinton(1.0)), rows) - slope(Hinton(1.0), geometric)
+    assert actual.abs().max() > 1e-2
 
 
 # --- choices -----------------------------------------------------------------------------------------
@@ -184,33 +192,37 @@ def test_the_largest_are_chosen_under_vmap_as_one_by_one():
 
 
 def test_the_heaviest_teachers_share_the_weight_among_them(rows, student):
-    found = shares(MultiTeacher(Hinton(), CONSTANTS, Heaviest(2)), student, rows)
-    assert found[:, 0].tolist() == pytest.approx([0.0, 1.5 / 3.5, 2.0 / 3.5])
+    actual = shares(MultiTeacher(Hinton(), CONSTANTS, Heaviest(2)), student, rows)
+    assert actual[:, 0].tolist() == pytest.approx([0.0, 1.5 / 3.5, 2.0 / 3.5])
 
 
 def test_the_heaviest_of_weights_by_row_is_that_of_the_largest_mean(rows, student):
     free, chosen = shared(), shared()
     chosen.weights.choose = Heaviest()
     chosen.load_state_dict(free.state_dict())
-    views = [rows._replace(teachers=(t,)) for t in rows.teachers]
-    raw = [free.weights.each[0](v, context(rows, student)).mean() for v in views]
+    views = [rows._replace(teacher_outputs=(t,)) for t in rows.teacher_outputs]
+    raw = [free.weights.of_teacher[0](v, context(rows, student)).mean() for v in views]
     best = torch.stack(raw).argmax()
-    found = shares(chosen, student, rows)
-    assert torch.equal(found.argmax(0), best.expand(ROWS))
-    assert (found[best] == 1).all()
+    actual = shares(chosen, student, rows)
+    assert torch.equal(actual.argmax(0), best.expand(ROWS))
+    assert (actual[best] == 1).all()
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [0, 1, 0]), (2, [0, 0.6, 0.4])])
 def test_those_teach_that_are_right_on_the_support_set(count, expected, rows, student):
     loss = MultiTeacher(Hinton(), [5.0, 0.6, 0.4], MostAccurate(count))
-    told = context(rows, student)._replace(trust=torch.tensor([0.2, 0.9, 0.5]).double())
-    assert shares(loss, student, rows, told)[:, 4].tolist() == pytest.approx(expected)
+    row_context = context(rows, student)._replace(
+        teacher_support_accuracy=torch.tensor([0.2, 0.9, 0.5]).double()
+    )
+    assert shares(loss, student, rows, row_context)[:, 4].tolist() == pytest.approx(expected)
 
 
 def test_a_teacher_without_weight_is_not_chosen_however_accurate(rows, student):
     loss = MultiTeacher(Hinton(), [0.0, 1.0, 1.0], MostAccurate())
-    told = context(rows, student)._replace(trust=torch.tensor([0.9, 0.2, 0.5]).double())
-    assert shares(loss, student, rows, told)[:, 0].tolist() == [0.0, 0.0, 1.0]
+    row_context = context(rows, student)._replace(
+        teacher_support_accuracy=torch.tensor([0.9, 0.2, 0.5]).double()
+    )
+    assert shares(loss, student, rows, row_context)[:, 0].tolist() == [0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("choose", [Heaviest, MostAccurate])
@@ -220,9 +232,11 @@ def test_a_choice_can_be_mapped_over_episodes(choose):
     answers = [student_answer(rows) for rows in tasks]
 
     def of(rows, answer):
-        told = context(rows, answer)._replace(trust=held_out_accuracy(rows))
-        slope = grad(lambda o: loss(o, rows, told).mean())(answer)
-        return loss(answer, rows, told), slope.logits
+        row_context = context(rows, answer)._replace(
+            teacher_support_accuracy=held_out_accuracy(rows)
+        )
+        slope = grad(lambda o: loss(o, rows, row_context).mean())(answer)
+        return loss(answer, rows, row_context), slope.logits
 
     stacked = [tree_map(lambda *each: torch.stack(each), *trees) for trees in (tasks, answers)]
     for mapped, alone in zip(
@@ -244,22 +258,29 @@ def test_a_teacher_that_does_not_teach_leaves_no_gradient_in_its_weight(rows, st
 def test_trust_is_the_part_of_the_support_rows_that_a_teacher_names(rows):
     named = torch.tensor([[0, 1, 2, 0, 1, 2, 0, 1, 2], [0, 1, 1, 0, 1, 1, 0, 1, 1], [2] * 9])
     support = rows._replace(
-        teachers=tuple(
+        teacher_outputs=tuple(
             t._replace(logits=torch.eye(N_WAY).double()[n])
-            for t, n in zip(rows.teachers, named, strict=True)
+            for t, n in zip(rows.teacher_outputs, named, strict=True)
         )
     )
-    told = lesson(bind_loss(Targets()), {}, rows, torch.arange(N_WAY), support)
-    assert told.trust.tolist() == pytest.approx([1, 2 / 3, 1 / 3])
+    support_loss = batch_loss(bind_loss(CrossEntropy()), {}, rows, torch.arange(N_WAY), support)
+    assert support_loss.teacher_support_accuracy.tolist() == pytest.approx([1, 2 / 3, 1 / 3])
     assert held_out_accuracy(batch(ROWS)) == ()
-    assert lesson(bind_loss(Targets()), {}, rows, torch.arange(N_WAY)).trust == ()
+    assert (
+        batch_loss(
+            bind_loss(CrossEntropy()), {}, rows, torch.arange(N_WAY)
+        ).teacher_support_accuracy
+        == ()
+    )
 
 
 def test_trust_of_one_teacher_is_its_own(rows, student):
     inner = MultiTeacher(Hinton(), 1.0, MostAccurate())
-    told = context(rows, student)._replace(trust=torch.tensor([0.2, 0.9, 0.5]).double())
-    found = OfTeacher(1, inner)(student, rows, told)
-    torch.testing.assert_close(found, of_each(Hinton(), student, rows)[1], rtol=1e-12, atol=0)
+    row_context = context(rows, student)._replace(
+        teacher_support_accuracy=torch.tensor([0.2, 0.9, 0.5]).double()
+    )
+    actual = OfTeacher(1, inner)(student, rows, row_context)
+    torch.testing.assert_close(actual, of_each(Hinton(), student, rows)[1], rtol=1e-12, atol=0)
 
 
 # --- one of the pool, and layers -----------------------------------------------------------------------
@@ -267,29 +288,29 @@ def test_trust_of_one_teacher_is_its_own(rows, student):
 
 @pytest.mark.parametrize("k", range(TEACHERS))
 def test_a_loss_of_one_teacher_reads_that_one(k, rows, student):
-    found = OfTeacher(k, Hinton(3.0))(student, rows, context(rows, student))
+    actual = OfTeacher(k, Hinton(3.0))(student, rows, context(rows, student))
     expected = of_each(Hinton(3.0), student, rows)[k]
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
 def test_hints_of_each_teacher_reach_the_loss_as_those_of_the_first(rows, student):
-    found = MultiTeacher(FitNets(HINTS), CONSTANTS)(student, rows, context(rows, student))
-    each = [
+    actual = MultiTeacher(FitNets(HINTS), CONSTANTS)(student, rows, context(rows, student))
+    single = [
         (student.hints[f"{k}:embedding>embedding"] - teacher.embedding).square().mean(1)
-        for k, teacher in enumerate(rows.teachers)
+        for k, teacher in enumerate(rows.teacher_outputs)
     ]
-    expected = torch.tensor(CONSTANTS).double() / 4 @ torch.stack(each)
+    expected = torch.tensor(CONSTANTS).double() / 4 @ torch.stack(single)
     alone = OfTeacher(2, FitNets(HINTS))(student, rows, context(rows, student))
-    factor = alone / each[2]  # FitNets's own
+    factor = alone / single[2]  # FitNets's own
     torch.testing.assert_close(factor, factor[:1].expand(ROWS), rtol=1e-10, atol=0)
-    torch.testing.assert_close(found, factor[0] * expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(actual, factor[0] * expected, rtol=1e-10, atol=0)
 
 
 def test_layers_are_read_of_every_teacher_or_of_the_one_that_is_named():
     hints = FitNets(HINTS)
     loss = WeightedSum({"all": MultiTeacher(hints), "one": OfTeacher(2, hints), "first": hints})
-    assert list(loss.reads()) == [
-        Read(k, "embedding", "embedding", adapted=True) for k in (None, 2, 0)
+    assert list(loss.layer_pairs()) == [
+        LayerPair(k, "embedding", "embedding", adapted=True) for k in (None, 2, 0)
     ]
 
 
@@ -357,32 +378,35 @@ def test_a_teacher_that_is_not_in_the_pool_is_refused(rows, student):
 
 def test_shares_are_described_by_number(rows, student):
     loss = shared()
-    found, w = describe(loss, student, rows, context(rows, student)), shares(loss, student, rows)
+    actual, w = (
+        coefficient_values(loss, student, rows, context(rows, student)),
+        shares(loss, student, rows),
+    )
     expected = {}
     for k in range(TEACHERS):
         for name, value in (("mean", w[k].mean()), ("min", w[k].min()), ("max", w[k].max())):
             expected[f"weights.{k}_{name}"] = pytest.approx(value.item())
-    assert found == expected | {"loss.temperature_mean": pytest.approx(4.0)}
+    assert actual == expected | {"loss.temperature_mean": pytest.approx(4.0)}
 
 
 def test_what_is_asked_of_several_teachers_is_described_over_all(rows, student):
     loss = perturbed(MultiTeacher(MatchGate(LearnedPerSample()), 1.0).double())
-    found = describe(loss, student, rows, context(rows, student))
-    views = [rows._replace(teachers=(t,)) for t in rows.teachers]
-    said = torch.stack([loss.loss.gate(view, context(rows, student)) for view in views])
-    assert found["loss.gate_mean"] == pytest.approx(said.mean().item())
-    assert found["loss.gate_max"] == pytest.approx(said.max().item())
+    actual = coefficient_values(loss, student, rows, context(rows, student))
+    views = [rows._replace(teacher_outputs=(t,)) for t in rows.teacher_outputs]
+    text = torch.stack([loss.loss.gate(view, context(rows, student)) for view in views])
+    assert actual["loss.gate_mean"] == pytest.approx(text.mean().item())
+    assert actual["loss.gate_max"] == pytest.approx(text.max().item())
 
 
 @pytest.mark.parametrize(
     "weights", [LearnedPerSample, lambda: [Learned(), LearnedPerSample(), 0.5]]
 )
 def test_a_strategy_of_several_teachers_comes_back_as_it_was(weights, tmp_path):
-    learned, other = (MultiTeacher(MatchGate(Learned()), weights()) for _ in range(2))
-    save_strategy(perturbed(learned), tmp_path / "strategy", ["PrototypeHead"] * 3, [1.0] * 3)
+    strategies, other = (MultiTeacher(MatchGate(Learned()), weights()) for _ in range(2))
+    save_strategy(perturbed(strategies), tmp_path / "strategy", ["PrototypeHead"] * 3, [1.0] * 3)
     load_strategy(other, tmp_path / "strategy", ["PrototypeHead"] * 3)
-    assert learned.state_dict().keys() == other.state_dict().keys()
-    assert all(map(torch.equal, learned.state_dict().values(), other.state_dict().values()))
+    assert strategies.state_dict().keys() == other.state_dict().keys()
+    assert all(map(torch.equal, strategies.state_dict().values(), other.state_dict().values()))
 
 
 def test_a_shared_weight_can_be_carried_to_a_pool_of_another_size(tmp_path):
@@ -395,5 +419,5 @@ def test_a_shared_weight_can_be_carried_to_a_pool_of_another_size(tmp_path):
 def test_replaced_weights_weigh_from_then_on(rows, student):
     loss = MultiTeacher(Hinton(), LearnedPerSample())
     loss.weights.replace(CONSTANTS)
-    found = shares(loss, student, rows)[:, 0]
-    assert found.tolist() == pytest.approx([w / 4 for w in CONSTANTS])
+    actual = shares(loss, student, rows)[:, 0]
+    assert actual.tolist() == pytest.approx([w / 4 for w in CONSTANTS])

@@ -19,17 +19,17 @@ def by_loops(student, teacher):
         kernel = (np.array(cosines) + 1) / 2 + 1e-7
         return kernel / kernel.sum()
 
-    found = []
+    recorded = []
     for i in range(len(student)):
         q, p = chances(student.numpy(), i), chances(teacher.numpy(), i)
-        found.append(np.sum(p * np.log(p / q)))
-    return np.array(found)
+        recorded.append(np.sum(p * np.log(p / q)))
+    return np.array(recorded)
 
 
 def test_it_is_the_divergence_of_each_rows_neighbours():
     student, teacher = embeddings()
-    found = pkt_loss(student, teacher).numpy()
-    np.testing.assert_allclose(found, by_loops(student, teacher), rtol=1e-9)
+    actual = pkt_loss(student, teacher).numpy()
+    np.testing.assert_allclose(actual, by_loops(student, teacher), rtol=1e-9)
 
 
 def test_lengths_and_rotations_do_not_matter():
@@ -49,7 +49,7 @@ def test_extreme_embeddings_have_finite_derivatives(case, dtype):
     value = pkt_loss(student, teacher)
     (slope,) = torch.autograd.grad(value.sum(), student, create_graph=True)
     (curvature,) = torch.autograd.grad(slope.square().sum(), student)
-    assert all(found.isfinite().all() for found in (value, slope, curvature))
+    assert all(actual.isfinite().all() for actual in (value, slope, curvature))
 
 
 def test_a_single_row_has_no_neighbours():

@@ -22,11 +22,11 @@ def by_loops(student, teacher, y, temperature):
         e = np.exp(np.array(cosines) / temperature)
         return e / e.sum()
 
-    found = []
+    recorded = []
     for i in range(len(y)):
         q, p = chances(student.numpy(), i), chances(teacher.numpy(), i)
-        found.append(temperature**2 * np.sum(p * np.log(p / q)))
-    return np.array(found)
+        recorded.append(temperature**2 * np.sum(p * np.log(p / q)))
+    return np.array(recorded)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
@@ -37,9 +37,9 @@ def test_it_is_the_divergence_of_similarities_to_class_means(y, temperature):
     """Balanced; with classes of one row; with a class that is not there; of one row each."""
     y, n_way = torch.tensor(y), 6
     student, teacher = torch.randn(6, 3).double(), torch.randn(6, 5).double()
-    found = prototype_matching_loss(student, teacher, y, n_way, at(temperature))
+    actual = prototype_matching_loss(student, teacher, y, n_way, at(temperature))
     expected = by_loops(student, teacher, y.numpy(), temperature)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.parametrize("y", [[0, 0, 1, 2], [0, 0, 0, 0]])
@@ -50,12 +50,12 @@ def test_lonely_rows_dead_rows_and_missing_classes_have_finite_derivatives(y):
     value = prototype_matching_loss(student, teacher, torch.tensor(y), 3, torch.tensor(0.1))
     (slope,) = torch.autograd.grad(value.sum(), student, create_graph=True)
     (curvature,) = torch.autograd.grad(slope.sum(), student)
-    assert all(found.isfinite().all() for found in (value, slope, curvature))
+    assert all(actual.isfinite().all() for actual in (value, slope, curvature))
 
 
 def test_turning_and_stretching_a_space_changes_nothing():
     rows = answered(batch(9))
-    student, teacher = student_answer(rows).embedding, rows.teachers[0].embedding
+    student, teacher = student_answer(rows).embedding, rows.teacher_outputs[0].embedding
     turn = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64)).Q
     loss = [
         prototype_matching_loss(e, teacher, rows.y, 3, at(0.1))
@@ -67,7 +67,7 @@ def test_turning_and_stretching_a_space_changes_nothing():
 def test_it_has_as_many_classes_as_the_student_has_logits():
     rows = answered(batch(9))
     student = student_answer(rows)
-    found = PrototypeMatching(0.2)(student, rows, context(rows, student))
-    teacher = rows.teachers[0].embedding
+    actual = PrototypeMatching(0.2)(student, rows, context(rows, student))
+    teacher = rows.teacher_outputs[0].embedding
     expected = prototype_matching_loss(student.embedding, teacher, rows.y, 3, at(0.2))
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)

@@ -21,35 +21,35 @@ def by_loops(student, teacher):
     """(distance, angle) of each row, pair by pair and triplet by triplet; identical rows have none."""
 
     def distances(f):
-        found = np.array([[np.linalg.norm(a - b) for b in f] for a in f])
-        return found / found[found > 0].mean()
+        actual = np.array([[np.linalg.norm(a - b) for b in f] for a in f])
+        return actual / actual[actual > 0].mean()
 
     def cosine(f, i, j, k):
         a, b = f[j] - f[i], f[k] - f[i]
         sizes = np.linalg.norm(a) * np.linalg.norm(b)
         return a @ b / sizes if sizes > 0 else 0.0
 
-    s, t, each = student.numpy(), teacher.numpy(), range(len(student))
+    s, t, single = student.numpy(), teacher.numpy(), range(len(student))
     apart = distances(s) - distances(t)
-    distance = [np.mean([huber(apart[i, j]) for j in each]) for i in each]
+    distance = [np.mean([huber(apart[i, j]) for j in single]) for i in single]
     angle = [
-        np.mean([huber(cosine(s, i, j, k) - cosine(t, i, j, k)) for j in each for k in each])
-        for i in each
+        np.mean([huber(cosine(s, i, j, k) - cosine(t, i, j, k)) for j in single for k in single])
+        for i in single
     ]
     return np.array([distance, angle])
 
 
 def test_its_terms_are_those_of_loops_over_pairs_and_triplets():
     student, teacher = embeddings()
-    found = torch.stack(rkd_terms(student, 4 * teacher)).numpy()
-    np.testing.assert_allclose(found, by_loops(student, teacher), rtol=1e-9, atol=1e-12)
+    actual = torch.stack(rkd_terms(student, 4 * teacher)).numpy()
+    np.testing.assert_allclose(actual, by_loops(student, teacher), rtol=1e-9, atol=1e-12)
 
 
 def test_rows_that_lie_on_each_other_are_as_in_the_loops():
     student, teacher = embeddings()
     student[3], teacher[1], teacher[2] = student[0], teacher[5], teacher[5]
-    found = torch.stack(rkd_terms(student, teacher)).numpy()
-    np.testing.assert_allclose(found, by_loops(student, teacher), rtol=1e-9, atol=1e-12)
+    actual = torch.stack(rkd_terms(student, teacher)).numpy()
+    np.testing.assert_allclose(actual, by_loops(student, teacher), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
@@ -80,9 +80,9 @@ def test_a_single_row_has_no_relations():
 def test_it_weighs_the_two_terms():
     rows = answered(batch(9))
     student = student_answer(rows)
-    told = context(rows, student)
-    distance, angle = rkd_terms(student.embedding, rows.teachers[0].embedding)
-    found = RKD(2.0, 3.0)(student, rows, told)
-    torch.testing.assert_close(found, 2 * distance + 3 * angle, rtol=1e-12, atol=0)
-    published = RKD()(student, rows, told)
+    row_context = context(rows, student)
+    distance, angle = rkd_terms(student.embedding, rows.teacher_outputs[0].embedding)
+    actual = RKD(2.0, 3.0)(student, rows, row_context)
+    torch.testing.assert_close(actual, 2 * distance + 3 * angle, rtol=1e-12, atol=0)
+    published = RKD()(student, rows, row_context)
     torch.testing.assert_close(published, 25 * distance + 50 * angle, rtol=1e-12, atol=0)

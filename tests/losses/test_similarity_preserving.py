@@ -38,11 +38,11 @@ def paper(student, teacher):
 
 @pytest.mark.parametrize("layers", [("low", "high"), ("embedding", "embedding")])
 def test_the_mean_over_rows_is_the_loss_of_the_paper(layers, rows, student):
-    every = [{**o.features, "embedding": o.embedding} for o in (student, rows.teachers[0])]
-    found = of(SimilarityPreserving(dict([layers])), student, rows)
+    every = [{**o.features, "embedding": o.embedding} for o in (student, rows.teacher_outputs[0])]
+    actual = of(SimilarityPreserving(dict([layers])), student, rows)
     expected = paper(every[0][layers[0]], every[1][layers[1]])
-    assert found.shape == (ROWS,)
-    assert found.mean().item() == pytest.approx(expected, rel=1e-9)
+    assert actual.shape == (ROWS,)
+    assert actual.mean().item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_row_has_the_share_of_its_own_similarities():
@@ -53,7 +53,7 @@ def test_a_row_has_the_share_of_its_own_similarities():
 
 
 def test_embeddings_are_compared_unless_told_otherwise(rows, student):
-    (read,) = SimilarityPreserving().reads()
+    (read,) = SimilarityPreserving().layer_pairs()
     assert (read.student_layer, read.teacher_layer, read.adapted) == ("embedding", "embedding", 0)
 
 

@@ -8,7 +8,7 @@ from torch.func import grad
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.losses.coefficient import Learned, LearnedPerSample
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.layer_pairs import Read, hint_name, showing
+from lightning_metakd.losses.layer_pairs import LayerPair, hint_name, with_teacher_layer
 from lightning_metakd.losses.loss import WeightedSum
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.what_where import (
@@ -39,20 +39,20 @@ def of(loss, student, rows):
     return loss(student, rows, context(rows, student))
 
 
-def learned(layers=None):
+def learned_weights(layers=None):
     layers = {"low": ["low"], "high": ["low"]} if layers is None else layers
     return WhatWhere(layers, LearnedPerMap(6), LearnedPerChannel(6)).double()
 
 
 def by_loops(loss, student, rows):
     """lambda / (h w) sum_c w_c sum_ij (r(F) - G)^2, with the numbers of the loss."""
-    target = rows.teachers[0].features["low"].numpy()
+    target = rows.teacher_outputs[0].features["low"].numpy()
     numbers = {name: p.detach().numpy() for name, p in loss.named_parameters()}
-    found = np.zeros(ROWS)
+    actual = np.zeros(ROWS)
     for name in ("low", "high"):
         hint = student.hints[hint_name(0, name, "low")].numpy()
         size = hint.shape[-1]
-        seen = target.reshape(ROWS, 6, size, 4 // size, size, 4 // size).mean((3, 5))
+        recorded = target.reshape(ROWS, 6, size, 4 // size, size, 4 // size).mean((3, 5))
         for i in range(ROWS):
             g = target[i].mean((1, 2))
             z = numbers[f"channels.{name}>low.net.weight"] @ g
@@ -61,21 +61,21 @@ def by_loops(loss, student, rows):
             where = numbers[f"weights.{name}>low.net.weight"][0] @ g
             where = min(max(where + numbers[f"weights.{name}>low.net.bias"][0], 0.0), 6.0)
             for c in range(6):
-                squares = ((hint[i, c] - seen[i, c]) ** 2).sum()
-                found[i] += where * w[c] * squares / size**2
-    return found
+                squares = ((hint[i, c] - recorded[i, c]) ** 2).sum()
+                actual[i] += where * w[c] * squares / size**2
+    return actual
 
 
 def test_it_is_the_sum_over_pairs_of_weighted_channels(rows, student):
-    for loss in (learned(), perturbed(learned())):
-        found = of(loss, student, rows).detach()
-        np.testing.assert_allclose(found, by_loops(loss, student, rows), rtol=1e-9)
+    for loss in (learned_weights(), perturbed(learned_weights())):
+        actual = of(loss, student, rows).detach()
+        np.testing.assert_allclose(actual, by_loops(loss, student, rows), rtol=1e-9)
 
 
 def test_it_starts_with_uniform_channels_and_weights_of_one(rows, student):
     plain = of(WhatWhere(ALL), student, rows)
     hints = [
-        (student.hints[hint_name(0, s, t)], rows.teachers[0].features[t])
+        (student.hints[hint_name(0, s, t)], rows.teacher_outputs[0].features[t])
         for s, t in (("low", "low"), ("low", "high"), ("high", "low"))
     ]
     low = (hints[0][0] - hints[0][1]).square().mean((1, 2, 3))
@@ -92,32 +92,32 @@ def test_it_starts_with_uniform_channels_and_weights_of_one(rows, student):
 def test_every_kind_of_weight_stands_in_the_same_place(rows, student):
     plain = of(WhatWhere(ALL), student, rows)
     for weights in (0.5, Learned(0.5), LearnedPerSample(init=0.5)):
-        found = of(WhatWhere(ALL, weights).double(), student, rows)
-        torch.testing.assert_close(found, 0.5 * plain, rtol=1e-6, atol=0)  # raw values are single
+        actual = of(WhatWhere(ALL, weights).double(), student, rows)
+        torch.testing.assert_close(actual, 0.5 * plain, rtol=1e-6, atol=0)  # raw values are single
 
 
 def test_it_reads_all_pairs_at_the_teachers_width():
-    assert list(WhatWhere(ALL).reads(2)) == [
-        Read(2, "low", "low", True),
-        Read(2, "low", "high", True),
-        Read(2, "high", "low", True),
+    assert list(WhatWhere(ALL).layer_pairs(2)) == [
+        LayerPair(2, "low", "low", True),
+        LayerPair(2, "low", "high", True),
+        LayerPair(2, "high", "low", True),
     ]
 
 
 def test_channels_are_weighed_by_the_teachers_map_alone(rows, student):
-    loss = perturbed(learned())
+    loss = perturbed(learned_weights())
     other = student_answer(rows)
     before = {}
     for answer in (student, other):
         for name, c in loss.channels.items():
-            w = c(showing(rows, "low"), context(rows, answer))
+            w = c(with_teacher_layer(rows, "low"), context(rows, answer))
             torch.testing.assert_close(w.sum(1), torch.ones(ROWS).double(), rtol=1e-12, atol=0)
             assert w.std(0).min() > 0
             assert torch.equal(before.setdefault(name, w), w)
 
 
 def test_every_number_of_the_strategy_has_a_gradient(rows, student):
-    loss = learned()
+    loss = learned_weights()
     slopes = grad(lambda p: bind_loss(loss)(p, student, rows, context(rows, student)).sum())(
         dict(loss.named_parameters())
     )
@@ -125,12 +125,12 @@ def test_every_number_of_the_strategy_has_a_gradient(rows, student):
 
 
 def test_a_weight_above_six_or_below_zero_is_cut(rows):
-    weight = learned({"low": ["low"]}).weights["low>low"]
+    weight = learned_weights({"low": ["low"]}).weights["low>low"]
     for bias, expected in ((7.0, 6.0), (-1.0, 0.0), (2.5, 2.5)):
         with torch.no_grad():
             weight.net.bias.fill_(bias)
-        found = weight(showing(rows, "low"), context(rows, rows.teachers[0]))
-        assert found.tolist() == [expected] * ROWS
+        actual = weight(with_teacher_layer(rows, "low"), context(rows, rows.teacher_outputs[0]))
+        assert actual.tolist() == [expected] * ROWS
 
 
 def test_a_hint_that_is_the_target_has_nothing_to_learn():
@@ -142,20 +142,22 @@ def test_a_hint_that_is_the_target_has_nothing_to_learn():
 @pytest.mark.parametrize("shape", [(3, 4, 2, 5), (3, 4), (3, 10, 4)])
 def test_maps_vectors_and_tokens_have_channels_and_positions(shape):
     x = torch.randn(shape)
-    found = by_channel(x)
-    assert found.shape[:2] == (3, 4)
+    actual = by_channel(x)
+    assert actual.shape[:2] == (3, 4)
     dims = {4: (2, 3), 3: (1,), 2: ()}[len(shape)]
     expected = x.mean(dims) if dims else x
-    torch.testing.assert_close(found.mean(2), expected)
+    torch.testing.assert_close(actual.mean(2), expected)
 
 
 def test_uniform_channels_add_up_to_one(rows):
-    found = UniformChannels()(showing(rows, "low"), context(rows, rows.teachers[0]))
-    assert found.tolist() == [1 / 6] * 6
+    actual = UniformChannels()(
+        with_teacher_layer(rows, "low"), context(rows, rows.teacher_outputs[0])
+    )
+    assert actual.tolist() == [1 / 6] * 6
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: WhatWhere({}), "layers names no layers to compare"),
         (lambda: WhatWhere({"low": []}), "layers names no layers to compare"),
@@ -174,16 +176,18 @@ def test_uniform_channels_add_up_to_one(rows):
         (lambda: MatchGate(LearnedPerMap(6)), r"is asked for 0.5 in \(0.0, 1.0\); use it for"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(make, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_cannot_work_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
 @pytest.mark.parametrize("kind", [LearnedPerMap, LearnedPerChannel])
 def test_another_width_is_told(kind, rows, student):
     settings = {"weights" if kind is LearnedPerMap else "channels": kind(64)}
-    told = rf"channels=64 of {kind.__name__} is not the width of the teacher's 'low'; set it to 6"
-    with pytest.raises(ValueError, match=told):
+    message = (
+        rf"channels=64 of {kind.__name__} is not the width of the teacher's 'low'; set it to 6"
+    )
+    with pytest.raises(ValueError, match=message):
         of(WhatWhere({"low": ["low"]}, **settings).double(), student, rows)
 
 

@@ -92,8 +92,8 @@ def test_images_that_the_pools_would_use_up_are_refused(pooling):
     least = 16 if pooling == "flatten" else 8
     model = Conv4(4, pooling=pooling, image_size=16)
     assert model(torch.rand(2, 3, least, least)).embedding.shape == (2, model.embedding_width)
-    told = rf"images of 32x{least - 1} are too small for Conv4, which needs {least}x{least}; raise data.sou"
-    with pytest.raises(ValueError, match=told):
+    message = rf"images of 32x{least - 1} are too small for Conv4, which needs {least}x{least}; raise data"
+    with pytest.raises(ValueError, match=message):
         model(torch.rand(2, 3, 32, least - 1))
 
 

@@ -65,12 +65,12 @@ def test_its_accuracy_is_the_one_measured_elsewhere(k_shot, real_data, tmp_path,
     teacher = Teacher(
         Preprocessed(EfficientNetLite0(), size=96),
         head=PrototypeHead(scale=1.0, centre=True),
-        bank=True,
+        cache=True,
     )
     recipe = MetaKD(Conv4(4), ProtoNet(), teachers=[teacher])
     data = EpisodicData(Some(str(real_data)), k_shot=k_shot, n_episodes=600)
     trainer().test(recipe, datamodule=data, verbose=False)
     measured, interval = MEASURED[k_shot]
-    within = math.hypot(interval, recipe.record["teacher_ci95"])
-    assert recipe.record["teacher_accuracy"] == pytest.approx(measured, abs=within)
-    assert recipe.record["external_data"] == "ImageNet"
+    within = math.hypot(interval, recipe.result_record["teacher_ci95"])
+    assert recipe.result_record["teacher_accuracy"] == pytest.approx(measured, abs=within)
+    assert recipe.result_record["external_data"] == "ImageNet"

@@ -38,13 +38,13 @@ def test_vectors_of_another_width_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width_in", "widths", "told"),
+    ("width_in", "widths", "message"),
     [
         (0, [4], "width_in=0 must be 1 or more"),
         (4, [], r"widths=\[\] must be a list of whole numbers from 1"),
         (4, [3, 0], r"widths=\[3, 0\] must be a list of whole"),
     ],
 )
-def test_widths_that_cannot_be_are_refused(width_in: int, widths: list[int], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_widths_that_cannot_be_are_refused(width_in: int, widths: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         MLP(width_in, widths)

@@ -13,10 +13,10 @@ from lightning_metakd.models.norm import (
     EpisodicNorm,
     LayerNorm,
     NormForm,
-    follow_statistics,
     make_episodic,
     norm_and_pool,
     untrained_statistics,
+    update_running_statistics,
 )
 from lightning_metakd.types import Params
 
@@ -87,8 +87,8 @@ def flat(tensors: tuple[Tensor, ...]) -> Tensor:
 
 
 def by_loop(objective: Objective, params: Params) -> Tensor:
-    each = [tuple(leaf[k] for leaf in episodes()) for k in range(TASKS)]
-    total = torch.stack([objective(params, task) for task in each]).sum()
+    single = [tuple(leaf[k] for leaf in episodes()) for k in range(TASKS)]
+    total = torch.stack([objective(params, task) for task in single]).sum()
     return flat(torch.autograd.grad(total, list(params.values())))
 
 
@@ -109,8 +109,8 @@ def test_meta_gradient_equals_central_differences(form: NormForm) -> None:
 
     def at(h: float) -> float:
         moved = {name: (p + h * direction[name]).detach() for name, p in params.items()}
-        each = [tuple(leaf[k] for leaf in episodes()) for k in range(TASKS)]
-        return sum(objective(moved, task).item() for task in each)
+        single = [tuple(leaf[k] for leaf in episodes()) for k in range(TASKS)]
+        return sum(objective(moved, task).item() for task in single)
 
     h = 1e-5
     slope = by_loop(objective, params) @ flat(tuple(direction.values()))
@@ -206,12 +206,12 @@ def test_maxima_are_the_same_before_weights_of_either_sign(form: NormForm) -> No
         norm.weight.copy_(torch.tensor([1.3, -0.7, 0.4, -1.1]))
     norm = make_episodic(norm, form)
     x, to = torch.randn(5, 4, 6, 6).double().requires_grad_(), torch.randn(5, 4, 3, 3).double()
-    leaves, found = (x, norm.weight, norm.bias), []
+    leaves, recorded = (x, norm.weight, norm.bias), []
     for answer in (halves(norm(x)), norm_and_pool(norm, x, halves)):
         slopes = torch.autograd.grad((answer * to).sin().sum(), leaves, create_graph=True)
         again = torch.autograd.grad(sum(g.square().sum() for g in slopes), leaves)
-        found.append((answer, *slopes, *again))
-    for one, other in zip(*found, strict=True):
+        recorded.append((answer, *slopes, *again))
+    for one, other in zip(*recorded, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
@@ -295,7 +295,7 @@ def test_tracked_statistics_are_those_that_torch_keeps() -> None:
     norm = nn.BatchNorm2d(4)
     tracked = make_episodic(deepcopy(norm), "tracked")
     x, other = 2 + torch.randn(8, 4, 6, 6), torch.randn(8, 4, 6, 6)
-    with follow_statistics(tracked, lambda mean: mean):
+    with update_running_statistics(tracked, lambda mean: mean):
         torch.testing.assert_close(tracked(x), norm(x))
     tracked(other)  # outside nothing is remembered
     torch.testing.assert_close(tracked.running_mean, norm.running_mean)
@@ -309,7 +309,7 @@ def test_tracked_statistics_follow_by_the_momentum_of_the_norm(momentum) -> None
     tracked = make_episodic(deepcopy(norm), "tracked")
     for _ in range(3):
         x = 2 + torch.randn(8, 4, 6, 6)
-        with follow_statistics(tracked, lambda mean: mean):
+        with update_running_statistics(tracked, lambda mean: mean):
             torch.testing.assert_close(tracked(x), norm(x))
     for name, expected in norm.state_dict().items():
         torch.testing.assert_close(tracked.state_dict()[name], expected)
@@ -325,7 +325,7 @@ def test_statistics_that_no_training_has_set_are_named() -> None:
 def test_tracked_statistics_go_one_way_for_all_passes_of_a_step() -> None:
     tracked = make_episodic(nn.BatchNorm2d(4), "tracked")
     x = torch.randn(2, 8, 4, 6, 6)
-    with follow_statistics(tracked, lambda mean: mean):
+    with update_running_statistics(tracked, lambda mean: mean):
         for part in x:
             tracked(part)
     torch.testing.assert_close(tracked.running_mean, 0.1 * x.mean((0, 1, 3, 4)))

@@ -24,15 +24,15 @@ def test_it_reads_what_torchvision_would_hand_to_the_network(net):
     wrapped = Preprocessed(net, size=48, mean="imagenet", std="imagenet").eval()
     scaled = resize(X.float() / 255, [48, 48], InterpolationMode.BICUBIC, antialias=True)
     expected = net(normalize(scaled, *IMAGENET))
-    found = wrapped(normalise(X, *wrapped.normalisation))
-    torch.testing.assert_close(found.embedding, expected.embedding, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
+    actual = wrapped(normalise(X, *wrapped.normalisation))
+    torch.testing.assert_close(actual.embedding, expected.embedding, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual.logits, expected.logits, rtol=1e-4, atol=1e-5)
 
 
 def test_it_is_configured_by_words_and_numbers():
     parser = ArgumentParser()
     parser.add_argument("--model", type=Model)
-    given = {"model": {"class_path": "lightning_metakd.models.conv4.Conv4"}, "size": 48}
+    settings = {"model": {"class_path": "lightning_metakd.models.conv4.Conv4"}, "size": 48}
     for moments, expected in (
         ({"mean": "imagenet", "std": "imagenet"}, IMAGENET),
         ({"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3]}, Normalisation((0.1, 0.2, 0.3), (1, 2, 3))),
@@ -40,8 +40,8 @@ def test_it_is_configured_by_words_and_numbers():
         ({}, None),
     ):
         path = "lightning_metakd.models.preprocessed.Preprocessed"
-        told = {"model": {"class_path": path, "init_args": {**given, **moments}}}
-        model = parser.instantiate(parser.parse_object(told)).model
+        options = {"model": {"class_path": path, "init_args": {**settings, **moments}}}
+        model = parser.instantiate(parser.parse_object(options)).model
         assert model.normalisation == expected
         assert model.input_size == 48
 
@@ -101,23 +101,23 @@ def test_tasks_run_together(net):
 
 def test_what_is_normalised_in_one_way_becomes_what_it_is_in_another():
     for other in (Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), Normalisation((0.5,), (0.1,))):
-        found = renormalise(normalise(X, *other), other, IMAGENET)
-        torch.testing.assert_close(found, normalise(X, *IMAGENET), rtol=1e-5, atol=1e-5)
+        actual = renormalise(normalise(X, *other), other, IMAGENET)
+        torch.testing.assert_close(actual, normalise(X, *IMAGENET), rtol=1e-5, atol=1e-5)
 
 
 def test_its_checkpoint_may_say_how_it_reads_but_not_something_else(net):
-    left_out, given = Preprocessed(net), Preprocessed(net, mean="imagenet", std="imagenet")
+    left_out, inputs = Preprocessed(net), Preprocessed(net, mean="imagenet", std="imagenet")
     other = Normalisation((0.5,), (0.25,))
     left_out.read_as(other, "teacher it.ckpt")
     assert left_out.normalisation == other
-    given.read_as(IMAGENET, "teacher it.ckpt")
-    told = r"teacher it\.ckpt: its weights were trained with mean=\[0\.5\] .*; leave mean and std .* out"
-    with pytest.raises(ValueError, match=told):
-        given.read_as(other, "teacher it.ckpt")
+    inputs.read_as(IMAGENET, "teacher it.ckpt")
+    message = r"teacher it\.ckpt: its weights were trained with mean=\[0\.5\] .*; leave mean and std .* out"
+    with pytest.raises(ValueError, match=message):
+        inputs.read_as(other, "teacher it.ckpt")
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"size": 0}, r"size=0 must be 1 or more, or left out to keep"),
         ({"mean": 0.5}, r"mean=0\.5 and std=None belong together; give both, or neither"),
@@ -131,6 +131,6 @@ def test_its_checkpoint_may_say_how_it_reads_but_not_something_else(net):
         ({"mean": 0.5, "std": float("inf")}, r"std=inf must be positive and finite"),
     ],
 )
-def test_what_is_no_preprocessing_is_refused(net, settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_is_no_preprocessing_is_refused(net, settings, message):
+    with pytest.raises(ValueError, match=message):
         Preprocessed(net, **settings)

@@ -41,8 +41,8 @@ def test_a_block_is_the_pre_norm_encoder_layer_of_torch() -> None:
     state = {}
     for name in layer.state_dict():
         ours = name
-        for theirs, own in renamed.items():
-            ours = ours.replace(theirs, own)
+        for theirs, present in renamed.items():
+            ours = ours.replace(theirs, present)
         state[name] = named[ours].detach()
     layer.load_state_dict(state)
     x = torch.randn(3, 5, 8)

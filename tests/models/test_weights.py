@@ -24,7 +24,7 @@ def test_body_and_equal_head_are_loaded_in_silence(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("own", "given", "said"),
+    ("present", "inputs", "message"),
     [
         (
             5,
@@ -36,14 +36,14 @@ def test_body_and_equal_head_are_loaded_in_silence(caplog: pytest.LogCaptureFixt
     ],
 )
 def test_a_head_that_differs_is_left_out_and_said(
-    own: int, given: int, said: str, caplog: pytest.LogCaptureFixture
+    present: int, inputs: int, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    student, checkpoint = Conv4(8, own), Conv4(8, given).state_dict()
+    student, checkpoint = Conv4(8, present), Conv4(8, inputs).state_dict()
     head = {n: t.clone() for n, t in student.state_dict().items() if n.startswith("head.")}
     with caplog.at_level(logging.WARNING):
         (sentence,) = load_weights(student, checkpoint, "student from a.ckpt")
     assert sentence.startswith("student from a.ckpt: the head was not loaded")
-    assert re.search(said, sentence)
+    assert re.search(message, sentence)
     assert caplog.messages == [sentence]
     for name, tensor in student.state_dict().items():
         assert torch.equal(tensor, head.get(name, checkpoint.get(name)))
@@ -84,18 +84,18 @@ FROM_ELSEWHERE = {
 @pytest.mark.parametrize("way", FROM_ELSEWHERE)
 @pytest.mark.parametrize("build", [Net, lambda: Conv4(8, 5)])
 def test_weights_of_the_network_itself_are_loaded_and_said(way, build, caplog) -> None:
-    given = build()
-    state = FROM_ELSEWHERE[way](given).state_dict()
-    own, wrapped = build(), not isinstance(given, Conv4)
-    network = Wrapped(own) if wrapped else own
+    inputs = build()
+    state = FROM_ELSEWHERE[way](inputs).state_dict()
+    present, wrapped = build(), not isinstance(inputs, Conv4)
+    network = Wrapped(present) if wrapped else present
     caplog.clear()
     assert load_weights(network, state, "teacher a.pt") == []
-    expected = Wrapped(given) if wrapped else given
+    expected = Wrapped(inputs) if wrapped else inputs
     assert all(torch.equal(t, expected.state_dict()[n]) for n, t in network.state_dict().items())
-    said = [m for m in caplog.messages if "its names were translated" in m]
-    assert len(said) == (wrapped or way != "plain")
+    text = [m for m in caplog.messages if "its names were translated" in m]
+    assert len(text) == (wrapped or way != "plain")
     if way == "plain" and wrapped:
-        assert said == [
+        assert text == [
             "teacher a.pt: its names were translated, 'conv.weight' as 'module.conv.weight' and "
             "'fc.weight' as 'head.weight'."
         ]
@@ -103,33 +103,33 @@ def test_weights_of_the_network_itself_are_loaded_and_said(way, build, caplog) -
 
 @pytest.mark.parametrize("build", [Net, lambda: Conv4(8, 5)])
 def test_they_are_loaded_where_the_network_brings_its_preprocessing(build) -> None:
-    given, network = build(), Preprocessed(build(), size=48)
-    assert load_weights(network, given.state_dict(), "teacher") == []
-    expected = Preprocessed(given, size=48).state_dict()
+    inputs, network = build(), Preprocessed(build(), size=48)
+    assert load_weights(network, inputs.state_dict(), "teacher") == []
+    expected = Preprocessed(inputs, size=48).state_dict()
     assert all(torch.equal(t, expected[name]) for name, t in network.state_dict().items())
 
 
 def test_a_file_of_safetensors_is_read(tmp_path) -> None:
-    given, network = Net(), Wrapped(Net())
-    save_file(given.state_dict(), tmp_path / "net.safetensors")
-    found = read_checkpoint(tmp_path / "net.safetensors")
-    assert load_weights(network, student_weights(found), "teacher") == []
-    assert torch.equal(network.head.weight, given.fc.weight)
+    inputs, network = Net(), Wrapped(Net())
+    save_file(inputs.state_dict(), tmp_path / "net.safetensors")
+    checkpoint = read_checkpoint(tmp_path / "net.safetensors")
+    assert load_weights(network, student_weights(checkpoint), "teacher") == []
+    assert torch.equal(network.head.weight, inputs.fc.weight)
 
 
 def test_the_head_of_torchvisions_network_may_be_another() -> None:
-    given, network = resnet18(num_classes=5), Wrapped(resnet18(), n_classes=7)
-    (sentence,) = load_weights(network, given.state_dict(), "student")
+    inputs, network = resnet18(num_classes=5), Wrapped(resnet18(), n_classes=7)
+    (sentence,) = load_weights(network, inputs.state_dict(), "student")
     assert "the checkpoint has head.weight [5, 512]" in sentence
-    assert torch.equal(network.module.conv1.weight, given.conv1.weight)
+    assert torch.equal(network.module.conv1.weight, inputs.conv1.weight)
 
 
 def test_a_classifier_may_have_another_name(caplog) -> None:
-    given = Net()
-    state = {n.replace("fc.", "classifier."): t for n, t in given.state_dict().items()}
+    inputs = Net()
+    state = {n.replace("fc.", "classifier."): t for n, t in inputs.state_dict().items()}
     network = Wrapped(Net())
     assert load_weights(network, state, "student") == []
-    assert torch.equal(network.head.weight, given.fc.weight)
+    assert torch.equal(network.head.weight, inputs.fc.weight)
     assert "'classifier.weight' as 'head.weight'" in caplog.text
 
 

@@ -13,7 +13,7 @@ from lightning_metakd.models.wrapped import Wrapped, as_model
 X = torch.randn(2, 3, 32, 32)
 
 
-def own() -> nn.Sequential:
+def own_network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, stride=4),
@@ -28,7 +28,7 @@ def own() -> nn.Sequential:
 NETWORKS = {
     "resnet18": (lambda: resnet18(num_classes=10), "fc", 512),
     "mobilenet_v3_small": (lambda: mobilenet_v3_small(num_classes=10), "classifier.3", 1024),
-    "own": (own, "5", 6),
+    "own": (own_network, "5", 6),
 }
 
 
@@ -51,7 +51,7 @@ def test_the_classifier_is_found_and_the_answer_stays(name: str) -> None:
 
 
 def test_functional_call_reaches_body_and_head() -> None:
-    model = Wrapped(own())
+    model = Wrapped(own_network())
     model.tap(["0"])
     params = {name: p.detach() for name, p in model.named_parameters()}
     zeroed = {**params, "head.weight": torch.zeros(5, 6), "head.bias": torch.arange(5.0)}
@@ -77,7 +77,7 @@ def test_it_is_differentiated_under_vmap_as_in_a_loop() -> None:
         torch.testing.assert_close(batched[name][1], single[name])
 
 
-def test_copies_and_state_dicts_carry_everything() -> None:
+def test_copies_and_state_dicts_carry_all_rows() -> None:
     model = Wrapped(resnet18(num_classes=10)).eval()
     expected = model(X).logits
     assert torch.equal(deepcopy(model)(X).logits, expected)
@@ -102,14 +102,14 @@ def test_taps_become_the_features_in_their_order_and_leave_no_hooks() -> None:
 
 
 def test_n_classes_replaces_or_removes_the_head() -> None:
-    assert Wrapped(own(), n_classes=7)(X).logits.shape == (2, 7)
-    bare = Wrapped(own(), n_classes=0)
+    assert Wrapped(own_network(), n_classes=7)(X).logits.shape == (2, 7)
+    bare = Wrapped(own_network(), n_classes=0)
     assert not list(bare.head.parameters())
     assert torch.equal(bare(X).logits, bare(X).embedding)
 
 
 def test_what_follows_the_classifier_is_not_part_of_the_logits() -> None:
-    network = own()
+    network = own_network()
     model = Wrapped(nn.Sequential(network, nn.LogSoftmax(-1)))
     assert torch.equal(model(X).logits, network(X))
 
@@ -119,7 +119,11 @@ class Auxiliary(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.classifier, self.auxiliary = own()[:3], nn.Linear(256, 5), nn.Linear(256, 9)
+        self.body, self.classifier, self.auxiliary = (
+            own_network()[:3],
+            nn.Linear(256, 5),
+            nn.Linear(256, 9),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.body(x))
@@ -141,7 +145,7 @@ class Gated(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.fc, self.gate = own()[:3], nn.Linear(256, 5), nn.Linear(256, 256)
+        self.body, self.fc, self.gate = own_network()[:3], nn.Linear(256, 5), nn.Linear(256, 256)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.body(x)
@@ -166,7 +170,7 @@ class Scaled(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = own()
+        self.network = own_network()
 
     def forward(self, x: Tensor) -> Tensor:
         return 3 * self.network(x)
@@ -203,18 +207,18 @@ def test_as_model_copies_a_model_and_wraps_what_is_none() -> None:
     copied = as_model(model)
     assert type(copied) is Conv4
     assert all(a is not b for a, b in zip(copied.parameters(), model.parameters(), strict=True))
-    assert isinstance(as_model(own()), Wrapped)
+    assert isinstance(as_model(own_network()), Wrapped)
 
 
 def test_networks_that_cannot_be_wrapped_are_told_why() -> None:
     with pytest.raises(ValueError, match=r"SqueezeNet has no nn\.Linear .* its classifier"):
         Wrapped(squeezenet1_0())
     with pytest.raises(ValueError, match=r"head='fc' is no module of Sequential.*choose from 3, 5"):
-        Wrapped(own(), head="fc")
+        Wrapped(own_network(), head="fc")
     with pytest.raises(ValueError, match=r"head='0' is a Conv2d of Sequential, but must be"):
-        Wrapped(own(), head="0")
+        Wrapped(own_network(), head="0")
     with pytest.raises(ValueError, match="layer 'layer9' is no module; choose from 0, 1, 2"):
-        Wrapped(own()).tap(["layer9"])
+        Wrapped(own_network()).tap(["layer9"])
     with pytest.raises(ValueError, match=r"layer 'layer9' is no module; .* \(68 in all\)"):
         Wrapped(resnet18()).tap(["layer9"])
 

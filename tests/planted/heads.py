@@ -22,7 +22,7 @@ class Oracle(Model):
     def __init__(self, per_class: int) -> None:
         super().__init__()
         source = Synthetic(per_class)
-        images = source.everything()
+        images = source.all_rows()
         x = normalise(images.x, *source.normalisation())
         length = 1 + (images.index * 0.6180339887) % 1
         axes = nn.functional.one_hot(images.y, len(images.class_names)) * length[:, None]

@@ -12,7 +12,7 @@ from lightning_metakd.functional.params import detach
 from lightning_metakd.metrics.episode_metrics import paired_difference
 from lightning_metakd.reporting.seed_intervals import over_seeds
 from lightning_metakd.strategy.hypergradient import unrolled
-from lightning_metakd.strategy.quiz import halved
+from lightning_metakd.strategy.quiz import split_query
 from lightning_metakd.types import Context
 from tests.commands import written
 
@@ -33,7 +33,7 @@ def fit(metakd):
     def fit(config, seed, *words):
         name = config if isinstance(config, str) else "given"
         written(Path(), **{name: planted(name) if config == name else config})
-        seeds = ("--seed_everything", seed, "--data.seed", seed)
+        seeds = ("--seed_all_rows", seed, "--data.seed", seed)
         return metakd("fit", "--config", f"{name}.yaml", *seeds, *words)
 
     return fit
@@ -46,7 +46,7 @@ def planted(name):
 def accuracy_of(run):
     """Accuracy on novel classes, on the same episodes whatever the run."""
     run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
-    return run.model.record["accuracy"]
+    return run.model.result_record["accuracy"]
 
 
 def is_positive(differences):
@@ -57,8 +57,8 @@ def is_positive(differences):
 
 def share(run, teacher):
     """How much a teacher is followed in the end."""
-    learned = run.model.loss.match.weights.each
-    return torch.stack([w.raw for w in learned]).softmax(0)[teacher].item()
+    strategies = run.model.loss.match.weights.of_teacher
+    return torch.stack([w.raw for w in strategies]).softmax(0)[teacher].item()
 
 
 def test_weights_soon_leave_the_teacher_that_is_wrong(fit):
@@ -73,11 +73,11 @@ def test_weights_go_to_the_right_teacher_and_the_student_is_better_for_it(fit):
     other_order["model"]["init_args"]["teachers"].reverse()
     gains = []
     for seed in SEEDS:
-        learned, reversed_ = fit("one_wrong", seed), fit(other_order, seed)
-        assert min(share(learned, teacher=0), share(reversed_, teacher=1)) >= 0.9
+        strategies, reversed_ = fit("one_wrong", seed), fit(other_order, seed)
+        assert min(share(strategies, teacher=0), share(reversed_, teacher=1)) >= 0.9
         uniform = fit("one_wrong", seed, "--model.control=uniform")
         assert uniform.model.describe_strategy()["match.weights.0_mean"] == 0.5
-        gains.append(accuracy_of(learned) - accuracy_of(uniform))
+        gains.append(accuracy_of(strategies) - accuracy_of(uniform))
     assert is_positive(gains)
 
 
@@ -88,12 +88,12 @@ def separation(run, episodes=40):
     gates, wrong = [], []
     for i in range(episodes):
         episode = data.on_after_batch_transfer(data.evaluation_episodes("test")[i], 0)
-        support, query, classes, _ = episode = model.asked(episode)
-        adapted = objective.adapt(theta, objective.taught({}, support, episode), episode)
+        support, query, classes, _ = episode = model.with_teacher_outputs(episode)
+        adapted = objective.adapt(theta, objective.teaching_loss({}, support, episode), episode)
         with torch.no_grad():
             context = Context(classes[query.y], torch.ones(()), adapted.predict(query.x))
             gates.append(model.loss.gate(query, context))
-        wrong.append(query.teachers[0].logits.argmax(-1) != query.y)
+        wrong.append(query.teacher_outputs[0].logits.argmax(-1) != query.y)
     gate, wrong = torch.cat(gates), torch.cat(wrong)
     higher = (gate[wrong][:, None] > gate[~wrong]).double().mean().item()
     return (gate[wrong].mean() - gate[~wrong].mean()).item(), higher
@@ -102,9 +102,9 @@ def separation(run, episodes=40):
 @in_five_seeds
 def test_a_gate_of_each_row_learns_alone_where_the_teacher_is_wrong(fit):
     for seed in SEEDS:
-        learned = fit("half_right", seed)
-        accuracy_of(learned)  # stores what the teacher says of novel classes
-        by, probability = separation(learned)
+        strategies = fit("half_right", seed)
+        accuracy_of(strategies)  # stores what the teacher says of novel classes
+        by, probability = separation(strategies)
         assert by > 0.5
         assert probability > 0.95
         shuffled = fit("half_right", seed, "--model.control=shuffled")
@@ -118,15 +118,15 @@ def quiz_after_a_step(run, temperatures, episodes=1000):
     objective = dataclasses.replace(model.objective(), pilot=unrolled)
     theta = detach(model.meta())
     drawn = data.training_episodes("strategy", data.n_way, data.n_query)
-    found = torch.zeros(episodes, len(temperatures), dtype=torch.float64)
+    actual = torch.zeros(episodes, len(temperatures), dtype=torch.float64)
     for i in range(episodes):
         episode = data.on_after_batch_transfer(drawn[OTHER_EPISODES + i], 0)
-        episode = model.asked(episode)
+        episode = model.with_teacher_outputs(episode)
         for k, temperature in enumerate(temperatures):
             strategy = {"temperature.raw": torch.tensor(math.log(temperature))}
             with torch.no_grad():
-                found[i, k] = objective.strategy_loss(theta, strategy, halved(episode))[0]
-    return found
+                actual[i, k] = objective.strategy_loss(theta, strategy, split_query(episode))[0]
+    return actual
 
 
 def lowest(x, y):
@@ -151,5 +151,5 @@ def test_the_best_temperature_is_found_from_both_sides(fit):
     for seed in SEEDS:
         for init in (best / 3, best * 3):
             run = fit("temperature", seed, f"--model.loss.temperature.init={init}")
-            said = run.model.loss.temperature.raw.exp().item()
-            assert said == pytest.approx(best, rel=0.2)
+            text = run.model.loss.temperature.raw.exp().item()
+            assert text == pytest.approx(best, rel=0.2)

@@ -49,10 +49,10 @@ def test_every_task_of_fixed_operations_compiles_to_the_same_gradients(name, com
     case = Case(name, inner_steps=2)
     expected = by_hand(case.student, case.theta, case.strategy, case.tasks)
     at = case.theta, case.strategy, case.tasks
-    found = mean_over_tasks(case.student, *at, compiled=True)
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=0)
+    actual = mean_over_tasks(case.student, *at, compiled=True)
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-10, atol=0)
     leaves = {**case.theta, **case.strategy}
-    check(case.slopes(found, leaves), case.slopes(expected, leaves))
+    check(case.slopes(actual, leaves), case.slopes(expected, leaves))
     assert graphs() == 1
 
 
@@ -62,9 +62,9 @@ def test_a_step_that_is_computed_again_compiles_to_the_same_gradients(first_orde
     case.objective.learner.first_order = first_order
     expected = by_hand(case.student, case.theta, case.strategy, case.tasks)
     assert case.objective.learner.compile_steps()
-    found = mean_over_tasks(case.student, case.theta, case.strategy, case.tasks)
+    actual = mean_over_tasks(case.student, case.theta, case.strategy, case.tasks)
     leaves = {**case.theta, **case.strategy}
-    check(case.slopes(found, leaves), case.slopes(expected, leaves))
+    check(case.slopes(actual, leaves), case.slopes(expected, leaves))
     assert graphs() == 2  # without a graph, and with one
 
 
@@ -76,8 +76,8 @@ def test_several_tasks_compile_together(compiling):
     case = Case("MAML", inner_steps=2)
     quiet = detach(case.strategy)
     expected = by_hand(case.student, case.theta, quiet, case.tasks[:2])
-    found = mean_over_tasks(case.student, case.theta, quiet, case.tasks[:2], 2, compiled=True)
-    check(case.slopes(found, case.theta), case.slopes(expected, case.theta))
+    actual = mean_over_tasks(case.student, case.theta, quiet, case.tasks[:2], 2, compiled=True)
+    check(case.slopes(actual, case.theta), case.slopes(expected, case.theta))
 
 
 @pytest.mark.parametrize(

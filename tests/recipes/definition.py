@@ -18,14 +18,14 @@ Params = dict[str, Tensor]
 EPS = 1e-5
 
 
-def embed(theta: Params, x: Tensor, given: list | None = None) -> tuple[Tensor, list]:
+def embed(theta: Params, x: Tensor, inputs: list | None = None) -> tuple[Tensor, list]:
     """(embedding [n, d], statistics used); `given` statistics instead of those of `x`."""
     used = []
     for k in range(4):
         x = conv2d(x, theta[f"convs.{k}.weight"], theta[f"convs.{k}.bias"], padding=1)
-        mean = x.mean((0, 2, 3)) if given is None else given[k][0]
+        mean = x.mean((0, 2, 3)) if inputs is None else inputs[k][0]
         centred = x - mean[:, None, None]
-        var = centred.pow(2).mean((0, 2, 3)) if given is None else given[k][1]
+        var = centred.pow(2).mean((0, 2, 3)) if inputs is None else inputs[k][1]
         used.append((mean, var))
         x = centred / (var + EPS).sqrt()[:, None, None]
         x = softplus(
@@ -63,10 +63,10 @@ def entropy_loss_margin(z: Tensor, y: Tensor) -> list[Tensor]:
 
 
 def gate(phi: Params, student: Tensor, teacher: Tensor, y: Tensor, progress: float) -> Tensor:
-    told = entropy_loss_margin(teacher, y) + entropy_loss_margin(student, y)
-    told.append((teacher.softmax(1) * student.softmax(1)).sum(1))
-    told.append(torch.full_like(told[0], progress))
-    hidden = torch.stack(told, 1) @ phi["gate.net.0.weight"].T + phi["gate.net.0.bias"]
+    result = entropy_loss_margin(teacher, y) + entropy_loss_margin(student, y)
+    result.append((teacher.softmax(1) * student.softmax(1)).sum(1))
+    result.append(torch.full_like(result[0], progress))
+    hidden = torch.stack(result, 1) @ phi["gate.net.0.weight"].T + phi["gate.net.0.bias"]
     raw = hidden.tanh() @ phi["gate.net.2.weight"].T + phi["gate.net.2.bias"]
     return 1 / (1 + (-raw[:, 0]).exp())
 
@@ -116,11 +116,13 @@ def task(episode, teacher: Params, scale: float) -> Task:
     ]
     n_way = len(episode.classes)
     e, qe = embed(teacher, x, fixed)[0], embed(teacher, qx, fixed)[0]
-    own = []
+    recorded = []
     for i in range(len(y)):
         kept = torch.arange(len(y)) != i
-        own.append(cosine(e[i : i + 1], means_of(e[kept], y[kept], n_way)))
-    return Task(x, y, scale * torch.cat(own), qx, qy, scale * cosine(qe, means_of(e, y, n_way)))
+        recorded.append(cosine(e[i : i + 1], means_of(e[kept], y[kept], n_way)))
+    return Task(
+        x, y, scale * torch.cat(recorded), qx, qy, scale * cosine(qe, means_of(e, y, n_way))
+    )
 
 
 @dataclass
@@ -148,8 +150,8 @@ class Procedure:
             return not name.startswith("head.")
         return name.startswith(self.adapts)
 
-    def logits(self, theta: Params, x: Tensor, given: list | None = None) -> Tensor:
-        e, _ = embed(theta, x, given)
+    def logits(self, theta: Params, x: Tensor, inputs: list | None = None) -> Tensor:
+        e, _ = embed(theta, x, inputs)
         return 10 * cosine(e, theta["means"]) if self.prototypes else linear(theta, e)
 
     def start(self, theta: Params, t: Task) -> Params:
@@ -176,26 +178,26 @@ class Procedure:
             bars.append(self.moved(bars[-1], self.slope(bars[-1], phi, t, k), k))
         return bars
 
-    def judged(self, theta: Params, t: Task) -> float:
+    def query_loss(self, theta: Params, t: Task) -> float:
         """Query loss of an adapted student."""
-        given = embed(theta, t.x)[1] if self.form == "support" else None
-        return cross_entropy(self.logits(theta, t.query_x, given), t.query_y).mean().item()
+        inputs = embed(theta, t.x)[1] if self.form == "support" else None
+        return cross_entropy(self.logits(theta, t.query_x, inputs), t.query_y).mean().item()
 
     def second_order(self, theta: Params, phi: Params, t: Task) -> float:
         """Q(theta_K), theta_{k+1} = theta_k - alpha g_k(theta_k, phi)."""
-        return self.judged(self.trajectory(theta, phi, t)[-1], t)
+        return self.query_loss(self.trajectory(theta, phi, t)[-1], t)
 
     def first_order(self, bars: list[Params], theta: Params, phi: Params, t: Task) -> float:
         """Q(theta - alpha sum_k g_k(bar theta_k, phi)), the trajectory frozen."""
         moved = self.start(theta, t)
         for k in range(self.steps):
             moved = self.moved(moved, self.slope(bars[k], phi, t, k), k)
-        return self.judged(moved, t)
+        return self.query_loss(moved, t)
 
     def after_every_step(self, theta: Params, phi: Params, t: Task) -> float:
         """Mean of Q(theta_k) over the steps: MAML++ at the beginning of the training."""
         points = self.trajectory(theta, phi, t)[1:]
-        return sum(self.judged(at, t) for at in points) / len(points)
+        return sum(self.query_loss(at, t) for at in points) / len(points)
 
     def distance(self, bars: list[Params], theta: Params, phi: Params, t: Task) -> float:
         """1/2 |theta - theta_K|^2 with the end of the trajectory frozen: Reptile."""
@@ -219,7 +221,7 @@ class Procedure:
             slope = self.slope(at, phi, t, self.steps)  # progress 1
             slope = {n: g + pull * (at[n] - theta[n]) for n, g in slope.items()}
             at = self.moved(at, slope, 0)
-        return self.judged(at, t)
+        return self.query_loss(at, t)
 
 
 @dataclass
@@ -239,13 +241,15 @@ class Metric:
         query, _ = embed(theta, t.query_x[rows], used if self.form == "support" else None)
         return self.answer(theta, e, t.y, query)
 
-    def taught(self, theta: Params, phi: Params, t: Task, rows: slice, **frozen: Tensor) -> Tensor:
+    def teaching_loss(
+        self, theta: Params, phi: Params, t: Task, rows: slice, **frozen: Tensor
+    ) -> Tensor:
         z = self.logits(theta, t, rows)
         return teaching(phi, z, t.query_teacher[rows], t.query_y[rows], 1.0, **frozen)
 
     def student(self, gates: Tensor, theta: Params, phi: Params, t: Task) -> float:
         """T(theta; phi); a gate that looks at the student is no function of theta in the outer loss."""
-        return self.taught(theta, phi, t, slice(None), gates=gates).item()
+        return self.teaching_loss(theta, phi, t, slice(None), gates=gates).item()
 
     def gates(self, theta: Params, phi: Params, t: Task) -> Tensor:
         z = self.logits(theta, t, slice(None)).detach()
@@ -256,7 +260,7 @@ class Metric:
         half = len(t.query_y) // 2
         at = {name: p.detach().requires_grad_() for name, p in theta.items()}
         grads = torch.autograd.grad(
-            self.taught(at, phi, t, slice(0, half)), list(at.values()), allow_unused=True
+            self.teaching_loss(at, phi, t, slice(0, half)), list(at.values()), allow_unused=True
         )
         moved = {n: p.detach() - self.lr * g for (n, p), g in zip(at.items(), grads, strict=True)}
         rows = slice(half, None)
@@ -295,6 +299,6 @@ def by_logistic_regression(theta: Params, phi: Params, t: Task, penalty: float) 
         return torch.autograd.grad(loss, w)[0].flatten().numpy()
 
     start = torch.zeros(n_way * (e.shape[1] + 1)).double().numpy()
-    found = root(slope, start, method="lm", options={"xtol": 1e-15, "ftol": 1e-15})
-    w = torch.tensor(found.x).view(n_way, -1)
+    actual = root(slope, start, method="lm", options={"xtol": 1e-15, "ftol": 1e-15})
+    w = torch.tensor(actual.x).view(n_way, -1)
     return cross_entropy(query @ w[:, :-1].T + w[:, -1], t.query_y).mean().item()

@@ -39,21 +39,21 @@ def helper(n_classes: int = 0, width: int = 4, **settings) -> Teacher:
             **settings,
         },
     )
-    made.head.meet(made.trained_on, Blobs().everything().class_names)
+    made.head.set_classes(made.trained_on, Blobs().all_rows().class_names)
     return made
 
 
 def meta_kd(learner=None, student: Model | None = None, **settings) -> MetaKD:
     learner = MAML(0.05, 2, first_order=True) if learner is None else learner
     student = SmoothConv4(N_WAY if learner.needs_head else 0) if student is None else student
-    told = {"loss": gate(), "teachers": [helper()], "strategy_lr": 0.05, "pilot_lr": 0.01}
-    return MetaKD(student, learner, **{**told, "optimisation": sgd(), **settings})
+    options = {"loss": gate(), "teachers": [helper()], "strategy_lr": 0.05, "pilot_lr": 0.01}
+    return MetaKD(student, learner, **{**options, "optimisation": sgd(), **settings})
 
 
 def single_task(student: Model | None = None, **settings) -> SingleTask:
-    told = {"loss": gate(), "teachers": [helper(12)], "strategy_lr": 0.05, "pilot_lr": 0.01}
+    options = {"loss": gate(), "teachers": [helper(12)], "strategy_lr": 0.05, "pilot_lr": 0.01}
     student = SmoothConv4(12) if student is None else student
-    return SingleTask(student, **{**told, "optimisation": sgd(), **settings})
+    return SingleTask(student, **{**options, "optimisation": sgd(), **settings})
 
 
 def sgd(**settings) -> Optimisation:

@@ -46,7 +46,7 @@ def test_a_wrapped_network_is_given_a_logit_for_each_class(around, learner, head
     recipe = MetaKD(student, learner, optimisation=Optimisation(ema_decay=0.5))
     run = trainer()
     run.fit(recipe, episodes())
-    assert head_width(recipe.student) == head_width(recipe.judged) == 3
+    assert head_width(recipe.student) == head_width(recipe.eval_student) == 3
     assert ("replaced by one of 3" in caplog.text) == (head != 3)
     assert run.global_step == 1
     run.test(recipe, episodes(), verbose=False)

@@ -15,7 +15,7 @@ from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.losses.attention_transfer import AttentionTransfer
 from lightning_metakd.losses.coefficient import Learned, Scheduled
 from lightning_metakd.losses.fitnets import FitNets
-from lightning_metakd.losses.loss import Targets, WeightedSum
+from lightning_metakd.losses.loss import CrossEntropy, WeightedSum
 from lightning_metakd.losses.multi_teacher import MultiTeacher, OfTeacher
 from lightning_metakd.losses.similarity_preserving import SimilarityPreserving
 from lightning_metakd.losses.what_where import LearnedPerChannel, LearnedPerMap, WhatWhere
@@ -35,7 +35,7 @@ ADAPTER = "projections.0:norms/1>norms/1."
 
 
 def hints(weights=1.0):
-    return WeightedSum({"targets": Targets(), "hints": FitNets(MAP, weights)})
+    return WeightedSum({"targets": CrossEntropy(), "hints": FitNets(MAP, weights)})
 
 
 def fit(recipe, data=None, **settings):
@@ -44,14 +44,14 @@ def fit(recipe, data=None, **settings):
     return run
 
 
-def told(loss=None, **settings):
+def with_layers(loss=None, **settings):
     return {"loss": loss or hints(), "strategy_lr": 0.0, **settings}
 
 
 RUNS = {
-    "ProtoNet": lambda **s: meta_kd(ProtoNet(), **told(**s)),
-    "MAML": lambda **s: meta_kd(MAML(0.05, 2), **told(**s)),
-    "SingleTask": lambda **s: single_task(**told(**s)),
+    "ProtoNet": lambda **s: meta_kd(ProtoNet(), **with_layers(**s)),
+    "MAML": lambda **s: meta_kd(MAML(0.05, 2), **with_layers(**s)),
+    "SingleTask": lambda **s: single_task(**with_layers(**s)),
 }
 each_run = pytest.mark.parametrize("name", RUNS)
 
@@ -67,35 +67,35 @@ def data_of(name, **settings):
 @pytest.mark.parametrize("strategy_lr", [0.0, 0.05])
 def test_adapters_are_trained_beside_the_student_and_the_strategy_beside_both(name, strategy_lr):
     loss = hints(Learned() if strategy_lr else 1.0)
-    recipe = RUNS[name](loss=loss, strategy_lr=strategy_lr, quiz=Targets())
+    recipe = RUNS[name](loss=loss, strategy_lr=strategy_lr, quiz=CrossEntropy())
     fit(recipe, data_of(name), max_steps=0)  # the adapters are made, nothing moves
     before = state(recipe)
     fit(recipe, data_of(name))
-    found = moved(before, state(recipe))
-    assert {n for n in found if n.startswith("adapters.")} == {
+    actual = moved(before, state(recipe))
+    assert {n for n in actual if n.startswith("adapters.")} == {
         f"adapters.{ADAPTER}{part}" for part in ("weight", "bias")
     }
-    strategy = {n for n in found if n.startswith("loss.")}
+    strategy = {n for n in actual if n.startswith("loss.")}
     assert strategy == ({"loss.terms.hints.weights.norms/1>norms/1.raw"} if strategy_lr else set())
-    assert {n for n in found if n.startswith("student.convs.")}
-    assert not any(n.startswith("teachers.") for n in found)
+    assert {n for n in actual if n.startswith("student.convs.")}
+    assert not any(n.startswith("teachers.") for n in actual)
 
 
 def distance(recipe, data):
     """Mean hint loss over the rows of an episode."""
     task = data.on_after_batch_transfer(data.evaluation_episodes("val")[0], 0)
-    rows = recipe.asked(task).query
+    rows = recipe.with_teacher_outputs(task).query
     with torch.no_grad():
         answer = recipe.adapters(
             bind(recipe.student)(dict(recipe.student.named_parameters()), rows.x)
         )
-    (hint,), target = answer.hints.values(), rows.teachers[0].features["norms.1"]
+    (hint,), target = answer.hints.values(), rows.teacher_outputs[0].features["norms.1"]
     return (hint - target).square().mean().item()
 
 
 @pytest.mark.parametrize("learner", [ProtoNet(), MAML(0.05, 1, first_order=True)])
 def test_training_brings_hints_nearer(learner):
-    recipe = meta_kd(learner, **told(optimisation=sgd(lr=0.2)))
+    recipe = meta_kd(learner, **with_layers(optimisation=sgd(lr=0.2)))
     data = episodes(augment=False)
     fit(recipe, data, max_steps=0)
     before = distance(recipe, data)
@@ -110,7 +110,7 @@ def test_a_large_gradient_of_adapters_does_not_shorten_the_step_of_the_student()
         clipped = sgd(grad_clip=1e-3, momentum=0.0)
         # at the start of each task the hints have no weight, so the student feels none
         loss = hints(Scheduled(0.0, weight))
-        recipe = meta_kd(MAML(0.05, 1), **told(loss, optimisation=clipped))
+        recipe = meta_kd(MAML(0.05, 1), **with_layers(loss, optimisation=clipped))
         fit(recipe)
         ends.append(state(recipe.student))
     assert not moved(*ends)
@@ -118,10 +118,10 @@ def test_a_large_gradient_of_adapters_does_not_shorten_the_step_of_the_student()
 
 def test_equal_layers_bring_no_parameters():
     recipe = meta_kd(
-        ProtoNet(), **told(teachers=[Teacher(SmoothConv4(0), head=PrototypeHead(scale=5.0))])
+        ProtoNet(), **with_layers(teachers=[Teacher(SmoothConv4(0), head=PrototypeHead(scale=5.0))])
     )
     fit(recipe)
-    assert recipe.adapters.reads
+    assert recipe.adapters.layer_pairs
     assert not any(name.startswith("adapters.") for name in recipe.state_dict())
 
 
@@ -147,7 +147,7 @@ def one_update(learner, loss):
     trainer(max_steps=1, precision="64-true").fit(recipe, datamodule=data)
     after = dict(recipe.named_parameters())
     slopes = {n: (p - after[n].detach()) / RATE for n, p in before.items()}
-    return recipe, before, slopes, [recipe.asked(task) for task in tasks]
+    return recipe, before, slopes, [recipe.with_teacher_outputs(task) for task in tasks]
 
 
 def of_part(tensors, prefix):
@@ -158,11 +158,11 @@ EMBEDDINGS = {"embedding": "embedding"}
 WEIGHT = "loss.terms.hints.weights.embedding>embedding.raw"
 
 
-def taught(theta, adapters, raw, task):
+def teaching_loss(theta, adapters, raw, task):
     """Mean over support rows of CE + w / 2 |A e + b - e_T|^2 / d, written down once more; and norms."""
     e, used = definition.embed(theta, task.support.x)
     hint = e @ adapters["weight"].T + adapters["bias"]
-    difference = hint - task.support.teachers[0].embedding
+    difference = hint - task.support.teacher_outputs[0].embedding
     hint_loss = difference.pow(2).sum(1) / (2 * difference.shape[1])
     ce = definition.cross_entropy(definition.linear(theta, e), task.support.y)
     return (ce + raw.exp() * hint_loss).mean(), used
@@ -172,7 +172,7 @@ def after_steps(theta, adapters, raw, task, steps=2):
     """Query loss after a few steps on the support rows, in which the adapters are constants."""
     at = {n: p.detach().requires_grad_() for n, p in theta.items()}
     for _ in range(steps):
-        loss, _ = taught(at, adapters, raw, task)
+        loss, _ = teaching_loss(at, adapters, raw, task)
         grads = torch.autograd.grad(loss, list(at.values()))
         at = {
             n: (p - INNER_RATE * g).detach().requires_grad_()
@@ -184,7 +184,7 @@ def after_steps(theta, adapters, raw, task, steps=2):
 
 
 def test_in_the_inner_loop_adapters_are_constants_and_learn_from_a_loss_of_their_own():
-    loss = WeightedSum({"targets": Targets(), "hints": FitNets(EMBEDDINGS, Learned(0.7))})
+    loss = WeightedSum({"targets": CrossEntropy(), "hints": FitNets(EMBEDDINGS, Learned(0.7))})
     recipe, before, slopes, tasks = one_update(MAML(INNER_RATE, 2), loss)
     theta, raw = of_part(before, "student."), before[WEIGHT]
     adapters = of_part(before, "adapters.projections.0:embedding>embedding.")
@@ -198,11 +198,11 @@ def test_in_the_inner_loop_adapters_are_constants_and_learn_from_a_loss_of_their
     of_student = of_part(slopes, "student.")
     assert relative_error(of_student, lambda p: mean(theta=p), theta, 1) < TOLERANCE
 
-    def own(p):
-        return sum(taught(theta, p, raw, task)[0].item() for task in tasks) / len(tasks)
+    def adapter_loss(p):
+        return sum(teaching_loss(theta, p, raw, task)[0].item() for task in tasks) / len(tasks)
 
     of_adapters = of_part(slopes, "adapters.projections.0:embedding>embedding.")
-    assert relative_error(of_adapters, own, adapters, 1) < TOLERANCE
+    assert relative_error(of_adapters, adapter_loss, adapters, 1) < TOLERANCE
     assert recipe.trainer.callback_metrics["train/outer_loss"] == pytest.approx(mean(), rel=1e-6)
 
 
@@ -219,7 +219,7 @@ def test_in_the_inner_loop_adapters_are_constants_and_learn_from_a_loss_of_their
     ids=["recomputed", "first order", "BOIL", "ProtoMAML", "iMAML", "Reptile"],
 )
 def test_every_learner_that_descends_teaches_by_layers(learner):
-    loss = WeightedSum({"targets": Targets(), "hints": FitNets(MAP, Learned(0.7))})
+    loss = WeightedSum({"targets": CrossEntropy(), "hints": FitNets(MAP, Learned(0.7))})
     recipe, _, slopes, _ = one_update(learner, loss)
     assert slopes["loss.terms.hints.weights.norms/1>norms/1.raw"].any()
     assert all(slope.any() for slope in of_part(slopes, "adapters.").values())
@@ -246,7 +246,7 @@ def test_a_learner_whose_body_stays_has_nothing_to_learn_from_layers(learner):
     with pytest.raises(
         ValueError, match=r"loss=WeightedSum compares layers, and learner=.* the head"
     ):
-        meta_kd(learner, **told())
+        meta_kd(learner, **with_layers())
 
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -256,9 +256,9 @@ def test_a_learner_whose_body_stays_has_nothing_to_learn_from_layers(learner):
 def test_adapters_are_in_the_checkpoint_and_do_not_ship(name, tmp_path):
     recipe = RUNS[name]()
     fit(recipe, data_of(name)).save_checkpoint(tmp_path / "run.ckpt")
-    found = read_checkpoint(tmp_path / "run.ckpt")
-    assert f"adapters.{ADAPTER}weight" in found["state_dict"]
-    assert student_weights(found).keys() == recipe.student.state_dict().keys()
+    checkpoint = read_checkpoint(tmp_path / "run.ckpt")
+    assert f"adapters.{ADAPTER}weight" in checkpoint["state_dict"]
+    assert student_weights(checkpoint).keys() == recipe.student.state_dict().keys()
 
 
 @each_run
@@ -270,7 +270,7 @@ def test_the_student_is_tested_without_them(name, tmp_path):
     trainer().test(
         other, datamodule=data_of(name, **settings), ckpt_path=tmp_path / "run.ckpt", verbose=False
     )
-    assert not other.adapters.reads
+    assert not other.adapters.layer_pairs
     assert other.student.taps == other.teachers[0].model.taps == ()
     assert not moved(state(recipe.student), state(other.student))
 
@@ -321,14 +321,14 @@ def test_with_its_teacher_at_test_the_student_adapts_by_hints(ema_decay, tmp_pat
     trainer().test(resumed, datamodule=data, ckpt_path=path, verbose=False)
     trainer().test(begun, datamodule=data, verbose=False)
     for other in (resumed, begun):
-        assert torch.equal(trained.rows["nll"], other.rows["nll"])
+        assert torch.equal(trained.episode_rows["nll"], other.episode_rows["nll"])
     alone = RUNS["MAML"](teachers=fixed, init=path, optimisation=sgd(ema_decay=ema_decay))
     trainer().test(alone, datamodule=data, verbose=False)
-    assert not torch.equal(trained.rows["nll"], alone.rows["nll"])
+    assert not torch.equal(trained.episode_rows["nll"], alone.episode_rows["nll"])
 
 
 def test_with_its_teacher_at_test_it_wants_the_adapters_of_its_training(tmp_path):
-    fit(RUNS["MAML"](loss=Targets())).save_checkpoint(tmp_path / "run.ckpt")
+    fit(RUNS["MAML"](loss=CrossEntropy())).save_checkpoint(tmp_path / "run.ckpt")
     recipe = RUNS["MAML"](teacher_at_test=True, init=str(tmp_path / "run.ckpt"))
     with pytest.raises(
         ValueError, match=r"init='.*run\.ckpt' has no adapters .* or leave teacher_at"
@@ -358,7 +358,7 @@ def test_teachers_of_different_kinds_each_have_a_loss_of_their_own():
         LearnedPerChannel(8),
     )
     loss = WeightedSum(
-        {"targets": Targets(), "resnet": OfTeacher(0, of_resnet), "vit": OfTeacher(1, pairs)}
+        {"targets": CrossEntropy(), "resnet": OfTeacher(0, of_resnet), "vit": OfTeacher(1, pairs)}
     )
     recipe = meta_kd(ProtoNet(), loss=loss, teachers=pool, optimisation=sgd(lr=0.01))
     fit(recipe, max_steps=0)
@@ -367,27 +367,27 @@ def test_teachers_of_different_kinds_each_have_a_loss_of_their_own():
     assert recipe.teachers[0].model.taps == ("layer1", "layer2.0.conv1", "layer3")
     assert recipe.teachers[1].model.taps == ("blocks.0", "blocks.1")
     fit(recipe)
-    found = moved(before, state(recipe))
-    assert {n for n in before if n.startswith("adapters.")} <= found
-    assert {n for n in found if n.startswith("loss.")}
+    actual = moved(before, state(recipe))
+    assert {n for n in before if n.startswith("adapters.")} <= actual
+    assert {n for n in actual if n.startswith("loss.")}
 
 
 def test_a_loss_of_every_teacher_has_adapters_for_each():
     pool = [helper(), Teacher(SmoothConv4(0, width=6), head=PrototypeHead(scale=5.0))]
-    recipe = meta_kd(ProtoNet(), **told(MultiTeacher(FitNets(MAP)), teachers=pool))
+    recipe = meta_kd(ProtoNet(), **with_layers(MultiTeacher(FitNets(MAP)), teachers=pool))
     fit(recipe)
     shapes = [tuple(p.weight.shape[:2]) for p in recipe.adapters.projections.values()]
     assert shapes == [(4, 3), (6, 3)]
 
 
 def test_a_teacher_that_is_not_there_is_told_when_training_begins():
-    recipe = meta_kd(ProtoNet(), **told(OfTeacher(1, FitNets(MAP))))
+    recipe = meta_kd(ProtoNet(), **with_layers(OfTeacher(1, FitNets(MAP))))
     with pytest.raises(ValueError, match=r"teacher=1 is not among the 1 of model\.teachers"):
         fit(recipe)
 
 
 def test_a_layer_that_is_not_there_is_told_when_training_begins():
-    recipe = meta_kd(ProtoNet(), **told(FitNets({"norms.1": "block3"})))
+    recipe = meta_kd(ProtoNet(), **with_layers(FitNets({"norms.1": "block3"})))
     with pytest.raises(
         ValueError, match=r"layer 'block3' is no module; choose from convs, convs\.0"
     ):
@@ -395,7 +395,7 @@ def test_a_layer_that_is_not_there_is_told_when_training_begins():
 
 
 def test_a_compiled_step_does_not_listen_to_modules():
-    recipe = meta_kd(ProtoNet(), **told(compile_step=True))
+    recipe = meta_kd(ProtoNet(), **with_layers(compile_step=True))
     told_so = (
         r"compile_step=true cannot trace modules .* reads norms\.1 of the student; read embedding"
     )
@@ -403,24 +403,24 @@ def test_a_compiled_step_does_not_listen_to_modules():
         fit(recipe)
 
 
-def test_a_bank_is_left_alone_where_layers_are_read(caplog, tmp_path, monkeypatch):
+def test_a_cache_is_left_alone_where_layers_are_read(caplog, tmp_path, monkeypatch):
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
     ends = []
-    for bank in (False, True):
+    for cache in (False, True):
         torch.manual_seed(1)
-        recipe = meta_kd(ProtoNet(), **told(teachers=[helper(bank=bank)]))
-        fit(recipe)  # views without number, which a bank could not keep
+        recipe = meta_kd(ProtoNet(), **with_layers(teachers=[helper(cache=cache)]))
+        fit(recipe)  # views without number, which a cache could not keep
         ends.append(state(recipe.student))
     assert not moved(*ends)
-    assert recipe.teachers[0].bank is None
-    (said,) = (r.getMessage() for r in caplog.records if "bank" in r.getMessage())
-    assert said.startswith("teachers[0] keeps a bank, which has no layers but the embedding")
-    assert "reads norms.1: this teacher is asked live" in said
+    assert recipe.teachers[0].output_cache is None
+    (text,) = (r.getMessage() for r in caplog.records if "cache" in r.getMessage())
+    assert text.startswith("teachers[0] keeps a cache, which has no layers but the embedding")
+    assert "reads norms.1: this teacher is asked live" in text
 
 
-def test_embeddings_are_compared_from_the_bank(tmp_path, monkeypatch):
+def test_embeddings_are_compared_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
-    recipe = meta_kd(ProtoNet(), **told(FitNets(EMBEDDINGS), teachers=[helper(bank=True)]))
+    recipe = meta_kd(ProtoNet(), **with_layers(FitNets(EMBEDDINGS), teachers=[helper(cache=True)]))
     fit(recipe, episodes(views=2))
-    assert recipe.teachers[0].bank is not None
-    assert recipe.adapters.reads
+    assert recipe.teachers[0].output_cache is not None
+    assert recipe.adapters.layer_pairs

@@ -8,13 +8,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_metakd.callbacks.replicas import FrozenStaysFrozen, ReplicaConsistency
+from lightning_metakd.callbacks.replicas import FrozenParameterCheck, ReplicaConsistency
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.logistic import Logistic
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.loss import Targets
+from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import OfTeacher
 from lightning_metakd.models.mlp import MLP
@@ -58,11 +58,11 @@ RUNS = {
 }
 
 
-def learning(make, **told):
+def learning(make, **options):
     """A recipe whose teachers learn, and no coefficient."""
     loss = MatchGate(0.5, Hinton(2.0))
-    settings = {"loss": loss, "strategy_lr": 0.0, "teacher_lr": 0.05, "quiz": Targets()}
-    return make(**{**settings, **told})
+    settings = {"loss": loss, "strategy_lr": 0.0, "teacher_lr": 0.05, "quiz": CrossEntropy()}
+    return make(**{**settings, **options})
 
 
 def each_run(test):
@@ -85,8 +85,8 @@ class Step(NamedTuple):
     phi: dict
     teacher: dict
     after: tuple
-    taught: list
-    judged: list
+    train: list
+    quiz: list
 
     def slopes(self):
         starts = (self.theta, self.phi, self.teacher)
@@ -110,14 +110,14 @@ def step(case: Case, **settings) -> Step:
         norm=case.form,
         **{**case.settings, **settings},
     )
-    taught, judged = ([episode(i), episode(i + 1)] for i in (0, 2))
-    batch = (together(taught), together(judged)) if case.separate else together(taught)
+    train, quiz = ([episode(i), episode(i + 1)] for i in (0, 2))
+    batch = (together(train), together(quiz)) if case.separate else together(train)
     before = (*trained(recipe), values(recipe.teachers[0].model))
     run = trainer(max_steps=1, precision="64-true")
     run.fit(recipe, datamodule=Fixed([batch]))
     assert run.global_step == 1
     after = (*trained(recipe), values(recipe.teachers[0].model))
-    return Step(*before, after, taught, judged if case.separate else taught)
+    return Step(*before, after, train, quiz if case.separate else train)
 
 
 NAMES = ("MAML", "MAML, strategy on its own episodes", "ProtoNet, tangent", "ProtoNet, unrolled")
@@ -126,24 +126,24 @@ NAMES = ("MAML", "MAML, strategy on its own episodes", "ProtoNet, tangent", "Pro
 @pytest.mark.parametrize("name", NAMES)
 def test_in_episodes_teachers_descend_the_quiz_and_the_student_what_they_then_teach(name):
     case = CASES[name]
-    found = step(case)
-    of_student, of_strategy, of_teacher = found.slopes()
-    _, phi, helper = found.after
+    actual = step(case)
+    of_student, of_strategy, of_teacher = actual.slopes()
+    _, phi, helper = actual.after
 
     def tasks(episodes, teacher):
         return [definition.task(e, teacher, 5.0) for e in episodes]
 
-    def quiz(teacher, phi=found.phi):
-        told = tasks(found.judged, teacher)
-        return case.strategy(found.theta, phi, told)(found.theta, phi)
+    def quiz(teacher, phi=actual.phi):
+        result = tasks(actual.quiz, teacher)
+        return case.strategy(actual.theta, phi, result)(actual.theta, phi)
 
-    assert relative_error(of_teacher, quiz, found.teacher, random=2) < TOLERANCE
-    assert relative_error(of_strategy, partial(quiz, found.teacher), found.phi, 1) < TOLERANCE
-    lesson = case.student(found.theta, phi, tasks(found.taught, helper))
-    error = relative_error(of_student, lambda theta: lesson(theta, phi), found.theta, random=2)
+    assert relative_error(of_teacher, quiz, actual.teacher, random=2) < TOLERANCE
+    assert relative_error(of_strategy, partial(quiz, actual.teacher), actual.phi, 1) < TOLERANCE
+    lesson = case.student(actual.theta, phi, tasks(actual.train, helper))
+    error = relative_error(of_student, lambda theta: lesson(theta, phi), actual.theta, random=2)
     assert error < TOLERANCE
-    before = case.student(found.theta, found.phi, tasks(found.taught, found.teacher))
-    wrong = relative_error(of_student, lambda theta: before(theta, found.phi), found.theta, 0)
+    before = case.student(actual.theta, actual.phi, tasks(actual.train, actual.teacher))
+    wrong = relative_error(of_student, lambda theta: before(theta, actual.phi), actual.theta, 0)
     assert wrong > 100 * TOLERANCE  # by what they taught before, it would be another step
 
 
@@ -152,7 +152,7 @@ def test_on_a_single_task_too():
     names = [f"blob {c}" for c in range(N_WAY)]
     network, head = SmoothConv4(N_WAY, width=4).double(), SlicedHead(2.0).double()
     helper = Teacher(network, head=head, classes=names)
-    helper.meet(Blobs())
+    helper.attach_source(Blobs())
     recipe = SingleTask(
         SmoothConv4().double(),
         gate_and_temperature(),
@@ -162,29 +162,29 @@ def test_on_a_single_task_too():
         hypergradient="unrolled",
         pilot_lr=PILOT_RATE,
     )
-    taught, judge = separable(9, (1, 8, 8)), separable(6, (1, 8, 8))
-    own = recipe.teachers[0].model
-    theta, start, phi = values(recipe.student), values(own), values(recipe.loss)
+    train, judge = separable(9, (1, 8, 8)), separable(6, (1, 8, 8))
+    present = recipe.teachers[0].model
+    theta, start, phi = values(recipe.student), values(present), values(recipe.loss)
     run = trainer(max_steps=1, precision="64-true")
-    run.fit(recipe, datamodule=FixedRows([(taught, judge)]))
+    run.fit(recipe, datamodule=FixedRows([(train, judge)]))
     assert run.global_step == 1
-    end = values(own)
+    end = values(present)
 
     def says(teacher):
-        return 2 * definition.linear(teacher, definition.embed(teacher, taught.x, FIXED)[0])
+        return 2 * definition.linear(teacher, definition.embed(teacher, train.x, FIXED)[0])
 
     def quiz(teacher):
         at = {n: p.clone().requires_grad_() for n, p in theta.items()}
-        loss = definition.teaching(phi, student_logits(at, taught.x), says(teacher), taught.y, 0.0)
+        loss = definition.teaching(phi, student_logits(at, train.x), says(teacher), train.y, 0.0)
         grads = torch.autograd.grad(loss, list(at.values()))
         moved = {n: p - PILOT_RATE * g for (n, p), g in zip(theta.items(), grads, strict=True)}
         return definition.at_best_scale(student_logits(moved, judge.x), judge.y)
 
     def student(theta):
-        z = student_logits(theta, taught.x)
-        return definition.teaching(phi, z, says(end), taught.y, 0.0, gates=gates).item()
+        z = student_logits(theta, train.x)
+        return definition.teaching(phi, z, says(end), train.y, 0.0, gates=gates).item()
 
-    gates = definition.gate(phi, student_logits(theta, taught.x), says(end), taught.y, 0.0)
+    gates = definition.gate(phi, student_logits(theta, train.x), says(end), train.y, 0.0)
     slope = {n: (start[n] - end[n]) / RATE for n in start}
     assert relative_error(slope, quiz, start, random=2) < TOLERANCE
     slope = {n: (theta[n] - p) / RATE for n, p in values(recipe.student).items()}
@@ -211,10 +211,10 @@ def test_virtual_steps_leave_no_statistics_behind(make, data):
         before = state(recipe.teachers)
         fit(recipe, data(), max_steps=1)
         ends.append({n: b.clone() for n, b in recipe.student.named_buffers()})
-        found = moved(before, state(recipe.teachers))
+        actual = moved(before, state(recipe.teachers))
         weights = {n for n, _ in recipe.teachers.named_parameters()}
-        assert found <= weights
-        assert bool(found) == (rate > 0)
+        assert actual <= weights
+        assert bool(actual) == (rate > 0)
         assert not any(m.training for teacher in recipe.teachers for m in teacher.modules())
     assert not moved(*ends)
 
@@ -223,7 +223,7 @@ def test_virtual_steps_leave_no_statistics_behind(make, data):
 def test_guards_against_what_moves_by_mistake_let_teachers_learn(make, data):
     recipe = learning(make)
     before = state(recipe.teachers)
-    run = fit(recipe, data(), callbacks=[FrozenStaysFrozen(), ReplicaConsistency()])
+    run = fit(recipe, data(), callbacks=[FrozenParameterCheck(), ReplicaConsistency()])
     assert run.global_step == 2
     assert moved(before, state(recipe.teachers))
 
@@ -236,11 +236,11 @@ def test_between_its_updates_a_teacher_stays(make, data):
     def watched(scalar, moves):
         update(scalar, moves)
         teachers.append(state(recipe.teachers))
-        asked.append(moves)
+        recorded.append(moves)
 
-    recipe.outer_update, asked = watched, []
+    recipe.outer_update, recorded = watched, []
     fit(recipe, data(), max_steps=3, max_epochs=3)
-    assert asked == [("strategy",), ("student",), ("student",), ("strategy",), ("student",)]
+    assert recorded == [("strategy",), ("student",), ("student",), ("strategy",), ("student",)]
     changes = [bool(moved(*pair)) for pair in itertools.pairwise(teachers)]
     assert changes == [True, False, False, True, False]
 
@@ -250,8 +250,8 @@ def test_a_teacher_that_no_loss_follows_stays():
     recipe = learning(RUNS["ProtoNet"][0], loss=loss, teachers=[helper(), helper()])
     before = [state(teacher) for teacher in recipe.teachers]
     fit(recipe, episodes())
-    found = [bool(moved(*pair)) for pair in zip(before, map(state, recipe.teachers), strict=True)]
-    assert found == [False, True]
+    actual = [bool(moved(*pair)) for pair in zip(before, map(state, recipe.teachers), strict=True)]
+    assert actual == [False, True]
 
 
 def test_in_one_shot_episodes_a_teacher_learns_from_both_views():
@@ -261,16 +261,16 @@ def test_in_one_shot_episodes_a_teacher_learns_from_both_views():
     assert moved(before, state(recipe.teachers))
 
 
-def test_over_a_bank_the_top_learns(tmp_path, monkeypatch):
+def test_over_a_cache_the_top_learns(tmp_path, monkeypatch):
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
     top = MLP(4, [5], residual=True)
     model = SmoothConv4(0, width=4)
-    made = Teacher(model, head=PrototypeHead(scale=5.0), bank=True, top=top)
+    made = Teacher(model, head=PrototypeHead(scale=5.0), cache=True, top=top)
     recipe = learning(RUNS["ProtoNet"][0], teachers=[made], tasks_at_once=2)
-    own = recipe.teachers[0]
-    before = state(own)
+    present = recipe.teachers[0]
+    before = state(present)
     run = fit(recipe, episodes(views=2))
-    assert {name.partition(".")[0] for name in moved(before, state(own))} == {"top"}
+    assert {name.partition(".")[0] for name in moved(before, state(present))} == {"top"}
     run.save_checkpoint(tmp_path / "run.ckpt")
     names = list(read_checkpoint(tmp_path / "run.ckpt")["state_dict"])
     assert any(name.startswith("teachers.0.top.") for name in names)
@@ -302,11 +302,11 @@ def test_teachers_that_learn_are_saved_and_go_on_to_the_last_bit(make, data, tmp
     assert first.global_step == second.global_step > 2
     assert not moved(state(through), state(resumed))
     kept = read_checkpoint(tmp_path / "epoch=1.ckpt")["state_dict"]
-    own = state(through.teachers[0].model)
-    assert not moved(own, {n: kept[f"teachers.0.model.{n}"] for n in own})
+    present = state(through.teachers[0].model)
+    assert not moved(present, {n: kept[f"teachers.0.model.{n}"] for n in present})
     # counts add up
-    assert through.spent() == resumed.spent()
-    assert through.spent()["strategy"] == "teachers.0"
+    assert through.training_cost() == resumed.training_cost()
+    assert through.training_cost()["strategy"] == "teachers.0"
 
 
 def test_frozen_teachers_stay_out_of_checkpoints(tmp_path):
@@ -321,19 +321,19 @@ def test_a_test_that_follows_judges_by_the_teacher_that_has_learned(tmp_path):
     made = helper(checkpoint=str(tmp_path / "teacher.ckpt"))
     recipe = learning(RUNS["ProtoNet"][0], teachers=[made])
     fit(recipe, episodes())
-    learned, file = state(made), made.sha256
+    strategies, file = state(made), made.sha256
     trainer().test(recipe, datamodule=episodes(), verbose=False)
-    assert not moved(learned, state(made))
+    assert not moved(strategies, state(made))
     assert made.sha256 == file != weights_hash(made.model)
 
 
 # --- what is refused -------------------------------------------------------------------------------------
 
 
-def test_a_bank_of_a_teacher_that_learns_is_refused(tmp_path, monkeypatch):
+def test_a_cache_of_a_teacher_that_learns_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
-    recipe = learning(RUNS["ProtoNet"][0], teachers=[helper(bank=True)])
-    with pytest.raises(ValueError, match=r"bank=true keeps a teacher's answers, .* give it a top"):
+    recipe = learning(RUNS["ProtoNet"][0], teachers=[helper(cache=True)])
+    with pytest.raises(ValueError, match=r"cache=true keeps a teacher's answers, .* give it a top"):
         fit(recipe, episodes(views=2))
 
 
@@ -343,20 +343,20 @@ def test_a_bank_of_a_teacher_that_learns_is_refused(tmp_path, monkeypatch):
     ids=["iMAML", "logistic", "recomputed"],
 )
 def test_learners_through_which_nothing_is_differentiated_are_refused(learner):
-    told = r"teacher_lr=0\.05 cannot be differentiated through \w+ with a solver or recomputed"
-    with pytest.raises(ValueError, match=told):
+    message = r"teacher_lr=0\.05 cannot be differentiated through \w+ with a solver or recomputed"
+    with pytest.raises(ValueError, match=message):
         learning(partial(meta_kd, learner))
 
 
 @each_run
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"teacher_lr": -1.0}, r"teacher_lr=-1\.0 must be at least 0 and finite"),
     ],
 )
-def test_rates_that_train_nothing_are_refused(make, data, settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_rates_that_train_nothing_are_refused(make, data, settings, message):
+    with pytest.raises(ValueError, match=message):
         learning(make, **settings)
 
 

@@ -16,7 +16,7 @@ from torch.func import grad, vjp
 from torch.utils._pytree import tree_map
 
 from lightning_metakd.functional import inner_loop
-from lightning_metakd.functional.params import detach, stop, under
+from lightning_metakd.functional.params import detach, detach_tree, with_prefix
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.logistic import Logistic
@@ -91,7 +91,7 @@ def values(module: torch.nn.Module) -> Params:
 
 def trained(recipe: MetaKD) -> tuple[Params, Params]:
     """(theta, phi): what the outer loop trains but the strategy, and the strategy."""
-    theta = {**values(recipe.student), **under("learner", values(recipe.learner))}
+    theta = {**values(recipe.student), **with_prefix("learner", values(recipe.learner))}
     return theta, values(recipe.loss)
 
 
@@ -116,8 +116,8 @@ def update(case: Case) -> Update:
         norm=case.form,
         **case.settings,
     )
-    taught, judged = ([episode(i), episode(i + 1)] for i in (0, 2))
-    batch = (together(taught), together(judged)) if case.separate else together(taught)
+    train, quiz = ([episode(i), episode(i + 1)] for i in (0, 2))
+    batch = (together(train), together(quiz)) if case.separate else together(train)
     before = trained(recipe)
     trainer(max_steps=1, precision="64-true").fit(recipe, datamodule=Fixed([batch]))
     slopes = [
@@ -125,7 +125,7 @@ def update(case: Case) -> Update:
         for old, new in zip(before, trained(recipe), strict=True)
     ]
     scale = float(helper.head.scale)
-    as_tasks = [[task(e, values(helper.model), scale) for e in es] for es in (taught, judged)]
+    as_tasks = [[task(e, values(helper.model), scale) for e in es] for es in (train, quiz)]
     return Update(*before, *slopes, as_tasks[0], as_tasks[1] if case.separate else as_tasks[0])
 
 
@@ -147,8 +147,8 @@ def relative_error(slope: Params, of: Callable[[Params], float], at: Params, ran
             return of({**at, **{n: at[n] + s * EPSILON * u for n, u in unit.items()}})
 
         expected = (8 * (moved(1) - moved(-1)) - (moved(2) - moved(-2))) / (12 * EPSILON)
-        found = sum((slope[n] * u).sum().item() for n, u in unit.items())
-        worst = max(worst, abs(found - expected) / abs(expected))
+        actual = sum((slope[n] * u).sum().item() for n, u in unit.items())
+        worst = max(worst, abs(actual - expected) / abs(expected))
     return worst
 
 
@@ -157,35 +157,35 @@ def errors(case: Case, random: int = 1) -> dict[str, float]:
     got = update(case)
     of_student = case.student(got.theta, got.phi, got.tasks)
     of_strategy = case.strategy(got.theta, got.phi, got.judges)
-    found = {}
+    settings = {}
     for name, theta_slope in parts(got.theta_slope).items():
-        found[name] = relative_error(
+        settings[name] = relative_error(
             theta_slope, lambda theta: of_student(theta, got.phi), got.theta, random
         )
     for name, prefix in ((GATE, "gate."), (TEMPERATURE, "match.temperature")):
         slope = {n: g for n, g in got.phi_slope.items() if n.startswith(prefix)}
-        found[name] = relative_error(
+        settings[name] = relative_error(
             slope,
             lambda phi: of_strategy(got.theta, phi),
             got.phi,
             random if name == GATE else 0,
         )
-    return found
+    return settings
 
 
 def parts(slope: Params) -> dict[str, Params]:
     """What belongs to the student, and what to the learner, if it learns anything."""
-    own = {n: g for n, g in slope.items() if n.startswith("learner.")}
-    found = {STUDENT: {n: g for n, g in slope.items() if n not in own}, LEARNER: own}
-    return {name: slopes for name, slopes in found.items() if slopes}
+    present = {n: g for n, g in slope.items() if n.startswith("learner.")}
+    settings = {STUDENT: {n: g for n, g in slope.items() if n not in present}, LEARNER: present}
+    return {name: slopes for name, slopes in settings.items() if slopes}
 
 
 def mean(objective: Callable[..., float], tasks: list[Task], *extra: list) -> Objective:
     """Mean over tasks; `extra` has something of each task's own in front."""
 
     def of(theta: Params, phi: Params) -> float:
-        each = [objective(*(e[i] for e in extra), theta, phi, t) for i, t in enumerate(tasks)]
-        return sum(each) / len(each)
+        single = [objective(*(e[i] for e in extra), theta, phi, t) for i, t in enumerate(tasks)]
+        return sum(single) / len(single)
 
     return of
 
@@ -207,10 +207,10 @@ def descent(
     form: str,
     order: Callable = second,
     separate: bool = False,
-    **told,
+    **settings,
 ) -> Case:
     """A learner that adapts by loss: student and strategy minimise the query loss after adapting."""
-    objective = order(Procedure(form, lr=INNER_RATE, **told))
+    objective = order(Procedure(form, lr=INNER_RATE, **settings))
     build = partial(learner, inner_lr=INNER_RATE, inner_steps=5, first_order=order is first)
     return Case(build, objective, objective, form, separate)
 
@@ -319,8 +319,8 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_outer_update_descends_the_gradient_of_its_definition(name):
-    found = errors(CASES[name])
-    assert all(error < TOLERANCE for error in found.values()), found
+    actual = errors(CASES[name])
+    assert all(error < TOLERANCE for error in actual.values()), actual
 
 
 # --- the check itself is checked: each of these mistakes must be seen ------------------------------------
@@ -328,9 +328,9 @@ def test_the_outer_update_descends_the_gradient_of_its_definition(name):
 
 def without_strategy(monkeypatch):
     """The strategy detached where it teaches."""
-    told = episode_objective.Objective.taught
-    wrong = lambda self, strategy, *rest: told(self, detach(strategy), *rest)  # noqa: E731
-    monkeypatch.setattr(episode_objective.Objective, "taught", wrong)
+    result = episode_objective.Objective.teaching_loss
+    wrong = lambda self, strategy, *rest: result(self, detach(strategy), *rest)  # noqa: E731
+    monkeypatch.setattr(episode_objective.Objective, "teaching_loss", wrong)
 
 
 def averaged_over_classes(monkeypatch):
@@ -358,21 +358,21 @@ def detached_inside_grad(monkeypatch):
     def wrong(forward, params, lesson, progress):
         def loss(p):
             output = forward(p)
-            return lesson(output, stop(output), progress).mean()
+            return lesson(output, detach_tree(output), progress).mean()
 
         return grad(loss)(dict(params))
 
-    monkeypatch.setattr(inner_loop, "lesson_gradient", wrong)
+    monkeypatch.setattr(inner_loop, "inner_gradient", wrong)
 
 
 def signals_differentiated(monkeypatch):
     """The inner step differentiated through what the gate sees of the student."""
 
     def wrong(forward, params, lesson, progress):
-        seen, pull_back = vjp(forward, dict(params))
-        return pull_back(grad(lambda output: lesson(output, output, progress).mean())(seen))[0]
+        recorded, pull_back = vjp(forward, dict(params))
+        return pull_back(grad(lambda output: lesson(output, output, progress).mean())(recorded))[0]
 
-    monkeypatch.setattr(inner_loop, "lesson_gradient", wrong)
+    monkeypatch.setattr(inner_loop, "inner_gradient", wrong)
 
 
 def trajectory_not_frozen(monkeypatch):
@@ -402,9 +402,9 @@ def strategy_in_the_outer_loss(monkeypatch):
 )
 def test_a_mistake_in_the_mathematics_does_not_pass(mistake, case, seen_in, monkeypatch):
     mistake(monkeypatch)
-    found = errors(CASES[case], random=0)
-    off = {name for name, error in found.items() if error > 1e-4}  # TOLERANCE is a hundredth of it
-    assert off == seen_in, found
+    actual = errors(CASES[case], random=0)
+    off = {name for name, error in actual.items() if error > 1e-4}  # TOLERANCE is a hundredth of it
+    assert off == seen_in, actual
 
 
 def test_a_detached_strategy_gets_no_gradient(monkeypatch):

@@ -7,12 +7,12 @@ from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.coefficient import Learned
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.loss import Targets
+from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MostAccurate, MultiTeacher
 from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.recipes.episode_objective import Objective
-from lightning_metakd.strategy.quiz import halved
+from lightning_metakd.strategy.quiz import split_query
 from tests.recipes.runs import episodes, helper, meta_kd, moved, sgd, state
 from tests.tiny import N_WAY, SmoothConv4, episode, trainer
 
@@ -34,13 +34,13 @@ def test_an_outer_step_moves_what_is_trained_and_nothing_else(learner, strategy_
     before = state(recipe)
     names = {name for name, _ in recipe.named_parameters()}
     fit(recipe)
-    found = moved(before, state(recipe))
+    actual = moved(before, state(recipe))
     students = {f"student.{name}" for name, _ in recipe.student.named_parameters()}
     strategy = {"loss.gate.raw", "loss.match.temperature.raw"}
     assert strategy | students <= names
-    assert found - strategy <= students  # no buffer, no teacher
-    assert {n for n in students if "weight" in n} <= found
-    assert found & strategy == (strategy if strategy_lr else set())
+    assert actual - strategy <= students  # no buffer, no teacher
+    assert {n for n in students if "weight" in n} <= actual
+    assert actual & strategy == (strategy if strategy_lr else set())
 
 
 def test_a_teacher_has_the_same_hash_after_training():
@@ -56,7 +56,7 @@ def test_the_quiz_leaves_the_student_alone(learner):
     ends = []
     for strategy_lr in (0.0, 0.05):
         torch.manual_seed(1)
-        recipe = meta_kd(LEARNERS[learner](), strategy_lr=strategy_lr, quiz=Targets())
+        recipe = meta_kd(LEARNERS[learner](), strategy_lr=strategy_lr, quiz=CrossEntropy())
         ends.append(state(fit(recipe).student))
     for name, tensor in ends[0].items():
         torch.testing.assert_close(tensor, ends[1][name], rtol=1e-5, atol=1e-6)
@@ -90,15 +90,15 @@ def test_a_strategy_on_its_own_episodes_is_learned_there():
 
 def test_half_of_the_query_rows_are_taught_and_the_others_are_asked():
     task = episode()
-    taught, asked = (part.query.y for part in halved(task))
-    assert torch.equal(torch.cat([taught, asked]), task.query.y)
-    assert taught.bincount().tolist() == asked.bincount().tolist() == [2] * N_WAY
+    train, requested = (part.query.y for part in split_query(task))
+    assert torch.equal(torch.cat([train, requested]), task.query.y)
+    assert train.bincount().tolist() == requested.bincount().tolist() == [2] * N_WAY
 
 
 def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(monkeypatch, caplog):
-    exams, given = [], Objective.strategy_loss
+    exams, inputs = [], Objective.strategy_loss
     monkeypatch.setattr(
-        Objective, "strategy_loss", lambda self, *at: exams.append(at[-1]) or given(self, *at)
+        Objective, "strategy_loss", lambda self, *at: exams.append(at[-1]) or inputs(self, *at)
     )
     recipe = meta_kd(ProtoNet(), quiz_classes="other")
     before = state(recipe.loss)
@@ -108,11 +108,11 @@ def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(monkeypatch,
     assert len(exams) == 2
     assert "The student is trained on" not in caplog.text
     for exam in exams:
-        assert torch.isin(exam.taught.classes, data.classes("teacher")).all()
+        assert torch.isin(exam.train.classes, data.classes("teacher")).all()
         assert torch.isin(exam.quiz.classes, data.classes("strategy")).all()
-        assert len(exam.taught.query.y) == len(exam.quiz.query.y) == 4 * N_WAY
-        assert exam.taught.query.teachers
-        assert not exam.quiz.query.teachers  # nobody reads them
+        assert len(exam.train.query.y) == len(exam.quiz.query.y) == 4 * N_WAY
+        assert exam.train.query.teacher_outputs
+        assert not exam.quiz.query.teacher_outputs  # nobody reads them
 
 
 @pytest.mark.parametrize("quiz_classes", ["same", "other"])
@@ -136,11 +136,13 @@ def test_a_student_that_knows_the_classes_of_the_quiz_is_told(caplog):
 
 def test_a_strategy_on_classes_that_a_teacher_has_seen_is_refused(monkeypatch):
     def recipe(**settings):
-        seen = [f"blob {c}" for c in range(9)]  # split `teacher`
-        return meta_kd(teachers=[helper(classes=seen)], **settings)
+        recorded = [f"blob {c}" for c in range(9)]  # split `teacher`
+        return meta_kd(teachers=[helper(classes=recorded)], **settings)
 
-    told = r"teachers\[0\] was trained on 9 of the 12 classes .*\(blob 0, blob 1, .*strategy_split"
-    with pytest.raises(ValueError, match=told):
+    message = (
+        r"teachers\[0\] was trained on 9 of the 12 classes .*\(blob 0, blob 1, .*strategy_split"
+    )
+    with pytest.raises(ValueError, match=message):
         fit(recipe())
     fit(recipe(), episodes(strategy_split="strategy"))
     fit(recipe(strategy_lr=0.0))
@@ -162,7 +164,7 @@ def test_a_quiz_of_other_classes_is_refused_where_there_are_none():
 
 
 @pytest.mark.parametrize(
-    ("learner", "n_classes", "told"),
+    ("learner", "n_classes", "message"),
     [
         (
             MAML,
@@ -176,13 +178,13 @@ def test_a_quiz_of_other_classes_is_refused_where_there_are_none():
         ),
     ],
 )
-def test_a_head_that_does_not_suit_the_learner_is_refused(learner, n_classes, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_head_that_does_not_suit_the_learner_is_refused(learner, n_classes, message):
+    with pytest.raises(ValueError, match=message):
         meta_kd(learner(), SmoothConv4(n_classes))
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"strategy_lr": -1.0}, r"strategy_lr=-1\.0 must be at least 0 and finite"),
         ({"loss": Hinton(4.0)}, "trains a strategy, but no coefficient of the loss is learned"),
@@ -190,29 +192,29 @@ def test_a_head_that_does_not_suit_the_learner_is_refused(learner, n_classes, to
         ({"strategy_every": 0}, "strategy_every=0 must be 1 or more"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_cannot_work_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         meta_kd(**settings)
 
 
-def test_a_bank_without_a_fixed_number_of_views_is_refused():
-    recipe = meta_kd(teachers=[helper(bank=True)])
+def test_a_cache_without_a_fixed_number_of_views_is_refused():
+    recipe = meta_kd(teachers=[helper(cache=True)])
     with pytest.raises(ValueError, match=r"data\.views=null draws a new view each time"):
         fit(recipe)
 
 
-# --- the bank ----------------------------------------------------------------------------------------------
+# --- the cache ----------------------------------------------------------------------------------------------
 
 
-def test_with_a_bank_the_student_learns_the_same(tmp_path, monkeypatch):
+def test_with_a_cache_the_student_learns_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
     ends = []
-    for bank in (False, True):
+    for cache in (False, True):
         torch.manual_seed(1)
-        recipe = meta_kd(teachers=[helper(bank=bank)])
+        recipe = meta_kd(teachers=[helper(cache=cache)])
         fit(recipe, episodes(views=2), max_steps=2)
         ends.append(state(recipe.student) | state(recipe.loss))
-    assert recipe.teachers[0].bank is not None
+    assert recipe.teachers[0].output_cache is not None
     for name, tensor in ends[0].items():  # answers of other batch sizes round differently
         torch.testing.assert_close(tensor, ends[1][name], rtol=1e-4, atol=1e-5)
 
@@ -222,7 +224,7 @@ def test_with_a_bank_the_student_learns_the_same(tmp_path, monkeypatch):
 
 def by_hand(recipe, task, test_steps):
     """The adapted student's logits for the query rows, by a plain loop."""
-    net = recipe.judged
+    net = recipe.eval_student
     params = {n: p.detach().requires_grad_() for n, p in net.named_parameters()}
     for _ in range(test_steps):
         loss = cross_entropy(bind(net)(params, task.support.x).logits, task.support.y)
@@ -245,10 +247,10 @@ def test_the_student_is_tested_alone_after_its_test_steps(averaged):
         task = data.on_after_batch_transfer(data.evaluation_episodes("test")[i], 0)
         logits = by_hand(recipe, task, 4)
         correct.append((logits.argmax(1) == task.query.y).double().mean())
-    assert recipe.rows["accuracy"].tolist() == pytest.approx([c.item() for c in correct])
-    assert recipe.record["accuracy"] == pytest.approx(torch.stack(correct).mean().item())
-    assert recipe.record["teacher_at_test"] is False
-    assert recipe.record["transductive"] is False
+    assert recipe.episode_rows["accuracy"].tolist() == pytest.approx([c.item() for c in correct])
+    assert recipe.result_record["accuracy"] == pytest.approx(torch.stack(correct).mean().item())
+    assert recipe.result_record["teacher_at_test"] is False
+    assert recipe.result_record["transductive"] is False
 
 
 def test_with_its_teacher_at_test_the_student_adapts_otherwise():
@@ -260,7 +262,7 @@ def test_with_its_teacher_at_test_the_student_adapts_otherwise():
     for present in (False, True):
         torch.manual_seed(1)
         recipe = meta_kd(teacher_at_test=present).eval()
-        answers.append(recipe.adapted_answer(recipe.asked(task)).logits)
+        answers.append(recipe.adapt_and_predict(recipe.with_teacher_outputs(task)).logits)
     assert (answers[0] - answers[1]).abs().max() > 1e-4
 
 
@@ -273,17 +275,17 @@ def test_the_most_accurate_teacher_of_each_episode_teaches(learner):
     before = state(recipe.loss)
     fit(recipe, max_steps=2)
     assert set(moved(before, state(recipe.loss))) == {"match.loss.temperature.raw"}
-    shares = [recipe.said[f"match.weights.{k}_mean"] for k in range(2)]
+    shares = [recipe.coefficient_values[f"match.weights.{k}_mean"] for k in range(2)]
     assert sorted(shares) == [0.0, 1.0]
     trainer().test(recipe, datamodule=episodes(), verbose=False)
-    assert len(recipe.rows["accuracy"]) == 3
+    assert len(recipe.episode_rows["accuracy"]) == 3
 
 
 def test_predictions_are_probabilities_of_the_adapted_student():
     recipe, data = meta_kd(), episodes()
     (first, *_) = trainer().predict(recipe, datamodule=data)
     task = data.on_after_batch_transfer(data.evaluation_episodes("test")[0], 0)
-    expected = recipe.eval().adapted_answer(recipe.asked(task)).logits.softmax(1)
+    expected = recipe.eval().adapt_and_predict(recipe.with_teacher_outputs(task)).logits.softmax(1)
     torch.testing.assert_close(first["probs"], expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(first["classes"], task.classes)
 
@@ -305,13 +307,13 @@ def test_training_makes_the_student_better_at_learning_new_classes():
     alone = {"loss": None, "teachers": None, "strategy_lr": 0.0}
     recipe = meta_kd(MAML(0.3, 2, first_order=True), optimisation=adam, **alone)
     data = episodes(steps_per_epoch=40, n_episodes=12, augment=False)
-    found = []
+    recorded = []
     for _ in range(2):
         trainer().test(recipe, datamodule=data, verbose=False)
-        found.append(recipe.record["nll"])
-        if len(found) == 1:
+        recorded.append(recipe.result_record["nll"])
+        if len(recorded) == 1:
             fit(recipe, data, max_steps=40)
-    assert found[1] < 0.95 * found[0], found
+    assert recorded[1] < 0.95 * recorded[0], recorded
 
 
 def test_inner_steps_leave_no_statistics_to_follow():
@@ -324,13 +326,13 @@ def test_inner_steps_leave_no_statistics_to_follow():
 )
 def test_a_student_that_does_not_change_is_embedded_once_in_a_test(norm, remembers):
     recipe = meta_kd(ProtoNet(), norm=norm)
-    data, asked = episodes(n_episodes=6), []
-    recipe.student.register_forward_hook(lambda *passed: asked.append(len(passed[1][0])))
+    data, recorded = episodes(n_episodes=6), []
+    recipe.student.register_forward_hook(lambda *passed: recorded.append(len(passed[1][0])))
     trainer().test(recipe, datamodule=data, verbose=False)
-    assert (sum(asked) == len(data.source.rows("test"))) == remembers
-    assert recipe.recall is None
-    recalled = recipe.rows
-    recipe.remember = lambda: None
+    assert (sum(recorded) == len(data.source.rows("test"))) == remembers
+    assert recipe.cached_forward is None
+    recalled = recipe.episode_rows
+    recipe.cache_test_embeddings = lambda: None
     trainer().test(recipe, datamodule=data, verbose=False)
-    for name, column in recipe.rows.items():
+    for name, column in recipe.episode_rows.items():
         torch.testing.assert_close(recalled[name], column)

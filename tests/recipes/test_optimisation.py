@@ -12,15 +12,15 @@ from lightning_metakd.recipes.optimisation import SCHEDULES, Optimisation, decay
     [("constant", 1.0, 1.0), ("cosine", 1.0, 0.0), ("one_cycle", 0.04, 0.0)],
 )
 def test_a_schedule_has_its_ends(schedule, begin, end):
-    told = Optimisation(schedule=schedule)
-    assert told.factor(0.0) == pytest.approx(begin, abs=1e-12)
-    assert told.factor(1.0) == pytest.approx(end, abs=1e-12)
+    optimisation = Optimisation(schedule=schedule)
+    assert optimisation.factor(0.0) == pytest.approx(begin, abs=1e-12)
+    assert optimisation.factor(1.0) == pytest.approx(end, abs=1e-12)
 
 
 def test_one_cycle_peaks_at_three_tenths():
-    told = Optimisation(schedule="one_cycle")
-    assert told.factor(0.3) == 1.0
-    assert told.factor(0.15) == pytest.approx(0.5)
+    optimisation = Optimisation(schedule="one_cycle")
+    assert optimisation.factor(0.3) == 1.0
+    assert optimisation.factor(0.15) == pytest.approx(0.5)
 
 
 def test_cosine_is_half_way_in_the_middle():
@@ -28,13 +28,13 @@ def test_cosine_is_half_way_in_the_middle():
 
 
 def test_a_warmup_rises_linearly_to_the_schedule():
-    told = Optimisation(warmup=0.2)
-    assert [told.factor(p) for p in (0.0, 0.1, 0.2, 0.9)] == [0.0, 0.5, 1.0, 1.0]
+    optimisation = Optimisation(warmup=0.2)
+    assert [optimisation.factor(p) for p in (0.0, 0.1, 0.2, 0.9)] == [0.0, 0.5, 1.0, 1.0]
 
 
 def test_a_warmup_of_n_steps_begins_at_an_nth_of_the_peak():
-    told = Optimisation(warmup=0.5)
-    assert [told.factor(k / 8, 1 / 8) for k in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    optimisation = Optimisation(warmup=0.5)
+    assert [optimisation.factor(k / 8, 1 / 8) for k in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
 @given(
@@ -43,8 +43,8 @@ def test_a_warmup_of_n_steps_begins_at_an_nth_of_the_peak():
     at=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
 def test_a_rate_lies_between_zero_and_its_peak_and_falls_once_it_has_risen(schedule, warmup, at):
-    told, (early, late) = Optimisation(schedule=schedule, warmup=warmup), sorted(at)
-    factors = told.factor(early), told.factor(late)
+    optimisation, (early, late) = Optimisation(schedule=schedule, warmup=warmup), sorted(at)
+    factors = optimisation.factor(early), optimisation.factor(late)
     assert all(0 <= f <= 1 for f in factors)
     if early >= 0.3:
         assert factors[0] >= factors[1]
@@ -75,7 +75,7 @@ def test_an_optimiser_is_built_with_the_peak_rate_of_each_group(name, kind, sett
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("lr", 0.0, "positive and finite"),
         ("warmup", 1.0, "at least 0 and less than 1"),
@@ -84,6 +84,6 @@ def test_an_optimiser_is_built_with_the_peak_rate_of_each_group(name, kind, sett
         ("ema_decay", 1.0, "positive and less than 1, or null"),
     ],
 )
-def test_a_setting_outside_of_its_range_is_refused(name, value, told):
-    with pytest.raises(ValueError, match=rf"optimisation\.{name}={value} must be {told}"):
+def test_a_setting_outside_of_its_range_is_refused(name, value, message):
+    with pytest.raises(ValueError, match=rf"optimisation\.{name}={value} must be {message}"):
         Optimisation(**{name: value})

@@ -67,7 +67,7 @@ def read(recipe):
 
 def pixels(source, rows=ROWS, view=-1, normalisation=OTHER):
     """A view of some rows, normalised."""
-    views = source.augmented(source.everything().x[rows], rows, torch.full_like(rows, view))
+    views = source.augmented(source.all_rows().x[rows], rows, torch.full_like(rows, view))
     return normalise(views, *normalisation)
 
 
@@ -87,13 +87,13 @@ def test_a_student_reads_another_source_as_it_was_trained(how, tmp_path):
     other = meta_kd(ProtoNet(), loss=None, teachers=None, strategy_lr=0.0, **init, **settings)
     if how == "averaged":
         path = fitted(other, episodes(), tmp_path)
-    seen = read(other)
-    other.judged.register_forward_pre_hook(lambda net, args: seen.append(args[0]))
+    recorded = read(other)
+    other.eval_student.register_forward_pre_hook(lambda net, args: recorded.append(args[0]))
     named = {} if how == "init" else {"ckpt_path": path}
     trainer().test(other, datamodule=data, verbose=False, **named)
     assert other.student.normalisation == HERE
     lowest = (128 / 255 - HERE.mean[0]) / HERE.std[0]
-    assert min(x.min() for x in seen if x.numel()) == pytest.approx(lowest, abs=0.2)
+    assert min(x.min() for x in recorded if x.numel()) == pytest.approx(lowest, abs=0.2)
 
 
 def test_a_start_of_another_source_is_trained_as_it_was_read_there(tmp_path):
@@ -104,14 +104,14 @@ def test_a_start_of_another_source_is_trained_as_it_was_read_there(tmp_path):
 
 
 @pytest.mark.parametrize("larger", [False, True])
-@pytest.mark.parametrize("bank", [False, True])
-def test_a_teacher_reads_the_students_view_as_it_was_trained(bank, larger, tmp_path):
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_teacher_reads_the_students_view_as_it_was_trained(cache, larger, tmp_path):
     path = fitted(alone(), on(Elsewhere(), episodes()), tmp_path)
     net = Preprocessed(SmoothConv4(0), size=16) if larger else SmoothConv4(0)
-    teacher = Teacher(net, str(path), PrototypeHead(scale=5.0), bank=bank)
+    teacher = Teacher(net, str(path), PrototypeHead(scale=5.0), cache=cache)
     recipe, data = meta_kd(ProtoNet(), teachers=[teacher], strategy_lr=0.0), episodes(views=2)
     trainer(max_steps=1).fit(recipe, datamodule=data)
-    (taught,) = recipe.teachers
+    (train,) = recipe.teachers
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     query = tree_map(lambda leaf: leaf[0], batch).query
     views = Blobs().augmented(Blobs().all.x[query.index], query.index, query.view)
@@ -119,11 +119,11 @@ def test_a_teacher_reads_the_students_view_as_it_was_trained(bank, larger, tmp_p
     if larger:
         views = interpolate(views.float(), (16, 16), mode="bicubic", antialias=True)
     mean, std = Elsewhere().normalisation()
-    body = taught.model.model if larger else taught.model
+    body = train.model.model if larger else train.model
     expected = body((views / 255 - mean[0]) / std[0]).embedding
-    found = taught.embed(query).embedding
-    assert (found - expected).norm() < 1e-4 * expected.norm()
-    assert (taught.model(query.x).embedding - expected).norm() > 0.01 * expected.norm()
+    actual = train.embed(query).embedding
+    assert (actual - expected).norm() < 1e-4 * expected.norm()
+    assert (train.model(query.x).embedding - expected).norm() > 0.01 * expected.norm()
 
 
 def test_a_teacher_of_the_same_normalisation_reads_the_very_inputs_of_the_student(tmp_path):
@@ -131,41 +131,41 @@ def test_a_teacher_of_the_same_normalisation_reads_the_very_inputs_of_the_studen
         checkpoint=str(fitted(meta_kd(ProtoNet(), SmoothConv4(0, width=4)), episodes(), tmp_path))
     )
     teacher.open()
-    teacher.meet(Blobs(), SmoothConv4())
+    teacher.attach_source(Blobs(), SmoothConv4())
     assert teacher.conversion is None
 
 
 def test_an_embedding_network_reads_images_as_it_was_trained(tmp_path):
     path = fitted(alone(), on(Elsewhere(), episodes()), tmp_path)
     source = Embedded(Blobs(), SmoothConv4(0), str(path), views=1)
-    found = source.everything().x[ROWS]
+    actual = source.all_rows().x[ROWS]
     for view in (-1, 0):
         expected = source.model(
             pixels(Blobs(), view=view, normalisation=Elsewhere().normalisation())
         )
-        assert (found[:, view + 1] - expected.embedding).norm() < 1e-5 * expected.embedding.norm()
+        assert (actual[:, view + 1] - expected.embedding).norm() < 1e-5 * expected.embedding.norm()
 
 
 def test_classes_to_test_on_alone_are_read_by_a_trained_network_only(tmp_path):
     data, other = on(TestAlone(), episodes()), alone()
     path = fitted(alone(), episodes(), tmp_path)
     trainer().test(other, datamodule=data, ckpt_path=path, verbose=False)
-    assert 0 < other.record["accuracy"] <= 1
-    told = r"split 'train' of TestAlone has no images to take mean .*; name a checkpoint, .* Preprocessed"
-    with pytest.raises(ValueError, match=told):
+    assert 0 < other.result_record["accuracy"] <= 1
+    message = r"split 'train' of TestAlone has no images to take mean .*; name a checkpoint, .* Preprocessed"
+    with pytest.raises(ValueError, match=message):
         trainer().test(alone(), datamodule=data, verbose=False)
-    given = meta_kd(
+    inputs = meta_kd(
         *(ProtoNet(), Preprocessed(SmoothConv4(0), mean=0.5, std=0.25)),
         **{"loss": None, "teachers": None, "strategy_lr": 0.0},
     )
-    trainer().test(given, datamodule=data, verbose=False)
-    assert 0 < given.record["accuracy"] <= 1
+    trainer().test(inputs, datamodule=data, verbose=False)
+    assert 0 < inputs.result_record["accuracy"] <= 1
 
 
 def test_a_network_of_colours_does_not_read_grey_images(tmp_path):
     student = Preprocessed(SmoothConv4(0), mean="imagenet", std="imagenet")
-    told = r"mean=\[0\.485, .*\], by which .* is of 3 channels, and images of Blobs have 1; read them with 3"
-    with pytest.raises(ValueError, match=told):
+    message = r"mean=\[0\.485, .*\], by which .* is of 3 channels, and images of Blobs have 1; read them with"
+    with pytest.raises(ValueError, match=message):
         trainer(max_steps=1).fit(
             meta_kd(ProtoNet(), student, loss=None, teachers=None, strategy_lr=0.0),
             datamodule=episodes(),
@@ -193,18 +193,18 @@ def test_who_learned_from_a_network_of_other_data_says_so_for_ever(tmp_path):
         Preprocessed(SmoothConv4(0, width=4), pretrained_on="ImageNet"),
         head=PrototypeHead(scale=5.0),
     )
-    taught = meta_kd(ProtoNet(), teachers=[teacher])
-    path = fitted(taught, episodes(), tmp_path)
+    train = meta_kd(ProtoNet(), teachers=[teacher])
+    path = fitted(train, episodes(), tmp_path)
     later = meta_kd(ProtoNet(), loss=None, teachers=None, strategy_lr=0.0, init=str(path))
     trainer().test(later, datamodule=episodes(), verbose=False)
-    assert later.record["external_data"] == "ImageNet"
+    assert later.result_record["external_data"] == "ImageNet"
     again = meta_kd(
         ProtoNet(), teachers=[Teacher(SmoothConv4(0), str(path), PrototypeHead(scale=5.0))]
     )
     trainer().test(again, datamodule=episodes(), verbose=False)
-    assert again.record["external_data"] == "ImageNet"
+    assert again.result_record["external_data"] == "ImageNet"
     trainer().test(untouched := alone(), datamodule=episodes(), verbose=False)
-    assert untouched.record["external_data"] is None
+    assert untouched.result_record["external_data"] is None
 
 
 def test_vectors_of_a_network_of_other_data_are_marked():

@@ -41,10 +41,10 @@ RUNS = {
         lambda: few(k_shot=1),
     ),
     "stored answers": (
-        lambda: meta_kd(ProtoNet(), teachers=[helper(bank=True)]),
+        lambda: meta_kd(ProtoNet(), teachers=[helper(cache=True)]),
         lambda: few(views=1),
     ),
-    "vectors": (lambda: meta_kd(ProtoNet(), MLP(3), teachers=[helper(bank=True)]), vectors),
+    "vectors": (lambda: meta_kd(ProtoNet(), MLP(3), teachers=[helper(cache=True)]), vectors),
     "SingleTask, an average": (
         lambda: single_task(optimisation=sgd(ema_decay=0.9)),
         lambda: batches(val_fraction=0.25),
@@ -59,21 +59,21 @@ def answers_of_its_own(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("make", "data"), RUNS.values(), ids=RUNS)
 def test_all_of_a_run_is_in_double(make, data):
-    found = {}
+    settings = {}
     for precision in ("32-true", "64-true"):
         torch.manual_seed(0)
         recipe = make()
         run = trainer(max_steps=1, precision=precision)
         run.fit(recipe, datamodule=data())
         run.test(recipe, datamodule=data(), verbose=False)
-        found[precision] = state(recipe.student)
-        assert 0 <= recipe.record["accuracy"] <= 1
+        settings[precision] = state(recipe.student)
+        assert 0 <= recipe.result_record["accuracy"] <= 1
     assert {p.dtype for p in recipe.parameters()} == {torch.float64}
-    for name, single in found["32-true"].items():
+    for name, single in settings["32-true"].items():
         torch.testing.assert_close(
-            found["64-true"][name].to(single.dtype), single, rtol=1e-3, atol=1e-4
+            settings["64-true"][name].to(single.dtype), single, rtol=1e-3, atol=1e-4
         )
-    differs = [not torch.equal(found["64-true"][n], p) for n, p in found["32-true"].items()]
+    differs = [not torch.equal(settings["64-true"][n], p) for n, p in settings["32-true"].items()]
     assert any(differs)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from lightning_metakd.learners.proto_maml import ProtoMAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.loss import Targets
+from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from lightning_metakd.strategy.strategy_file import load_strategy
 from lightning_metakd.teachers.weight_sharing import Share
@@ -44,7 +44,7 @@ def fit(recipe, data, **settings):
 # --- the one outer update --------------------------------------------------------------------------------
 
 
-class Poisoned(Targets):
+class Poisoned(CrossEntropy):
     """Finite itself; the square root has an infinite slope at 0, and 0 times that is not a number."""
 
     def __init__(self, factor):
@@ -64,8 +64,10 @@ def test_a_gradient_that_is_not_finite_is_told_and_changes_nothing(make, data, f
     recipe.strategy_lr = 0.0
     recipe.one_pass = False
     before = {n: p.detach().clone() for n, p in recipe.named_parameters()}
-    told = r"the gradient is (nan|inf) at step 0 .*; nothing was changed\. Start anew .*\.lr=0\.05"
-    with pytest.raises(FloatingPointError, match=told):
+    message = (
+        r"the gradient is (nan|inf) at step 0 .*; nothing was changed\. Start anew .*\.lr=0\.05"
+    )
+    with pytest.raises(FloatingPointError, match=message):
         fit(recipe, data())
     assert not moved(before, dict(recipe.named_parameters()))
 
@@ -92,17 +94,17 @@ def test_clipping_bounds_student_and_strategy_apart(make, data):
 @each_recipe
 def test_rates_follow_the_schedule_step_by_step(make, data):
     recipe = make(optimisation=sgd(schedule="cosine"), strategy_lr=0.02)
-    seen = []
+    recorded = []
     update = recipe.outer_update
 
     def watched(*args, **kwargs):
         update(*args, **kwargs)
-        seen.append([group["lr"] for o in recipe.optimizers() for group in o.param_groups])
+        recorded.append([group["lr"] for o in recipe.optimizers() for group in o.param_groups])
 
     recipe.outer_update = watched
     fit(recipe, data(), max_steps=4, max_epochs=4)
     factors = [recipe.optimisation.factor(k / 4) for k in range(4)]
-    for rates, factor in zip(seen, factors, strict=True):
+    for rates, factor in zip(recorded, factors, strict=True):
         assert rates == pytest.approx([0.05 * factor, 0.05 * factor, 0.02 * factor])
 
 
@@ -128,8 +130,8 @@ def test_progress_is_of_the_steps_that_lightning_makes(make, data, limits, total
         update(*args)
 
     recipe.outer_update, rates = watched, []
-    some = data(batch_size=48) if data is batches else data()  # two steps an epoch
-    run = fit(recipe, some, **limits)
+    sample = data(batch_size=48) if data is batches else data()  # two steps an epoch
+    run = fit(recipe, sample, **limits)
     assert run.global_step == total
     assert progress == pytest.approx([k / total for k in range(total)], abs=1e-3)
     assert rates[0] == pytest.approx(2 / total, abs=1e-3)
@@ -137,16 +139,16 @@ def test_progress_is_of_the_steps_that_lightning_makes(make, data, limits, total
 
 def test_progress_of_a_run_without_a_number_of_steps_is_that_of_its_time():
     recipe, clock = meta_kd(), Timer(timedelta(hours=1))
-    seen, update = [], recipe.outer_update
+    recorded, update = [], recipe.outer_update
 
     def watched(*args):
-        clock._offset = 900 * len(seen)
-        seen.append(recipe.progress())
+        clock._offset = 900 * len(recorded)
+        recorded.append(recipe.progress())
         update(*args)
 
     recipe.outer_update = watched
     fit(recipe, episodes(), max_steps=-1, max_epochs=-1, callbacks=[clock])
-    assert seen == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0], abs=0.01)
+    assert recorded == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0], abs=0.01)
 
 
 class Tick(Callback):
@@ -189,18 +191,18 @@ def test_the_average_follows_the_student(make, data):
 
     recipe.outer_update = watched
     fit(recipe, data(), max_steps=3, max_epochs=3)
-    assert recipe.judged is recipe.ema.module
-    assert not recipe.judged.training
+    assert recipe.eval_student is recipe.ema.module
+    assert not recipe.eval_student.training
     for name in ("convs.0.weight", "norms.2.bias", "norms.1.running_mean"):
         expected = after[0][name]
         for student in after[1:]:
             expected = 0.75 * expected + 0.25 * student[name]
-        torch.testing.assert_close(recipe.judged.state_dict()[name], expected)
+        torch.testing.assert_close(recipe.eval_student.state_dict()[name], expected)
 
 
 def test_without_an_average_the_student_itself_is_judged():
     recipe = meta_kd()
-    assert recipe.judged is recipe.student
+    assert recipe.eval_student is recipe.student
 
 
 # --- when the strategy learns ---------------------------------------------------------------------------
@@ -208,7 +210,7 @@ def test_without_an_average_the_student_itself_is_judged():
 
 @each_recipe
 @pytest.mark.parametrize(
-    ("told", "learns"),
+    ("message", "learns"),
     [
         ({}, [1, 1, 1, 1, 1, 1]),
         ({"strategy_every": 2}, [1, 0, 1, 0, 1, 0]),
@@ -216,8 +218,8 @@ def test_without_an_average_the_student_itself_is_judged():
         ({"strategy_every": 2, "strategy_warmup": 0.5}, [0, 0, 0, 0, 1, 0]),
     ],
 )
-def test_the_strategy_is_judged_and_moves_when_it_should_and_not_else(make, data, told, learns):
-    recipe = make(**told, quiz=Targets())
+def test_the_strategy_is_judged_and_moves_when_it_should_and_not_else(make, data, message, learns):
+    recipe = make(**message, quiz=CrossEntropy())
     strategies, spent, update = [state(recipe.loss)], [0], recipe.outer_update
 
     def watched(*args):
@@ -231,7 +233,7 @@ def test_the_strategy_is_judged_and_moves_when_it_should_and_not_else(make, data
     assert [bool(moved(*pair)) for pair in changes] == [bool(x) for x in learns]
     # two tasks of MAML take two inner gradients and one, for the quiz too; the tangent three
     plain, quiz = (6, 6) if make is meta_kd else (1, 3)
-    expected = [plain + quiz * learned for learned in learns]
+    expected = [plain + quiz * trained for trained in learns]
     assert [b - a for a, b in itertools.pairwise(spent)] == expected
 
 
@@ -245,7 +247,7 @@ def test_one_pass_for_student_and_strategy_is_counted_once():
 @pytest.mark.parametrize(("way", "steps", "gradients"), [("unrolled", 2, 5), ("neumann", 3, 5)])
 def test_several_pilot_steps_judge_a_strategy(make, data, way, steps, gradients):
     learner = {"learner": ProtoNet()} if make is meta_kd else {}
-    recipe = make(**learner, hypergradient=way, pilot_steps=steps, quiz=Targets())
+    recipe = make(**learner, hypergradient=way, pilot_steps=steps, quiz=CrossEntropy())
     before = state(recipe.loss)
     run = fit(recipe, data(), max_steps=2)
     assert set(moved(before, state(recipe.loss))) == set(before)
@@ -256,7 +258,7 @@ def test_several_pilot_steps_judge_a_strategy(make, data, way, steps, gradients)
 
 @each_recipe
 def test_what_is_logged_of_the_coefficients_is_of_the_step_at_which_it_is(make, data):
-    recipe = make(quiz=Targets())
+    recipe = make(quiz=CrossEntropy())
     for steps in (1, 3):
         fit(recipe, data(), max_steps=steps, max_epochs=3)
         now = recipe.loss.gate.raw.sigmoid().item()
@@ -264,7 +266,7 @@ def test_what_is_logged_of_the_coefficients_is_of_the_step_at_which_it_is(make, 
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"strategy_warmup": 1.0}, r"strategy_warmup=1\.0 must be at least 0 and less than 1"),
         ({"pilot_steps": 2}, "pilot_steps=2 with hypergradient='tangent': tangent looks one step"),
@@ -272,8 +274,8 @@ def test_what_is_logged_of_the_coefficients_is_of_the_step_at_which_it_is(make, 
     ],
 )
 @each_recipe
-def test_times_and_steps_that_cannot_be_are_refused(make, data, settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_times_and_steps_that_cannot_be_are_refused(make, data, settings, message):
+    with pytest.raises(ValueError, match=message):
         make(**settings)
 
 
@@ -282,7 +284,7 @@ def test_validation_asks_teachers_without_counting_it():
     for batches_of_validation in (0, 3):
         recipe = meta_kd()
         fit(recipe, episodes(), max_steps=2, limit_val_batches=batches_of_validation)
-        spent.append(recipe.spent()["teacher_forwards"])
+        spent.append(recipe.training_cost()["teacher_forwards"])
     assert spent[0] == spent[1] == 2 * 2 * (6 + 12)
 
 
@@ -298,13 +300,13 @@ def saved(recipe, data, folder, **settings):
 @each_recipe
 def test_a_checkpoint_leaves_the_teachers_out_and_knows_its_classes(make, data, tmp_path):
     recipe = make()
-    found = read_checkpoint(saved(recipe, data(), tmp_path))
-    names = list(found["state_dict"])
+    checkpoint = read_checkpoint(saved(recipe, data(), tmp_path))
+    names = list(checkpoint["state_dict"])
     assert not any(".model." in name for name in names)
     assert "teachers.0.head.scale" in names
     assert "loss.gate.raw" in names
-    assert found["classes"] == [f"blob {c}" for c in range(12)]
-    weights = student_weights(found)
+    assert checkpoint["classes"] == [f"blob {c}" for c in range(12)]
+    weights = student_weights(checkpoint)
     assert not moved(state(recipe.student), weights)
 
 
@@ -317,7 +319,7 @@ def test_a_checkpoint_is_a_start_or_a_teacher_for_others(make, data, tmp_path):
     other.trainer.datamodule = data()
     other.setup("fit")
     assert not moved(state(recipe.student), state(other.student))
-    assert not moved(state(recipe.student), state(other.judged))
+    assert not moved(state(recipe.student), state(other.eval_student))
 
 
 @each_recipe
@@ -339,13 +341,16 @@ def test_a_checkpoint_is_tested_as_it_was_trained(make, data, tmp_path):
 @each_recipe
 def test_a_lesson_needs_its_teachers(make, data):
     hinton = {"loss": Hinton(), "strategy_lr": 0.0}
-    share = {"loss": Targets(), "strategy_lr": 0.0, "share": [Share({"norms": "norms"})]}
-    for settings, told in (
-        (hinton, "loss=Hinton follows a teacher, but teachers is empty; .* or use Targets"),
-        ({**hinton, "loss": Targets(), "teacher_lr": 0.1}, r"teacher_lr=0\.1 trains teachers, and"),
+    share = {"loss": CrossEntropy(), "strategy_lr": 0.0, "share": [Share({"norms": "norms"})]}
+    for settings, result in (
+        (hinton, "loss=Hinton follows a teacher, but teachers is empty; .* or use CrossEntropy"),
+        (
+            {**hinton, "loss": CrossEntropy(), "teacher_lr": 0.1},
+            r"teacher_lr=0\.1 trains teachers, and",
+        ),
         (share, "share takes weights of a teacher, but teachers is empty"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=result):
             fit(make(teachers=[], **settings), data())
 
 
@@ -357,16 +362,19 @@ def test_a_student_is_judged_without_its_teachers(make, data, tmp_path, caplog):
     recipe = make(teachers=mates, share=share)
     path = saved(recipe, module(), tmp_path)
     rows = []
-    for settings, said in (
+    for settings, text in (
         ({"teachers": mates, "share": share}, None),
         ({"teachers": [], "share": share}, "of its checkpoint, teachers.0.head.scale is not used"),
-        ({"teachers": [], "share": share, "loss": Targets(), "strategy_lr": 0.0}, "loss.gate.raw"),
+        (
+            {"teachers": [], "share": share, "loss": CrossEntropy(), "strategy_lr": 0.0},
+            "loss.gate.raw",
+        ),
     ):
         caplog.clear()
         other = make(**settings)
         trainer().test(other, datamodule=module(), ckpt_path=path, verbose=False)
-        rows.append((other.record["accuracy"], other.record["nll"]))
-        assert "is not used" not in caplog.text if said is None else said in caplog.text
+        rows.append((other.result_record["accuracy"], other.result_record["nll"]))
+        assert "is not used" not in caplog.text if text is None else text in caplog.text
     assert rows[0] == rows[1] == rows[2]
 
 
@@ -401,8 +409,8 @@ def test_a_missing_strategy_is_told_when_training_begins(tmp_path):
 @each_recipe
 def test_two_epochs_are_one_and_a_resumed_one_to_the_last_bit(make, data, ema_decay, tmp_path):
     def recipe():
-        told = sgd(schedule="one_cycle", ema_decay=ema_decay, weight_decay=1e-3)
-        return make(optimisation=told, teachers=[fixed])
+        result = sgd(schedule="one_cycle", ema_decay=ema_decay, weight_decay=1e-3)
+        return make(optimisation=result, teachers=[fixed])
 
     n_classes = 12 if data is batches else 0
     fixed = helper(n_classes)

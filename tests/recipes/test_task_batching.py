@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from lightning_metakd.functional.bind import bind, bind_loss
-from lightning_metakd.functional.params import detach, under
+from lightning_metakd.functional.params import detach, with_prefix
 from lightning_metakd.learners.maml import MAML
-from lightning_metakd.losses.loss import CalibratedTargets, Targets
+from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.models.resnet import ResNet
@@ -16,13 +16,13 @@ from lightning_metakd.models.wide_resnet import WideResNet
 from lightning_metakd.recipes.episode_objective import Objective
 from lightning_metakd.recipes.task_batching import mean_over_tasks
 from lightning_metakd.strategy.hypergradient import tangent, unrolled
-from lightning_metakd.strategy.quiz import halved
-from lightning_metakd.types import Exam
+from lightning_metakd.strategy.quiz import split_query
+from lightning_metakd.types import QuizEpisodes
 from tests.learners.test_learners import LEARNERS
 from tests.recipes.runs import episodes, meta_kd
 from tests.tiny import N_WAY, SmoothConv4, answered, episode, gate_and_temperature, trainer
 
-TOGETHER = [name for name in LEARNERS if LEARNERS[name]().fixed_graph]
+TOGETHER = [name for name in LEARNERS if LEARNERS[name]().vmap_compatible]
 
 
 class Case:
@@ -34,13 +34,13 @@ class Case:
             learner.inner_steps = inner_steps  # of those that take any
             learner.advance(0.0)
         net = make_episodic(SmoothConv4(N_WAY if learner.needs_head else 0).double(), "support")
-        learner.knows(net)
+        learner.init_student_state(net)
         self.objective = Objective(
-            learner, bind(net), bind_loss(loss), CalibratedTargets(), tangent, 0.1
+            learner, bind(net), bind_loss(loss), CalibratedCrossEntropy(), tangent, 0.1
         )
         theta = {
-            **under("student", dict(net.named_parameters())),
-            **under("learner", dict(learner.named_parameters())),
+            **with_prefix("student", dict(net.named_parameters())),
+            **with_prefix("learner", dict(learner.named_parameters())),
         }
         self.theta = {n: p.detach().double().requires_grad_() for n, p in theta.items()}
         self.strategy = {n: p.detach().requires_grad_() for n, p in loss.named_parameters()}
@@ -60,14 +60,14 @@ class Case:
 
 def by_hand(loss, theta, strategy, tasks):
     """One graph over all tasks."""
-    found = zip(*[loss(theta, strategy, task) for task in tasks], strict=True)
-    return tuple(torch.stack(values).mean() for values in found)
+    actual = zip(*[loss(theta, strategy, task) for task in tasks], strict=True)
+    return tuple(torch.stack(values).mean() for values in actual)
 
 
-def check(found, expected):
-    assert [g is None for g in found] == [g is None for g in expected]
+def check(actual, expected):
+    assert [g is None for g in actual] == [g is None for g in expected]
     one, other = (
-        torch.cat([g.flatten() for g in slopes if g is not None]) for slopes in (found, expected)
+        torch.cat([g.flatten() for g in slopes if g is not None]) for slopes in (actual, expected)
     )
     assert (one - other).norm() < 1e-8 * other.norm()  # Adam divides rounding by 1e-8
 
@@ -78,25 +78,25 @@ def test_all_ways_give_the_same_gradients(name, at_once):
     case = Case(name)
     quiet = detach(case.strategy)
     expected = by_hand(case.student, case.theta, quiet, case.tasks)
-    found = mean_over_tasks(case.student, case.theta, quiet, case.tasks, at_once)
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=0)
-    check(case.slopes(found, case.theta), case.slopes(expected, case.theta))
+    actual = mean_over_tasks(case.student, case.theta, quiet, case.tasks, at_once)
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-10, atol=0)
+    check(case.slopes(actual, case.theta), case.slopes(expected, case.theta))
 
-    adapts = case.objective.learner.adapts_by_loss
-    judging = case.tasks if adapts else [halved(task) for task in case.tasks]
+    adapts = case.objective.learner.uses_inner_loss
+    judging = case.tasks if adapts else [split_query(task) for task in case.tasks]
     at = detach(case.theta), case.strategy, judging
     expected = by_hand(case.objective.strategy_loss, *at)
-    found = mean_over_tasks(case.objective.strategy_loss, *at, at_once)
-    torch.testing.assert_close(found[1], expected[1], rtol=1e-8, atol=1e-12)
-    check(case.slopes(found, case.strategy), case.slopes(expected, case.strategy))
+    actual = mean_over_tasks(case.objective.strategy_loss, *at, at_once)
+    torch.testing.assert_close(actual[1], expected[1], rtol=1e-8, atol=1e-12)
+    check(case.slopes(actual, case.strategy), case.slopes(expected, case.strategy))
 
 
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name not in TOGETHER])
 def test_a_learner_with_a_solver_runs_task_by_task(name):
     case = Case(name)
     expected = by_hand(case.student, case.theta, case.strategy, case.tasks)
-    found = mean_over_tasks(case.student, case.theta, case.strategy, case.tasks)
-    check(case.slopes(found, case.theta), case.slopes(expected, case.theta))
+    actual = mean_over_tasks(case.student, case.theta, case.strategy, case.tasks)
+    check(case.slopes(actual, case.theta), case.slopes(expected, case.theta))
     with pytest.raises(
         ValueError,
         match=f"tasks_at_once=2 runs tasks together, and {type(case.objective.learner).__name__}",
@@ -114,9 +114,9 @@ def test_the_gradient_scales_and_adds_up_as_any_other():
 
 def test_a_recipe_trains_the_same_in_either_way():
     ends = []
-    for given in (1, 2):
+    for inputs in (1, 2):
         torch.manual_seed(1)
-        recipe = meta_kd(tasks_at_once=given)
+        recipe = meta_kd(tasks_at_once=inputs)
         trainer(max_steps=1).fit(recipe, datamodule=episodes())
         ends.append(dict(recipe.named_parameters()))
     for name, p in ends[0].items():  # single precision, through two inner steps
@@ -125,8 +125,8 @@ def test_a_recipe_trains_the_same_in_either_way():
 
 def test_on_a_cpu_tasks_run_one_by_one_unless_told_otherwise():
     tasks = [episode(i) for i in range(3)]
-    assert meta_kd().at_once(tasks) == 1
-    assert meta_kd(tasks_at_once=2).at_once(tasks) == 2
+    assert meta_kd().tasks_per_call(tasks) == 1
+    assert meta_kd(tasks_at_once=2).tasks_per_call(tasks) == 2
 
 
 NETWORKS = {
@@ -142,8 +142,10 @@ NETWORKS = {
 def test_together_every_network_has_the_second_derivatives_that_it_has_alone(name):
     torch.manual_seed(4)
     net = make_episodic(NETWORKS[name]().double(), "support")
-    objective = Objective(MAML(0.05, 2), bind(net), bind_loss(Targets()), Targets(), tangent, 0.1)
-    theta = under("student", dict(net.named_parameters()))
+    objective = Objective(
+        MAML(0.05, 2), bind(net), bind_loss(CrossEntropy()), CrossEntropy(), tangent, 0.1
+    )
+    theta = with_prefix("student", dict(net.named_parameters()))
     tasks = [episode(i, (3, 16, 16)) for i in range(2)]
 
     def loss(*at):
@@ -189,9 +191,9 @@ def test_the_graph_of_a_task_is_gone_before_the_next_begins():
 def test_a_loss_without_a_graph_has_no_gradient():
     w = torch.ones(3, requires_grad=True)
     constant = lambda theta, strategy, task: (torch.ones(()),)  # noqa: E731
-    (found,) = mean_over_tasks(constant, {"w": w}, {}, [episode()])
-    assert found == 1
-    assert torch.autograd.grad(found, w, allow_unused=True) == (None,)
+    (actual,) = mean_over_tasks(constant, {"w": w}, {}, [episode()])
+    assert actual == 1
+    assert torch.autograd.grad(actual, w, allow_unused=True) == (None,)
 
 
 def test_no_task_at_once_is_refused():
@@ -202,12 +204,12 @@ def test_no_task_at_once_is_refused():
 @pytest.mark.parametrize("pilot", [tangent, unrolled])
 def test_a_quiz_of_other_classes_is_what_a_step_of_the_lesson_leads_to(pilot):
     case = Case("ProtoNet")
-    taught, quiz, _ = case.tasks
+    train, quiz, _ = case.tasks
     objective = replace(case.objective, pilot=pilot)
-    plain = replace(objective, teach=bind_loss(CalibratedTargets()))
+    plain = replace(objective, teach=bind_loss(CalibratedCrossEntropy()))
 
     def after_a_step(strategy):
-        loss = objective.student_loss(case.theta, strategy, taught)
+        loss = objective.student_loss(case.theta, strategy, train)
         slopes = torch.autograd.grad(loss, list(case.theta.values()), allow_unused=True)
         moved = {
             name: p if slope is None else p - 0.1 * slope
@@ -215,12 +217,12 @@ def test_a_quiz_of_other_classes_is_what_a_step_of_the_lesson_leads_to(pilot):
         }
         return plain.student_loss(detach(moved), {}, quiz).item()
 
-    loss, gain = objective.strategy_loss(case.theta, case.strategy, Exam(taught, quiz))
-    found = case.slopes((loss,), case.strategy)
+    loss, gain = objective.strategy_loss(case.theta, case.strategy, QuizEpisodes(train, quiz))
+    actual = case.slopes((loss,), case.strategy)
     assert loss.item() == pytest.approx(after_a_step(case.strategy), rel=1e-10)
     before = plain.student_loss(case.theta, {}, quiz).item()
     assert gain.item() == pytest.approx(before - loss.item(), rel=1e-8)
-    for name, slope in zip(case.strategy, found, strict=True):
+    for name, slope in zip(case.strategy, actual, strict=True):
         at = case.strategy[name].detach()
         for k in range(at.numel()):
             nudge = torch.zeros_like(at)

@@ -32,9 +32,9 @@ def test_a_control_is_of_the_same_experiment_or_named_and_tested_in_the_same_way
     leave_seeds(runs, (0.4,), "other", strategy="gate", control="frozen")
     rows = rows_of(read_results(runs))
     by_name = {row.name: row for row in rows}
-    found = controls_of(by_name["gate"], rows, ["rival"])
-    assert list(found) == ["shuffled", "rival"]
-    assert (found["rival"].control, found["rival"].learner) == (None, "MAML")
+    actual = controls_of(by_name["gate"], rows, ["rival"])
+    assert list(actual) == ["shuffled", "rival"]
+    assert (actual["rival"].control, actual["rival"].learner) == (None, "MAML")
     for name in ("plain", "rival", "gate, control shuffled"):
         assert name == "rival" or controls_of(by_name[name], rows, ["rival"]) == {}
     assert list(controls_of(by_name["gate"], rows, [])) == ["shuffled"]
@@ -52,8 +52,8 @@ def test_a_control_stands_beside_the_row_of_its_own_settings(tmp_path):
     rows = rows_of(read_results(tmp_path))
     for row in rows:
         if row.control is None:
-            (found,) = controls_of(row, rows, []).values()
-            assert row.known("accuracy")[0] - found.known("accuracy")[0] == 0.25
+            (actual,) = controls_of(row, rows, []).values()
+            assert row.values_of("accuracy")[0] - actual.values_of("accuracy")[0] == 0.25
     table = tables(read_results(tmp_path))
     assert control_cell(table, "final_constant", "difference") == "+25.00 ± 0.00"
     # one that belongs to no row is not lost

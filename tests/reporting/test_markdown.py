@@ -6,8 +6,8 @@ from lightning_metakd.reporting.markdown import (
     between_markers,
     count,
     duration,
-    known_columns,
     markdown,
+    nonempty_columns,
     percent,
 )
 
@@ -35,4 +35,4 @@ def test_a_table_aligns_names_left_and_numbers_right():
 
 def test_columns_of_which_nothing_is_known_are_left_out():
     rows = [{"name": "a", "n": "-", "m": "-"}, {"name": "b", "n": "5", "m": "-"}]
-    assert known_columns(rows) == [{"name": "a", "n": "-"}, {"name": "b", "n": "5"}]
+    assert nonempty_columns(rows) == [{"name": "a", "n": "-"}, {"name": "b", "n": "5"}]

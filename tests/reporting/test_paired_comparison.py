@@ -9,7 +9,7 @@ from lightning_metakd.reporting.seed_intervals import over_seeds
 from tests.left_results import cell, leave, leave_seeds
 
 
-def found(folder):
+def paired(folder):
     return {row.name: row for row in rows_of(read_results(folder))}
 
 
@@ -19,7 +19,7 @@ def test_results_over_other_episodes_are_not_compared(key, value, tmp_path):
     leave(tmp_path / "maml" / "0")
     leave(tmp_path / "kd" / "0", experiment="kd", **{key: value})
     leave(tmp_path / "same" / "0", experiment="same")
-    rows = found(tmp_path)
+    rows = paired(tmp_path)
     assert not comparable(rows["kd"], rows["maml"])
     assert gain_over(rows["kd"], [rows["maml"]]) is None
     assert gain_over(rows["same"], [rows["maml"]]).mean == 0
@@ -43,12 +43,12 @@ def test_a_single_pair_is_compared_over_episodes(tmp_path):
     leave(tmp_path / "maml" / "0", (0.0, 0.0, 0.0), train_seed=0)
     leave(tmp_path / "maml" / "1", (0.25, 0.25, 0.5), train_seed=1)
     leave(tmp_path / "kd" / "0", (1.0, 1.0, 1.0), experiment="kd", train_seed=1)
-    rows = found(tmp_path)
-    told = difference(rows["kd"], rows["maml"])
-    assert told.mean == pytest.approx(2 / 3)
-    assert told.half_width == pytest.approx(1.96 * (0.25 / math.sqrt(3)) / math.sqrt(3))
-    assert told.pairs == 1
-    assert told.left_out == (
+    rows = paired(tmp_path)
+    gap = difference(rows["kd"], rows["maml"])
+    assert gap.mean == pytest.approx(2 / 3)
+    assert gap.half_width == pytest.approx(1.96 * (0.25 / math.sqrt(3)) / math.sqrt(3))
+    assert gap.pairs == 1
+    assert gap.left_out == (
         "kd minus maml leaves out seed 0 of maml: no partner on the same episodes."
     )
 
@@ -56,19 +56,19 @@ def test_a_single_pair_is_compared_over_episodes(tmp_path):
 def test_single_trainings_are_a_pair_whatever_their_seeds(tmp_path):
     leave(tmp_path / "maml" / "0", (0.25, 0.25, 0.25), train_seed=3)
     leave(tmp_path / "kd" / "0", (1.0, 1.0, 1.0), experiment="kd", train_seed=None)
-    rows = found(tmp_path)
+    rows = paired(tmp_path)
     assert difference(rows["kd"], rows["maml"]) == (0.75, 0.0, 1, "")
 
 
 def test_several_seeds_are_paired_by_seed_and_not_by_their_order(tmp_path):
     leave_seeds(tmp_path, (0.25, 0.5, 0.75), "maml", seeds=(4, 5, 6))
     leave_seeds(tmp_path, (0.9375, 0.375, 0.6875, 0.25), "kd", seeds=(6, 4, 5, 9))
-    rows = found(tmp_path)
-    told = difference(rows["kd"], rows["maml"])
-    assert told[:2] == over_seeds([0.125, 0.1875, 0.1875])
-    assert told.pairs == 3
-    assert "leaves out seed 9 of kd: no partner" in told.left_out
-    assert told.is_positive
+    rows = paired(tmp_path)
+    gap = difference(rows["kd"], rows["maml"])
+    assert gap[:2] == over_seeds([0.125, 0.1875, 0.1875])
+    assert gap.pairs == 3
+    assert "leaves out seed 9 of kd: no partner" in gap.left_out
+    assert gap.is_positive
     assert not difference(rows["maml"], rows["kd"]).is_positive
 
 
@@ -76,10 +76,10 @@ def test_a_seed_on_other_episodes_has_no_partner(tmp_path):
     leave_seeds(tmp_path, (0.25, 0.5, 0.75), "maml")
     leave_seeds(tmp_path, (0.5, 0.5), "kd")
     leave(tmp_path / "kd_2" / "0", (0.5, 0.5, 0.5), [7, 8, 9], experiment="kd", train_seed=2)
-    rows = found(tmp_path)
-    told = difference(rows["kd"], rows["maml"])
-    assert told.pairs == 2
-    assert "seed 2 of kd and seed 2 of maml" in told.left_out
+    rows = paired(tmp_path)
+    gap = difference(rows["kd"], rows["maml"])
+    assert gap.pairs == 2
+    assert "seed 2 of kd and seed 2 of maml" in gap.left_out
 
 
 def test_the_baseline_that_adapts_in_the_same_way_is_preferred(tmp_path):

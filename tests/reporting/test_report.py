@@ -26,8 +26,8 @@ def test_a_row_says_what_it_measured(tmp_path):
 def test_machine_seed_and_code_are_said_once(tmp_path):
     leave(tmp_path / "a" / "0", device="cpu (Some)", threads=2, git="0123456789abcdef")
     leave(tmp_path / "b" / "0", device="cpu (Some)", threads=2, git="0123456789abcdef", k_shot=5)
-    said = "Made with device cpu (Some), threads 2, seed 0, commit 0123456789."
-    assert tables(read_results(tmp_path)).endswith(said)
+    message = "Made with device cpu (Some), threads 2, seed 0, commit 0123456789."
+    assert tables(read_results(tmp_path)).endswith(message)
 
 
 def test_the_difference_to_a_baseline_is_paired_by_episode(tmp_path):

@@ -27,7 +27,7 @@ def test_results_that_differ_in_the_training_seed_alone_are_one_row(tmp_path):
     results = read_results(tmp_path)
     (row,) = rows_of(results)
     assert row.seeds == [0, 1, 2]
-    assert row.known("accuracy") == [0.25, 0.75, 0.5]
+    assert row.values_of("accuracy") == [0.25, 0.75, 0.5]
     assert [row.seeds for row in rows_of(results, by_seed=True)] == [[0], [1], [2]]
 
 
@@ -57,7 +57,7 @@ def test_settings_that_differ_between_experiments_are_in_no_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (b"[1]", "is a list and no result"),
         (b"7", "is a int and no result"),
@@ -72,11 +72,11 @@ def test_settings_that_differ_between_experiments_are_in_no_name(tmp_path):
         (b'{"git": 5}', "has git=5, which is no str"),
     ],
 )
-def test_a_line_that_is_no_result_is_named_and_left_out(line, told, tmp_path):
+def test_a_line_that_is_no_result_is_named_and_left_out(line, message, tmp_path):
     leave(tmp_path / "maml" / "0")
     with (tmp_path / "maml" / "0" / "results.jsonl").open("ab") as file:
         file.write(line + b"\n")
-    with pytest.warns(UserWarning, match=rf"results\.jsonl:2 {told}.*; it is left out\.$"):
+    with pytest.warns(UserWarning, match=rf"results\.jsonl:2 {message}.*; it is left out\.$"):
         assert len(read_results(tmp_path)) == 1
 
 

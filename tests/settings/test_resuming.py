@@ -6,7 +6,7 @@ from lightning_metakd.settings.resuming import check_resumable
 
 EARLIER = {
     "experiment": "a",
-    "seed_everything": 0,
+    "seed_all_rows": 0,
     "model": "MetaKD",
     "model.student": "Conv4",
     "model.student.width": 64,
@@ -30,7 +30,7 @@ EARLIER = {
 }
 
 
-def said(change, earlier=EARLIER):
+def refusal_of(change, earlier=EARLIER):
     now = {key: value for key, value in {**EARLIER, **change}.items() if value is not None}
     saved = {"settings": earlier, "optimizer_states": [{}], "lr_schedulers": []}
     return check_resumable(saved, Path("last.ckpt"), now)
@@ -58,7 +58,7 @@ def said(change, earlier=EARLIER):
 )
 def test_what_makes_it_another_training_is_refused_by_name(change, line):
     with pytest.raises(ValueError, match=r" in last\.ckpt: it cannot go on with other") as refusal:
-        said(change)
+        refusal_of(change)
     assert str(refusal.value).startswith(line)
     assert ("and 2 more in last.ckpt" in str(refusal.value)) is (len(change) > 4)
 
@@ -67,7 +67,7 @@ def test_what_makes_it_another_training_is_refused_by_name(change, line):
     ("change", "line"),
     [
         ({}, None),
-        ({"experiment": "b", "seed_everything": 1}, None),
+        ({"experiment": "b", "seed_all_rows": 1}, None),
         ({"model.init": "moved.ckpt", "model.init.origin": None}, None),
         ({"model.teachers.0.checkpoint": "moved.ckpt"}, None),
         (
@@ -90,12 +90,12 @@ def test_what_makes_it_another_training_is_refused_by_name(change, line):
     ],
 )
 def test_how_long_where_and_how_fast_may_change_and_that_is_said(change, line):
-    told = said(change)
-    assert told is line or told.startswith(line)
+    result = refusal_of(change)
+    assert result is line or result.startswith(line)
 
 
 def test_a_training_that_no_configuration_described_is_not_compared():
-    assert said({}, earlier={"trainer.max_epochs": 7}) is None
+    assert refusal_of({}, earlier={"trainer.max_epochs": 7}) is None
 
 
 def test_weights_alone_are_no_training():

@@ -37,7 +37,7 @@ RUN = {
     "data.num_workers": 2,
     "trainer.max_steps": 100,
     "trainer.accelerator": "gpu",
-    "seed_everything": 3,
+    "seed_all_rows": 3,
     "runs": "runs",
 }
 
@@ -49,7 +49,7 @@ def test_a_configuration_becomes_dotted_names_without_its_class_paths():
     assert flat["model.student.width"] == 4
     assert flat["model.loss.match.temperature"] == "Learned"
     assert flat["model.teachers.0"] == "Teacher"
-    assert flat["model.teachers.0.bank"] is True
+    assert flat["model.teachers.0.cache"] is True
     assert flat["trainer.max_epochs"] == 2
     assert not [name for name in flat if "class_path" in name or "init_args" in name]
 
@@ -70,7 +70,7 @@ def test_null_is_no_setting_and_lists_are_numbered_where_they_are_nests(config, 
 def test_seeds_places_and_ways_of_running_train_nothing():
     others = {
         *("model.tasks_at_once", "data.seed", "data.source.root", "data.num_workers"),
-        *("trainer.accelerator", "seed_everything", "runs"),
+        *("trainer.accelerator", "seed_all_rows", "runs"),
     }
     assert training_settings(RUN) == {n: v for n, v in RUN.items() if n not in others}
 
@@ -101,11 +101,11 @@ def test_a_result_knows_what_trained_and_what_tested():
 
 
 def test_the_trainer_says_how_long_and_on_how_many():
-    found = trainer_settings(trainer(max_steps=7, max_time="00:00:01:00", limit_train_batches=2))
-    assert found["trainer.max_steps"] == 7
-    assert found["trainer.max_time"] == 60
-    assert found["trainer.limit_train_batches"] == 2
-    assert found["trainer.world_size"] == 1
+    actual = trainer_settings(trainer(max_steps=7, max_time="00:00:01:00", limit_train_batches=2))
+    assert actual["trainer.max_steps"] == 7
+    assert actual["trainer.max_time"] == 60
+    assert actual["trainer.limit_train_batches"] == 2
+    assert actual["trainer.world_size"] == 1
 
 
 # --- the training behind a file ----------------------------------------------------------------
@@ -114,8 +114,8 @@ def test_the_trainer_says_how_long_and_on_how_many():
 def left(path, settings=None, complete=True, is_best=False, **more):
     """A checkpoint as a run leaves it."""
     states = {"Results": {"complete": complete}, "Checkpoints": {"is_best": is_best}}
-    found = {"state_dict": {"w": torch.ones(1)}, "global_step": 5, "callbacks": states, **more}
-    torch.save(found if settings is None else found | {"settings": settings}, path)
+    options = {"state_dict": {"w": torch.ones(1)}, "global_step": 5, "callbacks": states, **more}
+    torch.save(options if settings is None else options | {"settings": settings}, path)
     return path
 
 

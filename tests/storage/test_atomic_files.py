@@ -11,16 +11,16 @@ from lightning_metakd.storage import atomic_files
 from lightning_metakd.storage.atomic_files import (
     UNFINISHED,
     append_line,
+    atomic_write,
+    create_once,
     file_sha256,
-    make_once,
     remove_unfinished,
-    written_whole,
 )
 
 
 def test_a_file_appears_whole_once_the_block_has_ended(tmp_path):
     path = tmp_path / "new" / "file"
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text("whole")
         assert not path.exists()
     assert path.read_text() == "whole"
@@ -32,7 +32,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path):
     path.write_text("old")
 
     def interrupted():
-        with written_whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text("half")
             raise KeyboardInterrupt
 
@@ -44,8 +44,8 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path):
 
 def test_a_full_disk_is_told_with_the_way_out(tmp_path):
     path = tmp_path / "file"
-    told = "file could not be written .No space left on device.; free some space"
-    with pytest.raises(OSError, match=told) as caught, written_whole(path):
+    message = "file could not be written .No space left on device.; free some space"
+    with pytest.raises(OSError, match=message) as caught, atomic_write(path):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.errno == errno.ENOSPC
     assert not list(tmp_path.iterdir())
@@ -55,7 +55,7 @@ def test_a_full_disk_is_told_with_the_way_out(tmp_path):
 def test_a_file_has_the_permissions_that_the_umask_leaves(tmp_path, umask, mode):
     before = os.umask(umask)
     try:
-        with written_whole(tmp_path / "file") as part:
+        with atomic_write(tmp_path / "file") as part:
             part.write_text("whole")
     finally:
         os.umask(before)
@@ -64,7 +64,7 @@ def test_a_file_has_the_permissions_that_the_umask_leaves(tmp_path, umask, mode)
 
 def die_while_writing(path):
     """In a process of its own: a kill in the middle of a file."""
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text("half")
         os._exit(9)
 
@@ -80,7 +80,7 @@ def killed(path):
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded")
 def test_what_a_killed_process_left_is_removed_by_the_next_writer(tmp_path):
     assert len(killed(tmp_path / "file")) == 1
-    with written_whole(tmp_path / "other") as part:
+    with atomic_write(tmp_path / "other") as part:
         part.write_text("whole")
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
@@ -90,7 +90,7 @@ def test_what_a_living_process_writes_stays_and_folders_below_are_tidied(tmp_pat
     below = tmp_path / "run" / "0"
     below.mkdir(parents=True)
     (left,) = killed(below / "file")
-    with written_whole(tmp_path / "mine") as part:
+    with atomic_write(tmp_path / "mine") as part:
         part.write_text("whole")
         remove_unfinished(tmp_path)
         assert (below / left).exists()
@@ -112,7 +112,7 @@ def test_a_file_that_is_taken_for_a_dead_one_before_it_is_locked_is_made_again(
         lock(file, operation)
 
     monkeypatch.setattr(atomic_files.fcntl, "flock", late)
-    with written_whole(tmp_path / "file") as part:
+    with atomic_write(tmp_path / "file") as part:
         part.write_text("whole")
         assert part not in taken
     assert (tmp_path / "file").read_text() == "whole"
@@ -131,8 +131,8 @@ def test_lines_are_appended_after_one_that_was_cut_too(tmp_path):
 @pytest.mark.parametrize("room", [0, 3])
 def test_a_line_that_does_not_fit_leaves_no_part_of_it(room, tmp_path, little_room):
     append_line(tmp_path / "lines", "one")
-    told = r"lines could not be written \(.*\); free some space .* is unchanged"
-    with little_room(4 + room), pytest.raises(OSError, match=told):
+    message = r"lines could not be written \(.*\); free some space .* is unchanged"
+    with little_room(4 + room), pytest.raises(OSError, match=message):
         append_line(tmp_path / "lines", "a longer one")
     assert (tmp_path / "lines").read_text() == "one\n"
 
@@ -144,7 +144,7 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
 
 
 def test_what_is_there_is_not_made_and_locks_nothing(tmp_path):
-    make_once(tmp_path / "new" / "file", lambda: True, lambda: pytest.fail("made"))
+    create_once(tmp_path / "new" / "file", lambda: True, lambda: pytest.fail("made"))
     assert not list(tmp_path.iterdir())
 
 
@@ -158,7 +158,7 @@ def test_a_second_one_waits_says_so_and_finds_it(tmp_path, caplog):
         made.append("first")
 
     def once(make):
-        make_once(path, lambda: bool(made), make)
+        create_once(path, lambda: bool(made), make)
 
     second = threading.Thread(target=once, args=(lambda: made.append("second"),))
     once(make)
@@ -171,10 +171,10 @@ def test_where_nothing_can_be_locked_each_makes_it(tmp_path, monkeypatch, caplog
     made, path = [], tmp_path / "file"
 
     def twice():
-        make_once(path, lambda: bool(made), lambda: made.append("inside"))
+        create_once(path, lambda: bool(made), lambda: made.append("inside"))
         made.append("outside")
 
-    make_once(path, lambda: bool(made), twice)
+    create_once(path, lambda: bool(made), twice)
     assert made == ["inside", "outside"]
     assert not caplog.text
 
@@ -185,6 +185,6 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(atomic_files.fcntl, "flock", refuse)
     made = []
-    make_once(tmp_path / "file", lambda: False, lambda: made.append("made"))
+    create_once(tmp_path / "file", lambda: False, lambda: made.append("made"))
     assert made
     assert "file cannot be locked; two processes may both make it" in caplog.text

@@ -19,8 +19,8 @@ class Code:
 
 def test_a_plain_state_dict_is_a_checkpoint(tmp_path):
     torch.save({"weight": torch.ones(2)}, tmp_path / "plain.pt")
-    found = read_checkpoint(tmp_path / "plain.pt")
-    assert torch.equal(student_weights(found)["weight"], torch.ones(2))
+    checkpoint = read_checkpoint(tmp_path / "plain.pt")
+    assert torch.equal(student_weights(checkpoint)["weight"], torch.ones(2))
 
 
 def test_a_checkpoint_keeps_what_else_it_holds(tmp_path):
@@ -93,8 +93,8 @@ def test_a_changed_byte_anywhere_is_noticed_or_changes_nothing(saved):
     ],
 )
 def test_an_address_is_not_opened(address):
-    told = "is an address, and none is opened; download the file, compare its checksum"
-    with pytest.raises(ValueError, match=told) as caught:
+    message = "is an address, and none is opened; download the file, compare its checksum"
+    with pytest.raises(ValueError, match=message) as caught:
         read_checkpoint(address)
     assert "secret" not in str(caught.value)
 
@@ -124,7 +124,13 @@ def test_what_holds_no_tensors_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     "section",
     [
-        *({"settings": [1]}, {"settings": {1: 2}}, {"spent": "x"}, {"said": None}, {"loops": 3}),
+        *(
+            {"settings": [1]},
+            {"settings": {1: 2}},
+            {"training_cost": "x"},
+            {"coefficient_values": None},
+            {"loops": 3},
+        ),
         *({"callbacks": {"Results": []}}, {"optimizer_states": {}}, {"optimizer_states": [1]}),
         *({"lr_schedulers": None}, {"global_step": "3"}, {"epoch": 1.0}),
     ],
@@ -132,8 +138,8 @@ def test_what_holds_no_tensors_is_refused(tmp_path, content):
 )
 def test_what_no_run_writes_beside_its_tensors_is_named(tmp_path, section):
     torch.save({"state_dict": {}} | section, tmp_path / "it.pt")
-    told = rf"it\.pt' has {next(iter(section))}=.*, which no run writes; take an earlier file"
-    with pytest.raises(ValueError, match=told):
+    message = rf"it\.pt' has {next(iter(section))}=.*, which no run writes; take an earlier file"
+    with pytest.raises(ValueError, match=message):
         read_checkpoint(tmp_path / "it.pt")
 
 

@@ -2,18 +2,18 @@
 
 import pytest
 
-from lightning_metakd.storage.redaction import scrubbed, scrubbed_words
+from lightning_metakd.storage.redaction import redact, redact_words
 
 
 def test_secrets_are_hidden_and_numbers_and_words_are_not():
-    told = {
+    settings = {
         "api_key": "abc",
         "hf_token": "abc",
         "model": {"n_tokens": 32, "tokenizer": "bpe", "keys": ["abc"], "password": None},
         "url": "https://me:abc@host/x",
         "list": [{"client.secret": "abc"}],
     }
-    assert scrubbed(told) == {
+    assert redact(settings) == {
         "api_key": "***",
         "hf_token": "***",
         "model": {"n_tokens": 32, "tokenizer": "bpe", "keys": ["***"], "password": None},
@@ -33,7 +33,7 @@ def test_secrets_are_hidden_and_numbers_and_words_are_not():
     ],
 )
 def test_access_inside_an_address_is_hidden(address, shown):
-    assert scrubbed(address) == shown
+    assert redact(address) == shown
 
 
 def test_secrets_among_the_words_of_a_command_are_hidden():
@@ -48,4 +48,4 @@ def test_secrets_among_the_words_of_a_command_are_hidden():
         "--url=https://***@c",
         "-v",
     ]
-    assert scrubbed_words(words) == expected
+    assert redact_words(words) == expected

@@ -10,20 +10,20 @@ from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.coefficient import Learned, LearnedPerClass, LearnedPerSample
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.loss import Targets
+from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher
 from lightning_metakd.losses.what_where import LearnedPerMap, WhatWhere
 from lightning_metakd.recipes.episode_objective import Objective
 from lightning_metakd.strategy.controls import (
-    checked_control,
+    check_control,
     controlled,
-    settle,
+    set_values,
     shuffled,
     shuffled_quiz,
 )
-from lightning_metakd.strategy.strategy_file import describe, read_strategy
-from lightning_metakd.types import Exam
+from lightning_metakd.strategy.strategy_file import coefficient_values, read_strategy
+from lightning_metakd.types import QuizEpisodes
 from tests.commands import STUDENT, TEACHER, results, written
 from tests.recipes.runs import batches, episodes, gate, helper, meta_kd, moved, single_task, state
 from tests.tiny import answered, batch, context, episode, perturbed, student_answer, trainer
@@ -47,9 +47,9 @@ def fit(recipe, data, **settings):
     return run
 
 
-def seeded(make, **told):
+def seeded(make, **settings):
     torch.manual_seed(1)
-    return make(**told)
+    return make(**settings)
 
 
 # --- frozen ------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def test_frozen_trains_the_student_as_without_a_strategy_and_asks_no_quiz(make, 
     assert not moved(state(frozen.student), state(without.student))
     assert frozen.gradient_evaluations == without.gradient_evaluations > 0
     assert "train/quiz_loss" not in frozen.trainer.callback_metrics
-    assert frozen.spent()["control"] == "frozen"
+    assert frozen.training_cost()["control"] == "frozen"
 
 
 # --- shuffled ----------------------------------------------------------------------------------------
@@ -73,31 +73,31 @@ def test_frozen_trains_the_student_as_without_a_strategy_and_asks_no_quiz(make, 
 
 def test_shuffled_labels_are_a_permutation_that_the_key_decides():
     rows = batch(30)
-    found = shuffled(rows, 7, 1)
-    assert torch.equal(found.y.bincount(), rows.y.bincount())
-    assert not torch.equal(found.y, rows.y)
-    assert torch.equal(shuffled(rows, 7, 1).y, found.y)
-    assert all(not torch.equal(shuffled(rows, *key).y, found.y) for key in ((7, 2), (8, 1)))
-    assert torch.equal(found.x, rows.x)
+    actual = shuffled(rows, 7, 1)
+    assert torch.equal(actual.y.bincount(), rows.y.bincount())
+    assert not torch.equal(actual.y, rows.y)
+    assert torch.equal(shuffled(rows, 7, 1).y, actual.y)
+    assert all(not torch.equal(shuffled(rows, *key).y, actual.y) for key in ((7, 2), (8, 1)))
+    assert torch.equal(actual.x, rows.x)
 
 
 def test_only_labels_of_the_quiz_are_shuffled():
     task = episode(3)
     y = task.query.y.clone()
-    found = shuffled_quiz(task, seed=0)
-    assert not torch.equal(found.query.y, y)
-    assert torch.equal(found.query.y.bincount(), y.bincount())
-    assert torch.equal(found.query.x, task.query.x)
-    assert torch.equal(found.support.y, task.support.y)
+    actual = shuffled_quiz(task, seed=0)
+    assert not torch.equal(actual.query.y, y)
+    assert torch.equal(actual.query.y.bincount(), y.bincount())
+    assert torch.equal(actual.query.x, task.query.x)
+    assert torch.equal(actual.support.y, task.support.y)
     assert torch.equal(task.query.y, y)
-    assert torch.equal(shuffled_quiz(task, seed=0).query.y, found.query.y)
+    assert torch.equal(shuffled_quiz(task, seed=0).query.y, actual.query.y)
 
 
 @each_run
 def test_shuffled_changes_what_the_strategy_learns_and_nothing_else(make, data):
     ends = []
     for control in ("none", "shuffled", "shuffled"):
-        recipe = seeded(make, control=control, quiz=Targets())
+        recipe = seeded(make, control=control, quiz=CrossEntropy())
         start = state(recipe.loss)
         run = fit(recipe, data(), max_steps=1)
         ends.append((state(recipe.student), state(recipe.loss), run.callback_metrics))
@@ -112,36 +112,36 @@ def test_shuffled_changes_what_the_strategy_learns_and_nothing_else(make, data):
 
 def watched(monkeypatch, name):
     """Labels of the query rows of each task that a part of the objective is given."""
-    seen, right = [], getattr(Objective, name)
+    recorded, right = [], getattr(Objective, name)
 
     def watching(self, theta, strategy, task):
-        parts = task if isinstance(task, Exam) else (task,)
-        seen.append(torch.cat([part.query.y for part in parts]))
+        parts = task if isinstance(task, QuizEpisodes) else (task,)
+        recorded.append(torch.cat([part.query.y for part in parts]))
         return right(self, theta, strategy, task)
 
     monkeypatch.setattr(Objective, name, watching)
-    return seen
+    return recorded
 
 
 def test_a_quiz_of_other_classes_has_shuffled_labels_too(monkeypatch):
-    judged, taught = (watched(monkeypatch, f"{who}_loss") for who in ("strategy", "student"))
+    quiz, train = (watched(monkeypatch, f"{who}_loss") for who in ("strategy", "student"))
     recipe = meta_kd(ProtoNet(), control="shuffled", quiz_classes="other")
     fit(recipe, episodes(train_split="teacher", strategy_split="strategy"), max_steps=1)
-    for exam, lesson in zip(judged, taught, strict=True):
-        asked = exam[len(lesson) :]
+    for exam, lesson in zip(quiz, train, strict=True):
+        requested = exam[len(lesson) :]
         assert torch.equal(exam[: len(lesson)], lesson)
-        assert not torch.equal(asked, lesson)
-        assert torch.equal(asked.bincount(), lesson.bincount())
+        assert not torch.equal(requested, lesson)
+        assert torch.equal(requested.bincount(), lesson.bincount())
 
 
 @pytest.mark.parametrize("learner", [lambda: MAML(0.05, 2), ProtoNet])
 def test_the_quiz_has_shuffled_labels_and_the_lesson_true_ones(learner, monkeypatch):
-    judged, taught = (watched(monkeypatch, f"{who}_loss") for who in ("strategy", "student"))
+    evaluated, train = (watched(monkeypatch, f"{who}_loss") for who in ("strategy", "student"))
     recipe = meta_kd(learner(), control="shuffled")
     fit(recipe, episodes(), max_steps=1)
-    first = 0 if recipe.learner.adapts_by_loss else 6  # 2 of 4 rows of a class teach
-    assert len(judged) == 2
-    for quiz, lesson in zip(judged, taught, strict=True):
+    first = 0 if recipe.learner.uses_inner_loss else 6  # 2 of 4 rows of a class teach
+    assert len(evaluated) == 2
+    for quiz, lesson in zip(evaluated, train, strict=True):
         assert torch.equal(lesson, torch.arange(12) % 3)
         assert torch.equal(quiz[:first], lesson[:first])
         assert not torch.equal(quiz[first:], lesson[first:])
@@ -154,24 +154,24 @@ def test_the_quiz_has_shuffled_labels_and_the_lesson_true_ones(learner, monkeypa
 def test_step_size_scales_the_lesson_by_the_one_number_that_is_learned():
     rows = answered(batch(9))
     student, plain = student_answer(rows), gate().double()
-    told = context(rows, student)
-    expected = plain(student, rows, told)
+    row_context = context(rows, student)
+    expected = plain(student, rows, row_context)
     loss = controlled(deepcopy(plain), "step_size", 1).double()
-    torch.testing.assert_close(loss(student, rows, told), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(loss(student, rows, row_context), expected, rtol=1e-12, atol=0)
     (scale,) = [p for p in loss.parameters() if p.requires_grad]
     with torch.no_grad():
         scale.fill_(0.7)
-    found = loss(student, rows, told)
-    torch.testing.assert_close(found, 2 * scale.sigmoid() * expected, rtol=1e-12, atol=0)
+    actual = loss(student, rows, row_context)
+    torch.testing.assert_close(actual, 2 * scale.sigmoid() * expected, rtol=1e-12, atol=0)
 
 
 @each_run
 def test_step_size_moves_that_number_and_no_coefficient_or_teacher(make, data):
-    recipe = make(control="step_size", teacher_lr=0.1, quiz=Targets())
+    recipe = make(control="step_size", teacher_lr=0.1, quiz=CrossEntropy())
     start = state(recipe)
     fit(recipe, data())
-    found = moved(start, state(recipe))
-    assert {n for n in found if not n.startswith("student.")} == {"loss.weights.lesson.raw"}
+    actual = moved(start, state(recipe))
+    assert {n for n in actual if not n.startswith("student.")} == {"loss.weights.lesson.raw"}
     assert recipe.describe_strategy()["weights.lesson_mean"] != 1
 
 
@@ -188,9 +188,9 @@ def test_step_size_starts_from_the_strategy_that_its_run_starts_from(tmp_path):
 # --- what another run said at its end ----------------------------------------------------------------
 
 
-def said_by(make, data, path, **told):
+def said_by(make, data, path, **settings):
     """A run and the file that it leaves."""
-    run = make(strategy_lr=0.5, **told)
+    run = make(strategy_lr=0.5, **settings)
     perturbed(run.loss)
     fit(run, data())
     run.save_strategy(path)
@@ -202,20 +202,20 @@ def said_by(make, data, path, **told):
 def test_final_constant_says_what_the_other_run_said_on_average(make, data, loss, tmp_path):
     classes = 12 if data is batches else 0
     teachers = [helper(classes), helper(classes)]
-    told = {"loss": loss(), "teachers": teachers, "quiz": Targets()}
-    other = said_by(make, data, tmp_path / "strategy", **told)
-    means = {n: v for n, v in other.said.items() if n.endswith("_mean")}
-    assert read_strategy(tmp_path / "strategy")[0]["said"] == other.said
+    settings = {"loss": loss(), "teachers": teachers, "quiz": CrossEntropy()}
+    other = said_by(make, data, tmp_path / "strategy", **settings)
+    means = {n: v for n, v in other.coefficient_values.items() if n.endswith("_mean")}
+    assert read_strategy(tmp_path / "strategy")[0]["coefficient_values"] == other.coefficient_values
     recipe = make(
-        **told | {"loss": loss()}, control="final_constant", strategy=str(tmp_path / "strategy")
+        **settings | {"loss": loss()}, control="final_constant", strategy=str(tmp_path / "strategy")
     )
     fit(recipe, data(), max_steps=1)
     start = state(recipe.loss)
     assert not any(p.requires_grad for p in recipe.loss.parameters())
-    found = {n: v for n, v in recipe.said.items() if n.endswith("_mean")}
-    assert found == pytest.approx(means, rel=1e-5)
-    for name, value in recipe.said.items():  # the same in every row
-        assert value == pytest.approx(found[name.rpartition("_")[0] + "_mean"], rel=1e-5)
+    actual = {n: v for n, v in recipe.coefficient_values.items() if n.endswith("_mean")}
+    assert actual == pytest.approx(means, rel=1e-5)
+    for name, value in recipe.coefficient_values.items():  # the same in every row
+        assert value == pytest.approx(actual[name.rpartition("_")[0] + "_mean"], rel=1e-5)
     fit(recipe, data())
     assert not moved(start, state(recipe.loss))
 
@@ -223,7 +223,7 @@ def test_final_constant_says_what_the_other_run_said_on_average(make, data, loss
 def test_what_is_said_is_that_of_the_end_of_the_run(tmp_path):
     recipe = said_by(meta_kd, episodes, tmp_path / "strategy")
     end = recipe.loss.gate.raw.sigmoid().item()
-    assert recipe.said["gate_mean"] == pytest.approx(end, rel=1e-6)
+    assert recipe.coefficient_values["gate_mean"] == pytest.approx(end, rel=1e-6)
 
 
 def test_final_constant_goes_on_and_is_tested_without_the_file(metakd, tmp_path):
@@ -251,7 +251,7 @@ def test_a_resumed_run_still_knows_what_its_coefficients_said(tmp_path):
     again = meta_kd()
     run = trainer(max_steps=2, max_epochs=1)
     run.fit(again, datamodule=episodes(), ckpt_path=tmp_path / "end.ckpt")
-    assert again.said == first.said != {}
+    assert again.coefficient_values == first.coefficient_values != {}
 
 
 @pytest.mark.parametrize(
@@ -262,33 +262,33 @@ def test_a_resumed_run_still_knows_what_its_coefficients_said(tmp_path):
 def test_every_kind_of_gate_can_be_settled(make):
     rows = answered(batch(9))
     student, loss = student_answer(rows), perturbed(MatchGate(make()).double())
-    settle(loss, {"gate_mean": 0.8, "match.temperature_mean": 4.0})
-    found = loss.gate(rows, context(rows, student)).detach().expand(9)
-    assert found.tolist() == pytest.approx([0.8] * 9, rel=1e-6)
+    set_values(loss, {"gate_mean": 0.8, "match.temperature_mean": 4.0})
+    actual = loss.gate(rows, context(rows, student)).detach().expand(9)
+    assert actual.tolist() == pytest.approx([0.8] * 9, rel=1e-6)
 
 
 def test_a_settled_share_of_nothing_is_as_near_to_it_as_can_be_learned():
     rows = answered(batch(9), 2)
     loss = controlled(MultiTeacher(Hinton(), LearnedPerSample()), "final_constant", 2)
-    settle(loss, {"weights.0_mean": 0.0, "weights.1_mean": 1.0})
+    set_values(loss, {"weights.0_mean": 0.0, "weights.1_mean": 1.0})
     student = student_answer(rows)
-    found = describe(loss.double(), student, rows, context(rows, student))
-    assert found["weights.0_mean"] == pytest.approx(0, abs=2e-6)
+    actual = coefficient_values(loss.double(), student, rows, context(rows, student))
+    assert actual["weights.0_mean"] == pytest.approx(0, abs=2e-6)
 
 
 def test_a_weight_of_maps_is_settled():
     rows = answered(batch(9))
     loss = perturbed(WhatWhere({"low": ["low"]}, LearnedPerMap(6)).double())
-    settle(loss, {"weights.low>low_mean": 2.5})
+    set_values(loss, {"weights.low>low_mean": 2.5})
     student = student_answer(rows)
-    found = describe(loss, student, rows, context(rows, student))
-    assert found["weights.low>low_min"] == found["weights.low>low_max"] == 2.5
+    actual = coefficient_values(loss, student, rows, context(rows, student))
+    assert actual["weights.low>low_min"] == actual["weights.low>low_max"] == 2.5
 
 
 def test_means_of_another_loss_are_refused():
-    told = r"strategy has no value of gate \(it says temperature_mean\); name the .* same loss"
-    with pytest.raises(ValueError, match=told):
-        settle(gate(), {"temperature_mean": 3.0})
+    message = r"strategy has no value of gate \(it says temperature_mean\); name the .* same loss"
+    with pytest.raises(ValueError, match=message):
+        set_values(gate(), {"temperature_mean": 3.0})
 
 
 # --- all teachers alike ------------------------------------------------------------------------------
@@ -298,12 +298,16 @@ def test_means_of_another_loss_are_refused():
 def test_uniform_weighs_teachers_alike_and_learns_the_rest(make, data):
     classes = 12 if data is batches else 0
     teachers = [helper(classes), helper(classes)]
-    recipe = make(loss=pool(), teachers=teachers, control="uniform", quiz=Targets())
+    recipe = make(loss=pool(), teachers=teachers, control="uniform", quiz=CrossEntropy())
     start = state(recipe.loss)
     fit(recipe, data())
     assert set(moved(start, state(recipe.loss))) == set(start)
     assert set(start) == {"match.loss.temperature.raw"}
-    assert recipe.said["match.weights.0_min"] == recipe.said["match.weights.1_max"] == 0.5
+    assert (
+        recipe.coefficient_values["match.weights.0_min"]
+        == recipe.coefficient_values["match.weights.1_max"]
+        == 0.5
+    )
 
 
 # --- what is refused ---------------------------------------------------------------------------------
@@ -312,14 +316,14 @@ def test_uniform_weighs_teachers_alike_and_learns_the_rest(make, data):
 @pytest.mark.parametrize("control", ["frozen", "shuffled", "step_size", "final_constant"])
 @each_run
 def test_a_control_of_nothing_is_refused(make, data, control):
-    told = rf"control={control} takes something away .* strategy_lr=0 learns none; give the"
-    with pytest.raises(ValueError, match=told):
+    message = rf"control={control} takes something away .* strategy_lr=0 learns none; give the"
+    with pytest.raises(ValueError, match=message):
         make(control=control, strategy_lr=0.0)
 
 
 def test_controls_that_say_nothing_are_refused(as_users_run_it):
     with pytest.raises(ValueError, match="control='none of it' is unknown; choose one of none, fr"):
-        checked_control("none of it", 0.1, 0.0)
+        check_control("none of it", 0.1, 0.0)
     with pytest.raises(ValueError, match="control=step_size learns one number at the rate strat"):
         meta_kd(control="step_size", strategy_lr=0.0, teacher_lr=0.1)
     with pytest.raises(ValueError, match="control=uniform weighs teachers alike, and loss=MatchG"):
@@ -333,7 +337,7 @@ def test_controls_that_say_nothing_are_refused(as_users_run_it):
 
 def test_a_result_says_which_control_it_is_and_what_the_training_took(metakd, tmp_path):
     student = deepcopy(STUDENT)
-    student["model"]["init_args"]["teachers"][0]["init_args"]["bank"] = False
+    student["model"]["init_args"]["teachers"][0]["init_args"]["cache"] = False
     student["model"]["init_args"]["control"] = "shuffled"
     written(tmp_path, teacher=TEACHER, student=student)
     metakd("fit", "--config", "teacher.yaml")

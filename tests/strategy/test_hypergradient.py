@@ -4,24 +4,29 @@ import pytest
 import torch
 
 from lightning_metakd.functional.bind import bind, bind_loss
-from lightning_metakd.functional.inner_loop import lesson_gradient, lesson_mean
+from lightning_metakd.functional.inner_loop import inner_gradient, mean_loss
 from lightning_metakd.losses.coefficient import (
     Learned,
     LearnedPerClass,
     LearnedPerSample,
 )
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.loss import CalibratedTargets, Targets, WeightedSum, lesson
+from lightning_metakd.losses.loss import (
+    CalibratedCrossEntropy,
+    CrossEntropy,
+    WeightedSum,
+    batch_loss,
+)
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.strategy.hypergradient import (
-    PILOTS,
-    checked_pilot,
+    HYPERGRADIENTS,
+    check_pilot,
     neumann,
     tangent,
     unrolled,
 )
-from lightning_metakd.types import Lesson
+from lightning_metakd.types import BatchLoss
 from tests.quadratic import Bowl, Weights, bowl, no_rows
 from tests.tiny import SmoothConv4, answered, batch, perturbed
 
@@ -34,32 +39,32 @@ STRATEGIES = {
     "per-sample temperature": lambda: Hinton(LearnedPerSample(init=3.0)),
     "literal": lambda: LiteralMatchGate(LearnedPerSample()),
     "sum": lambda: WeightedSum(
-        {"hard": Targets(), "gate": MatchGate(LearnedPerSample(), Hinton(Learned()))},
+        {"hard": CrossEntropy(), "gate": MatchGate(LearnedPerSample(), Hinton(Learned()))},
         {"hard": Learned(), "gate": LearnedPerClass(20)},
     ),
 }
 both = pytest.mark.parametrize("way", [tangent, unrolled], ids=["tangent", "unrolled"])
-every = pytest.mark.parametrize("way", PILOTS.values(), ids=PILOTS)
+every = pytest.mark.parametrize("way", HYPERGRADIENTS.values(), ids=HYPERGRADIENTS)
 
 
 def judging(net):
     """Six rows of which the network knows five, so that its logits have a best scale above 0."""
     rows = batch(6, (1, 8, 8))
-    known = net(rows.x).logits.argmax(1)
-    return rows._replace(y=torch.cat([(known[:1] + 1) % 3, known[1:]]))
+    names = net(rows.x).logits.argmax(1)
+    return rows._replace(y=torch.cat([(names[:1] + 1) % 3, names[1:]]))
 
 
 def scene(loss, net, quiz=None):
     """(answer, lesson, quiz, theta): a convolutional network on nine rows, judged on six others."""
     torch.manual_seed(4)
-    taught, judge = answered(batch(9, (1, 8, 8))), judging(net)
+    train, judge = answered(batch(9, (1, 8, 8))), judging(net)
     forward, classes = bind(net), torch.tensor([13, 2, 7])
-    told = lesson(bind_loss(loss), dict(loss.named_parameters()), taught, classes)
-    asked = lesson(bind_loss(quiz or CalibratedTargets()), {}, judge, classes)
+    support_loss = batch_loss(bind_loss(loss), dict(loss.named_parameters()), train, classes)
+    train_loss = batch_loss(bind_loss(quiz or CalibratedCrossEntropy()), {}, judge, classes)
     return (
-        lambda theta: forward(theta, taught.x),
-        told,
-        lambda theta: lesson_mean(asked, forward(theta, judge.x)),
+        lambda theta: forward(theta, train.x),
+        support_loss,
+        lambda theta: mean_loss(train_loss, forward(theta, judge.x)),
         dict(net.named_parameters()),
     )
 
@@ -87,22 +92,22 @@ def test_tangent_and_unrolled_are_the_same_gradient(name):
 @every
 def test_the_quiz_reaches_the_strategy_and_nothing_else(way):
     loss, net = MatchGate(Learned()).double(), make_episodic(SmoothConv4().double(), "batch")
-    found = pilot(way, loss, net)
-    found.loss.backward()
+    actual = pilot(way, loss, net)
+    actual.loss.backward()
     assert loss.gate.raw.grad.abs() > 0
     assert all(p.grad is None for p in net.parameters())
-    assert not found.gain.requires_grad
+    assert not actual.gain.requires_grad
 
 
 @both
 def test_the_gain_is_what_the_step_took_off_the_quiz(way):
-    net, quiz = make_episodic(SmoothConv4().double(), "batch"), Targets()
+    net, quiz = make_episodic(SmoothConv4().double(), "batch"), CrossEntropy()
     loss = MatchGate(Learned()).double()
-    found = pilot(way, loss, net, quiz)
+    actual = pilot(way, loss, net, quiz)
     torch.manual_seed(4)
     _, judge = answered(batch(9, (1, 8, 8))), judging(net)
     before = torch.nn.functional.cross_entropy(net(judge.x).logits, judge.y)
-    torch.testing.assert_close(found.gain, before - found.loss.detach(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(actual.gain, before - actual.loss.detach(), rtol=1e-9, atol=1e-12)
 
 
 def quadratic(way, weight, lr, towards, w=None, steps=1):
@@ -121,12 +126,12 @@ def quadratic(way, weight, lr, towards, w=None, steps=1):
 def test_on_a_quadratic_it_is_the_closed_form(way):
     task, quiz, w = bowl(1), bowl(2), torch.ones(4, dtype=torch.float64)
     weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    found = quadratic(way, weight, 0.3, quiz)
+    actual = quadratic(way, weight, 0.3, quiz)
     moved = w - 0.3 * 0.7 * task.slope(w)
-    (slope,) = torch.autograd.grad(found.loss, weight)
-    torch.testing.assert_close(found.loss, quiz.loss(moved), rtol=1e-12, atol=0)
+    (slope,) = torch.autograd.grad(actual.loss, weight)
+    torch.testing.assert_close(actual.loss, quiz.loss(moved), rtol=1e-12, atol=0)
     torch.testing.assert_close(slope, -0.3 * task.slope(w) @ quiz.slope(moved), rtol=1e-12, atol=0)
-    torch.testing.assert_close(found.gain, quiz.loss(w) - quiz.loss(moved), rtol=1e-12, atol=0)
+    torch.testing.assert_close(actual.gain, quiz.loss(w) - quiz.loss(moved), rtol=1e-12, atol=0)
 
 
 @both
@@ -146,12 +151,12 @@ def test_the_gain_is_positive_where_the_lesson_is_the_quiz_and_negative_where_it
 def test_unrolled_steps_on_a_quadratic_are_the_closed_form(steps):
     task, quiz, w = bowl(1), bowl(2), torch.ones(4, dtype=torch.float64)
     weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    found = quadratic(unrolled, weight, 0.3, quiz, steps=steps)
+    actual = quadratic(unrolled, weight, 0.3, quiz, steps=steps)
     moved = task.after(w, 0.3 * 0.7, steps)
     # d moved / d weight = -lr steps A shrink^(steps - 1) (w - centre)
     turned = task.curvature @ task.shrink(0.3 * 0.7, steps - 1) @ (w - task.centre)
-    (slope,) = torch.autograd.grad(found.loss, weight)
-    torch.testing.assert_close(found.loss, quiz.loss(moved), rtol=1e-12, atol=0)
+    (slope,) = torch.autograd.grad(actual.loss, weight)
+    torch.testing.assert_close(actual.loss, quiz.loss(moved), rtol=1e-12, atol=0)
     torch.testing.assert_close(slope, -0.3 * steps * turned @ quiz.slope(moved), rtol=1e-11, atol=0)
 
 
@@ -165,7 +170,7 @@ class Shifted(NamedTuple):
             w = student.logits[0]
             return (self.task.loss(w) + strategy["phi"] @ w)[None]
 
-        return Lesson(teach, {"phi": phi}, no_rows(), no_rows().y)
+        return BatchLoss(teach, {"phi": phi}, no_rows(), no_rows().y)
 
     def minimum(self, phi):
         return self.task.centre - torch.linalg.solve(self.task.curvature, phi)
@@ -175,7 +180,7 @@ def at_the_minimum(way, steps, lr=0.1):
     """The gradient of a quiz in phi, from the minimum of the lesson."""
     shifted, quiz = Shifted(bowl(1)), bowl(2)
     phi = torch.linspace(-1, 1, 4, dtype=torch.float64).requires_grad_()
-    found = way(
+    actual = way(
         lambda theta: Weights()(theta, no_rows().x),
         shifted.lesson(phi),
         lambda theta: quiz.loss(theta["w"]),
@@ -183,7 +188,7 @@ def at_the_minimum(way, steps, lr=0.1):
         lr,
         steps,
     )
-    return torch.autograd.grad(found.loss, phi)[0]
+    return torch.autograd.grad(actual.loss, phi)[0]
 
 
 @pytest.mark.parametrize("steps", [1, 3, 10])
@@ -203,12 +208,12 @@ def test_many_terms_are_the_implicit_gradient():
 
 def of_unrolled(loss, net, steps):
     """The quiz after some steps, as a function of the strategy that `loss` holds when it is called."""
-    answer, told, quiz, theta = scene(loss, net, Targets())
+    answer, result, quiz, theta = scene(loss, net, CrossEntropy())
 
     def value():
         at = theta
         for _ in range(steps):
-            slopes = lesson_gradient(answer, at, told, torch.tensor(1.0).double())
+            slopes = inner_gradient(answer, at, result, torch.tensor(1.0).double())
             at = {name: (p - 0.1 * slopes[name]).detach() for name, p in at.items()}
         return quiz(at).item()
 
@@ -217,11 +222,11 @@ def of_unrolled(loss, net, steps):
 
 def of_neumann(loss, net, steps):
     """-lr <g(strategy), v_0 + .. + v_(K-1)>, v_(j+1) = v_j - lr (dg / dtheta)^T v_j at a fixed strategy."""
-    answer, told, quiz, theta = scene(loss, net, Targets())
+    answer, result, quiz, theta = scene(loss, net, CrossEntropy())
     leaves = list(theta.values())
 
     def gradient():
-        return list(lesson_gradient(answer, theta, told, torch.tensor(1.0).double()).values())
+        return list(inner_gradient(answer, theta, result, torch.tensor(1.0).double()).values())
 
     v = torch.autograd.grad(quiz(theta), leaves)
     total = v
@@ -240,7 +245,7 @@ def test_several_steps_agree_with_differences_of_their_own_definition(way, defin
     loss = perturbed(MatchGate(LearnedPerSample(), Hinton(Learned())).double())
     net = make_episodic(SmoothConv4().double(), "batch")
     strategy = list(loss.parameters())
-    slopes = torch.autograd.grad(way(*scene(loss, net, Targets()), 0.1, steps).loss, strategy)
+    slopes = torch.autograd.grad(way(*scene(loss, net, CrossEntropy()), 0.1, steps).loss, strategy)
     value, towards = definition(loss, net, steps), [torch.randn_like(p) for p in strategy]
 
     def moved(by):
@@ -255,13 +260,13 @@ def test_several_steps_agree_with_differences_of_their_own_definition(way, defin
 
 
 @pytest.mark.parametrize(
-    ("way", "lr", "steps", "told"),
+    ("way", "lr", "steps", "message"),
     [
         ("tangent", 0.1, 2, "pilot_steps=2 with hypergradient='tangent': tangent looks one step"),
         ("unrolled", 0.1, 0, "pilot_steps=0 must be 1 or more"),
         ("neumann", 0.0, 1, "pilot_lr=0.0 must be positive"),
     ],
 )
-def test_a_pilot_that_cannot_be_made_is_refused(way, lr, steps, told):
-    with pytest.raises(ValueError, match=told):
-        checked_pilot(way, lr, steps)
+def test_a_pilot_that_cannot_be_made_is_refused(way, lr, steps, message):
+    with pytest.raises(ValueError, match=message):
+        check_pilot(way, lr, steps)

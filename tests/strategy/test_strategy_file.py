@@ -10,7 +10,7 @@ from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import WeightedSum
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
 from lightning_metakd.storage.tensor_file import UNSEALED, seal
-from lightning_metakd.strategy.strategy_file import describe, load_strategy, save_strategy
+from lightning_metakd.strategy.strategy_file import coefficient_values, load_strategy, save_strategy
 from lightning_metakd.types import Output
 from tests.tiny import N_WAY, answered, batch, context, perturbed
 
@@ -22,18 +22,18 @@ def loss(gate=LearnedPerSample):
 @pytest.fixture
 def written(tmp_path):
     """(the loss, the file of its strategy)."""
-    learned = perturbed(loss())
+    strategies = perturbed(loss())
     path = tmp_path / "strategy.safetensors"
-    save_strategy(learned, path, ["PrototypeHead"], [12.5], {"gate_mean": 0.6}, "0123")
-    return learned, path
+    save_strategy(strategies, path, ["PrototypeHead"], [12.5], {"gate_mean": 0.6}, "0123")
+    return strategies, path
 
 
 def test_a_strategy_comes_back_as_it_was(written):
-    learned, path = written
+    strategies, path = written
     other = loss()
     load_strategy(other, path)
-    assert learned.state_dict().keys() == other.state_dict().keys()
-    assert all(map(torch.equal, learned.state_dict().values(), other.state_dict().values()))
+    assert strategies.state_dict().keys() == other.state_dict().keys()
+    assert all(map(torch.equal, strategies.state_dict().values(), other.state_dict().values()))
 
 
 def test_its_head_says_what_it_was_learned_for(written):
@@ -44,7 +44,7 @@ def test_its_head_says_what_it_was_learned_for(written):
         "coefficients": {"gate": "LearnedPerSample", "match.temperature": "Learned"},
         "teacher_heads": ["PrototypeHead"],
         "teacher_scales": [12.5],
-        "said": {"gate_mean": 0.6},
+        "coefficient_values": {"gate_mean": 0.6},
         "settings_sha256": "0123",
     }
     assert written[1].stat().st_size < 4000
@@ -85,18 +85,18 @@ def test_a_refused_strategy_changes_nothing(written):
 
 @pytest.mark.parametrize("size", [0, 50, -30])
 def test_a_truncated_file_is_told(written, size):
-    learned, path = written
+    strategies, path = written
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(ValueError, match=r"is damaged or no strategy .*; take another copy"):
-        load_strategy(learned, path)
+        load_strategy(strategies, path)
 
 
 @pytest.mark.parametrize("head", [None, {"format": "pt"}, {"strategy": "no json"}])
 def test_tensors_that_are_no_strategy_are_told(written, head):
-    learned, path = written
-    save_file(learned.state_dict(), path, metadata=head)
+    strategies, path = written
+    save_file(strategies.state_dict(), path, metadata=head)
     with pytest.raises(ValueError, match="is damaged or no strategy"):
-        load_strategy(learned, path)
+        load_strategy(strategies, path)
 
 
 WHOLE = {"loss": "MatchGate", "coefficients": {}, "teacher_heads": [], "teacher_scales": []}
@@ -108,9 +108,9 @@ WHOLE = {"loss": "MatchGate", "coefficients": {}, "teacher_heads": [], "teacher_
         ("[1, 2]", "its head is a list"),
         ("[" * 100_000 + "]" * 100_000, "its head is nested too deeply"),
         (json.dumps({"loss": "MatchGate", "coefficients": {}}), "its head has no 'teacher_heads'"),
-        (json.dumps(WHOLE | {"said": 3}), "said in its head is a int"),
+        (json.dumps(WHOLE | {"coefficient_values": 3}), "said in its head is a int"),
         (
-            json.dumps(WHOLE | {"said": {}, "teacher_heads": "PrototypeHead"}),
+            json.dumps(WHOLE | {"coefficient_values": {}, "teacher_heads": "PrototypeHead"}),
             "teacher_heads in its",
         ),
         ("no json", "Expecting value"),
@@ -118,12 +118,12 @@ WHOLE = {"loss": "MatchGate", "coefficients": {}, "teacher_heads": [], "teacher_
     ],
 )
 def test_a_head_that_makes_no_sense_is_told(written, head, reason):
-    learned, path = written
+    strategies, path = written
     metadata = UNSEALED if head is None else UNSEALED | {"strategy": head}
-    save_file(learned.state_dict(), path, metadata=metadata)
+    save_file(strategies.state_dict(), path, metadata=metadata)
     seal(path)
     with pytest.raises(ValueError, match=rf"is damaged or no strategy \(.*{reason}") as caught:
-        load_strategy(learned, path, ["PrototypeHead"])
+        load_strategy(strategies, path, ["PrototypeHead"])
     assert "\n" not in str(caught.value)
 
 
@@ -143,11 +143,11 @@ def test_a_strategy_with_changed_bytes_is_refused(written):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_strategy_of_numbers_that_are_none_is_refused(tmp_path, value):
-    learned = loss()
-    learned.match.temperature.raw.data.fill_(value)
-    save_strategy(learned, tmp_path / "strategy", [], [])
-    told = r"holds numbers that are none \(NaN or infinite\) in match\.temperature\.raw; the run"
-    with pytest.raises(ValueError, match=told):
+    strategies = loss()
+    strategies.match.temperature.raw.data.fill_(value)
+    save_strategy(strategies, tmp_path / "strategy", [], [])
+    message = r"holds numbers that are none \(NaN or infinite\) in match\.temperature\.raw; the run"
+    with pytest.raises(ValueError, match=message):
         load_strategy(loss(), tmp_path / "strategy")
 
 
@@ -169,14 +169,14 @@ def test_a_missing_file_is_told(tmp_path):
 def test_what_the_coefficients_say_of_rows_is_described():
     rows = answered(batch(9))
     student = Output(torch.randn(9, N_WAY).double(), torch.randn(9, 2).double())
-    learned = perturbed(loss()).double()
-    told = context(rows, student)
-    found = describe(learned, student, rows, told)
-    gate = learned.gate(rows, told)
+    strategies = perturbed(loss()).double()
+    row_context = context(rows, student)
+    actual = coefficient_values(strategies, student, rows, row_context)
+    gate = strategies.gate(rows, row_context)
     expected = {
         "gate_mean": gate.mean(),
         "gate_min": gate.min(),
         "gate_max": gate.max(),
-        "match.temperature_mean": learned.match.temperature(rows, told),
+        "match.temperature_mean": strategies.match.temperature(rows, row_context),
     }
-    assert found == {name: pytest.approx(value.item()) for name, value in expected.items()}
+    assert actual == {name: pytest.approx(value.item()) for name, value in expected.items()}

@@ -43,7 +43,7 @@ class Pictures(Source):
         x = 255 * (0.9 * torch.stack([pattern(name) for name in names])[y] + 0.1 * noise)
         self.all = Labelled(x.to(torch.uint8), y, torch.arange(len(y)), tuple(names))
 
-    def everything(self):
+    def all_rows(self):
         return self.all
 
     def select(self, split):
@@ -88,7 +88,7 @@ def fit(recipe, module):
 
 
 def all_rows(source):
-    x, y, index, _ = source.everything()
+    x, y, index, _ = source.all_rows()
     view = torch.full_like(index, -1)
     return Batch(source.inputs(x, index, view), y, index, view)
 
@@ -105,16 +105,16 @@ def test_a_teacher_is_right_about_its_classes_under_other_numbers(names, tmp_pat
     teacher = Teacher(Expert(GARDEN), of_expert(GARDEN, tmp_path), SlicedHead())
     recipe = fit(pupil(len(names), teachers=[teacher]), data(names))
     rows = all_rows(Pictures(names))
-    (answer,) = recipe.asked(rows).teachers
+    (answer,) = recipe.with_teacher_outputs(rows).teacher_outputs
     assert torch.equal(answer.logits.argmax(1), rows.y)
 
 
 def test_a_class_that_a_teacher_does_not_know_is_refused_by_name(tmp_path):
     teacher = Teacher(Expert(GARDEN), of_expert(GARDEN, tmp_path), SlicedHead())
-    told = (
+    message = (
         r"cannot answer for elder: the teacher was trained on 4 other classes \(apple, bean, cher"
     )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         fit(pupil(4, teachers=[teacher]), data(MARKET))
 
 
@@ -123,23 +123,25 @@ def test_classes_can_be_named_for_weights_that_do_not(tmp_path):
     teacher = Teacher(Expert(GARDEN), str(tmp_path / "plain.pt"), SlicedHead(), classes=GARDEN)
     fit(pupil(3, teachers=[teacher]), data(MARKET[:3]))
     nameless = Teacher(Expert(GARDEN), str(tmp_path / "plain.pt"), SlicedHead())
-    told = "nothing says which classes they stand for; name them in the teacher's classes"
-    with pytest.raises(ValueError, match=told):
+    message = "nothing says which classes they stand for; name them in the teacher's classes"
+    with pytest.raises(ValueError, match=message):
         fit(pupil(3, teachers=[nameless]), data(MARKET[:3]))
 
 
 def test_classes_that_are_not_those_of_the_checkpoint_are_refused(tmp_path):
     path = of_expert(GARDEN, tmp_path)
     Teacher(Expert(GARDEN), path, SlicedHead(), classes=GARDEN).open()
-    told = r"classes of the teacher begin with bean, .* records apple, .*; leave classes out"
-    with pytest.raises(ValueError, match=told):
+    message = r"classes of the teacher begin with bean, .* records apple, .*; leave classes out"
+    with pytest.raises(ValueError, match=message):
         Teacher(Expert(GARDEN), path, SlicedHead(), classes=MARKET).open()
 
 
 def test_a_head_of_other_width_than_the_classes_is_refused():
     teacher = Teacher(Expert(GARDEN[:2]), head=SlicedHead(), classes=GARDEN)
-    told = "one logit for each of the 4 classes that the teacher was trained on, .* network has 2"
-    with pytest.raises(ValueError, match=told):
+    message = (
+        "one logit for each of the 4 classes that the teacher was trained on, .* network has 2"
+    )
+    with pytest.raises(ValueError, match=message):
         fit(pupil(3, teachers=[teacher]), data(MARKET[:3]))
 
 
@@ -166,13 +168,13 @@ def test_a_teacher_that_has_seen_what_judges_a_strategy_is_found_by_name(trained
 
 
 def test_that_a_teacher_without_a_record_cannot_be_checked_is_said_once(caplog):
-    told = "teachers[0] has no record of the classes it was trained on"
+    message = "teachers[0] has no record of the classes it was trained on"
     fit(meta_kd(), episodes())
-    assert caplog.text.count(told) == 1
+    assert caplog.text.count(message) == 1
     caplog.clear()
     fit(meta_kd(strategy_lr=0.0), episodes())
     fit(meta_kd(teachers=[helper(classes=["elder"])]), episodes())
-    assert told not in caplog.text
+    assert message not in caplog.text
 
 
 def test_what_the_student_began_with_counts_among_what_it_knows(tmp_path, caplog):
@@ -192,7 +194,7 @@ def test_what_the_student_began_with_counts_among_what_it_knows(tmp_path, caplog
 
 def accuracy(recipe, names):
     trainer().test(recipe, datamodule=data(names, val_fraction=0.5), verbose=False)
-    return recipe.record["accuracy"]
+    return recipe.result_record["accuracy"]
 
 
 def test_a_head_of_the_same_classes_in_another_order_is_put_in_theirs(tmp_path):
@@ -204,8 +206,8 @@ def test_a_head_of_other_classes_is_dropped_and_said(tmp_path, caplog):
     path, student = of_expert(GARDEN, tmp_path), Expert(MARKET)
     recipe = fit(SingleTask(student, optimisation=sgd(lr=1e-9), init=path), data(MARKET))
     torch.testing.assert_close(recipe.student.head.weight, Expert(MARKET).head.weight)
-    told = "the head was not loaded: it knows apple, bean, cherry .. (4 in all), and not elder."
-    assert told in caplog.text
+    message = "the head was not loaded: it knows apple, bean, cherry .. (4 in all), and not elder."
+    assert message in caplog.text
     with pytest.raises(ValueError, match=r"with a head that nobody has trained\. init .*not elder"):
         accuracy(SingleTask(Expert(MARKET), init=path), MARKET)
 
@@ -213,8 +215,10 @@ def test_a_head_of_other_classes_is_dropped_and_said(tmp_path, caplog):
 @pytest.mark.parametrize("names", [MARKET, GARDEN[::-1]])
 def test_a_checkpoint_is_not_tested_on_other_classes(names, tmp_path):
     path = of_expert(GARDEN, tmp_path)
-    told = r"the student of this checkpoint tells apple, .* apart, and the classes of Pictures are"
-    with pytest.raises(ValueError, match=told):
+    message = (
+        r"the student of this checkpoint tells apple, .* apart, and the classes of Pictures are"
+    )
+    with pytest.raises(ValueError, match=message):
         trainer().test(
             SingleTask(Expert(names)),
             datamodule=data(names, val_fraction=0.5),
@@ -226,10 +230,10 @@ def test_a_checkpoint_is_not_tested_on_other_classes(names, tmp_path):
 
 def test_a_head_of_other_classes_is_not_shared():
     teacher = Teacher(Expert(GARDEN), head=SlicedHead(), classes=GARDEN)
-    share = [Share({"head": "head"}, how="start")]
-    told = r"share names 'head' .*, which tells apple, .* the classes of the data are bean"
+    share = [Share({"head": "head"}, how="copy")]
+    message = r"share names 'head' .*, which tells apple, .* the classes of the data are bean"
     student = Expert(MARKET)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         fit(SingleTask(student, Hinton(), [teacher], sgd(), share=share), data(MARKET))
 
 
@@ -267,9 +271,9 @@ def test_a_strategy_of_other_classes_is_refused_by_name(written):
 def test_a_strategy_of_each_class_goes_to_data_that_number_them_otherwise(tmp_path):
     def run(names, **settings):
         teacher = Teacher(Expert(GARDEN), head=SlicedHead(), classes=GARDEN)
-        told = {"teachers": [teacher], "optimisation": sgd(), **settings}
+        options = {"teachers": [teacher], "optimisation": sgd(), **settings}
         return fit(
-            SingleTask(SmoothConv4(len(names)), per_class(0.0, 0.0, 0.0), **told), data(names)
+            SingleTask(SmoothConv4(len(names)), per_class(0.0, 0.0, 0.0), **options), data(names)
         )
 
     first = run(MARKET[:3])

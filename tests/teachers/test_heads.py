@@ -29,16 +29,16 @@ def fitted(metric, support, y):
 def test_prototypes_decide_as_the_nearest_centroid(shots):
     (support, y), (query, _) = rows(shots), rows(8)
     oracle = NearestCentroid().fit(support.embedding.numpy(), y.numpy())
-    found = fitted("euclidean", support, y)(query).argmax(1)
-    np.testing.assert_array_equal(found.numpy(), oracle.predict(query.embedding.numpy()))
+    actual = fitted("euclidean", support, y)(query).argmax(1)
+    np.testing.assert_array_equal(actual.numpy(), oracle.predict(query.embedding.numpy()))
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_one_shot_is_the_nearest_neighbour(metric):
     (support, y), (query, _) = rows(1), rows(8)
     oracle = KNeighborsClassifier(1, metric=metric).fit(support.embedding.numpy(), y.numpy())
-    found = fitted(metric, support, y)(query).argmax(1)
-    np.testing.assert_array_equal(found.numpy(), oracle.predict(query.embedding.numpy()))
+    actual = fitted(metric, support, y)(query).argmax(1)
+    np.testing.assert_array_equal(actual.numpy(), oracle.predict(query.embedding.numpy()))
 
 
 def test_logits_are_minus_squared_distances_or_cosines():
@@ -46,8 +46,8 @@ def test_logits_are_minus_squared_distances_or_cosines():
     squared = ((e[:, None] - p[None]) ** 2).sum(-1)
     cosine = (e @ p.T) / np.outer(np.linalg.norm(e, axis=1), np.linalg.norm(p, axis=1))
     for metric, expected in (("euclidean", -squared), ("cosine", cosine)):
-        found = metric_logits(torch.tensor(e), torch.tensor(p)[None], metric)
-        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10, atol=1e-12)
+        actual = metric_logits(torch.tensor(e), torch.tensor(p)[None], metric)
+        np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_a_dead_row_has_finite_first_and_second_derivatives():
@@ -63,31 +63,31 @@ def test_a_dead_row_has_finite_first_and_second_derivatives():
 
 def test_leave_one_out_means_leave_one_out():
     (support, y), n = rows(3), 3 * N_WAY
-    found = leave_one_out_means(support.embedding, y, N_WAY)
+    actual = leave_one_out_means(support.embedding, y, N_WAY)
     for i in range(n):
         kept = torch.arange(n) != i
         expected = torch.stack([support.embedding[kept & (y == c)].mean(0) for c in range(N_WAY)])
-        torch.testing.assert_close(found[i], expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[i], expected, rtol=1e-10, atol=1e-12)
 
 
 def test_a_row_alone_in_its_class_stays_in_its_mean_and_a_class_without_rows_is_the_origin():
     embedding, y = torch.randn(3, 2, dtype=torch.float64), torch.tensor([0, 0, 1])
-    found = leave_one_out_means(embedding, y, 3)
-    torch.testing.assert_close(found[2, 1], embedding[2], rtol=0, atol=0)
-    torch.testing.assert_close(found[0, 0], embedding[1], rtol=1e-12, atol=1e-14)
-    assert (found[:, 2] == 0).all()
+    actual = leave_one_out_means(embedding, y, 3)
+    torch.testing.assert_close(actual[2, 1], embedding[2], rtol=0, atol=0)
+    torch.testing.assert_close(actual[0, 0], embedding[1], rtol=1e-12, atol=1e-14)
+    assert (actual[:, 2] == 0).all()
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_a_support_row_is_answered_as_if_the_head_had_been_fitted_without_it(metric):
     support, y = rows(3)
-    found = PrototypeHead(metric).held_out(support, y, CLASSES, support)
+    actual = PrototypeHead(metric).held_out(support, y, CLASSES, support)
     for i in range(len(y)):
         kept = torch.arange(len(y)) != i
         others = Output(support.logits[kept], support.embedding[kept])
         alone = Output(support.logits[i : i + 1], support.embedding[i : i + 1])
         expected = fitted(metric, others, y[kept])(alone)[0]
-        torch.testing.assert_close(found[i], expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(actual[i], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_centred_head_compares_directions_from_the_mean():
@@ -105,14 +105,14 @@ def test_a_centred_head_compares_directions_from_the_mean():
 
     s, q, of = directions(support.embedding), directions(query.embedding), y.numpy()
     prototypes = np.stack([s[of == c].mean(0) for c in range(N_WAY)])
-    found = head.fit(support, y, CLASSES)(query)
-    np.testing.assert_allclose(found.numpy(), cosines(q, prototypes), rtol=1e-9)
+    actual = head.fit(support, y, CLASSES)(query)
+    np.testing.assert_allclose(actual.numpy(), cosines(q, prototypes), rtol=1e-9)
     held_out = head.held_out(support, y, CLASSES, support)
     for i in range(len(of)):
         kept = np.arange(len(of)) != i
         prototypes = np.stack([s[kept & (of == c)].mean(0) for c in range(N_WAY)])
         np.testing.assert_allclose(held_out[i].numpy(), cosines(s[i], prototypes), rtol=1e-9)
-    assert (found - PrototypeHead().fit(support, y, CLASSES)(query)).abs().max() > 0.01
+    assert (actual - PrototypeHead().fit(support, y, CLASSES)(query)).abs().max() > 0.01
 
 
 def test_a_centred_head_that_knows_no_mean_says_so():
@@ -133,25 +133,25 @@ def test_a_row_inside_its_own_mean_is_answered_too_well():
 
 def test_one_shot_is_answered_on_another_view():
     (support, y), (other, _) = rows(1), rows(1)
-    found = PrototypeHead("euclidean").held_out(support, y, CLASSES, other)
-    torch.testing.assert_close(found, fitted("euclidean", other, y)(support), rtol=1e-12, atol=0)
+    actual = PrototypeHead("euclidean").held_out(support, y, CLASSES, other)
+    torch.testing.assert_close(actual, fitted("euclidean", other, y)(support), rtol=1e-12, atol=0)
 
 
 # --- the network's own logits ------------------------------------------------------------------------
 
 
-def sliced(*known):
+def sliced(*names):
     head = SlicedHead()
-    head.meet([NAMES[c] for c in known], NAMES)
+    head.set_classes([NAMES[c] for c in names], NAMES)
     return head
 
 
 def test_sliced_logits_are_those_of_the_episodes_classes_in_its_order():
     head = sliced(3, 5, 7, 9, 11, 13)
     support, y = rows(2)
-    found = head.fit(support, y, CLASSES)(support)
-    assert torch.equal(found, support.logits[:, [2, 0, 4, 1]])  # 7 3 11 5
-    assert torch.equal(head.held_out(support, y, CLASSES, support), found)
+    actual = head.fit(support, y, CLASSES)(support)
+    assert torch.equal(actual, support.logits[:, [2, 0, 4, 1]])  # 7 3 11 5
+    assert torch.equal(head.held_out(support, y, CLASSES, support), actual)
 
 
 def test_a_class_that_the_teacher_does_not_know_is_refused():
@@ -165,9 +165,9 @@ def test_permuting_the_classes_permutes_the_answers():
     (support, y), order = rows(3), torch.randperm(N_WAY)
     there = order.argsort()
     for head in (PrototypeHead("cosine"), sliced(3, 5, 7, 9, 11, 13)):
-        found = head.fit(support, y, CLASSES)(support)
+        actual = head.fit(support, y, CLASSES)(support)
         moved = head.fit(support, there[y], CLASSES[order])(support)
-        torch.testing.assert_close(moved, found[:, order], rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(moved, actual[:, order], rtol=1e-12, atol=1e-14)
 
 
 # --- scale -------------------------------------------------------------------------------------------
@@ -179,9 +179,9 @@ def test_the_likeliest_scale_is_that_of_a_search(spread):
     z = 3 * spread * torch.randn(len(y), N_WAY).double() + 2 * torch.eye(N_WAY).double()[y]
     grid = torch.linspace(-6, 6, 4001).double().exp()
     losses = torch.stack([torch.nn.functional.cross_entropy(s * z, y) for s in grid])
-    found = likelihood_scale(z, y)
-    assert found.item() == pytest.approx(grid[losses.argmin()].item(), rel=4e-3)  # spacing 3e-3
-    assert torch.nn.functional.cross_entropy(found * z, y) <= losses.min()
+    actual = likelihood_scale(z, y)
+    assert actual.item() == pytest.approx(grid[losses.argmin()].item(), rel=4e-3)  # spacing 3e-3
+    assert torch.nn.functional.cross_entropy(actual * z, y) <= losses.min()
 
 
 def test_a_head_is_calibrated_once_its_scale_is_known():

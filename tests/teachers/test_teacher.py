@@ -7,7 +7,7 @@ from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.prototypes import class_means, leave_one_out_means, metric_logits
 from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.teachers.heads import PrototypeHead, SlicedHead
-from lightning_metakd.teachers.teacher import Teacher, another_view, uncounted
+from lightning_metakd.teachers.teacher import Teacher, next_view, without_counting
 from tests import tiny
 from tests.tiny import N_WAY, SHOTS, Blobs, SmoothConv4, batch, episode, teacher
 
@@ -25,7 +25,7 @@ def checkpoint(tmp_path):
 
 def test_it_answers_support_rows_leave_one_out_and_query_rows_by_class_means():
     helper, task = teacher(), episode()
-    support, query = helper.answer(task.support, task.query, task.classes)
+    support, query = helper.predict_episode(task.support, task.query, task.classes)
     e, qe = helper.model(task.support.x).embedding, helper.model(task.query.x).embedding
     means = leave_one_out_means(e, task.support.y, N_WAY)
     expected = [
@@ -41,11 +41,11 @@ def test_it_answers_support_rows_leave_one_out_and_query_rows_by_class_means():
 def test_one_shot_is_answered_on_a_view_that_it_was_not_fitted_on():
     helper, task = teacher(), episode()
     support = batch(N_WAY, (1, 8, 8))
-    found, _ = helper.answer(support, task.query, task.classes)
-    other = helper.model(another_view(support)).embedding
+    actual, _ = helper.predict_episode(support, task.query, task.classes)
+    other = helper.model(next_view(support)).embedding
     e = helper.model(support.x).embedding
     expected = 5 * metric_logits(e, class_means(other, support.y, N_WAY)[None], "cosine")
-    torch.testing.assert_close(found.logits, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual.logits, expected, rtol=1e-10, atol=1e-12)
     assert SHOTS > 1  # the other tests have more than one
 
 
@@ -54,43 +54,45 @@ def test_one_shot_is_answered_on_a_view_that_it_was_not_fitted_on():
 def test_its_answers_are_a_function_of_what_it_learns(top, shots):
     helper, task = teacher(top=top and top()), episode()
     support = batch(N_WAY * shots, (1, 8, 8))
-    helper.learns()
-    own = {n: p.detach().clone() for n, p in helper.trained_parameters().items()}
-    there = {n: (p + 0.1 * torch.randn_like(p)).requires_grad_() for n, p in own.items()}
-    asked = (support, task.query, task.classes)
-    found = helper.answer_by(there, *asked)
-    assert any(s.any() for s in torch.autograd.grad(found[0].logits.sum(), list(there.values())))
-    before = helper.answer(*asked)
+    helper.unfreeze()
+    present = {n: p.detach().clone() for n, p in helper.trained_parameters().items()}
+    there = {n: (p + 0.1 * torch.randn_like(p)).requires_grad_() for n, p in present.items()}
+    requested = (support, task.query, task.classes)
+    actual = helper.predict_episode(*requested, there)
+    assert any(s.any() for s in torch.autograd.grad(actual[0].logits.sum(), list(there.values())))
+    before = helper.predict_episode(*requested)
     helper.learning.load_state_dict(there, strict=False)
-    for by_function, itself, earlier in zip(found, helper.answer(*asked), before, strict=True):
+    for by_function, itself, earlier in zip(
+        actual, helper.predict_episode(*requested), before, strict=True
+    ):
         torch.testing.assert_close(by_function.logits, itself.logits, rtol=1e-12, atol=0)
         assert (itself.logits - earlier.logits).abs().max() > 1e-5
 
 
 def test_what_it_is_asked_is_counted_but_where_it_does_not_count():
     helper, task = teacher(), episode()
-    with uncounted([helper]):
-        helper.answer(task.support, task.query, task.classes)
+    with without_counting([helper]):
+        helper.predict_episode(task.support, task.query, task.classes)
     assert helper.forwards == 0
-    helper.answer(task.support, task.query, task.classes)
+    helper.predict_episode(task.support, task.query, task.classes)
     assert helper.forwards == len(task.support.y) + len(task.query.y)
 
 
-@pytest.mark.parametrize("bank", [False, True])
-def test_it_centres_on_the_base_classes_alone(bank, tmp_path, monkeypatch):
+@pytest.mark.parametrize("cache", [False, True])
+def test_it_centres_on_the_base_classes_alone(cache, tmp_path, monkeypatch):
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
     monkeypatch.setattr("lightning_metakd.teachers.teacher.CENTRED", 40)
-    source, helper = Blobs(), Teacher(SmoothConv4(0), head=PrototypeHead(centre=True), bank=bank)
+    source, helper = Blobs(), Teacher(SmoothConv4(0), head=PrototypeHead(centre=True), cache=cache)
     helper.open()
-    helper.meet(source)
+    helper.attach_source(source)
     helper.centre(source)
     index = source.rows("train")[::4]  # 36 of 144
     x = source.inputs(source.all.x[index], index, torch.full_like(index, -1))
     expected = helper.model(x).embedding.mean(0)
     torch.testing.assert_close(helper.head.mean, expected, rtol=1e-5, atol=1e-6)
-    asked = helper.forwards
+    requested = helper.forwards
     helper.centre(source)
-    assert helper.forwards == asked
+    assert helper.forwards == requested
     source.all.x[source.rows("test")] = 0
     again = Teacher(helper.model, head=PrototypeHead(centre=True))
     again.open()
@@ -100,9 +102,9 @@ def test_it_centres_on_the_base_classes_alone(bank, tmp_path, monkeypatch):
 
 def test_a_mean_of_what_changes_is_refused():
     head = PrototypeHead(centre=True)
-    told = r"head\.centre=true takes a mean of embeddings, .*; set head\.centre to false, or teacher_lr to 0"
-    with pytest.raises(ValueError, match=told):
-        Teacher(SmoothConv4(0), head=head).learns()
+    message = r"head\.centre=true takes a mean of embeddings, .*; set head\.centre to false, or teacher_lr"
+    with pytest.raises(ValueError, match=message):
+        Teacher(SmoothConv4(0), head=head).unfreeze()
     with pytest.raises(
         ValueError, match=r"head\.centre=true .*top has others; .* or leave top out"
     ):
@@ -129,7 +131,7 @@ def test_it_stays_frozen_and_in_evaluation_mode():
 def test_answering_leaves_it_as_it_was():
     helper, task = teacher(), episode()
     helper.open()
-    helper.answer(task.support, task.query, task.classes)
+    helper.predict_episode(task.support, task.query, task.classes)
     assert helper.sha256 == weights_hash(helper.model)
 
 
@@ -156,12 +158,12 @@ def test_a_sliced_head_answers_rows_without_a_support_set(checkpoint):
     path, net = checkpoint
     helper = Teacher(SmoothConv4(6), path, SlicedHead(scale=2.0))
     helper.open()
-    helper.meet(Blobs())
+    helper.attach_source(Blobs())
     rows = batch(8, (1, 8, 8))
     rows = rows._replace(x=rows.x.float())
-    found = helper.answer_rows(rows, torch.tensor([9, 2, 13]))
+    actual = helper.predict_batch(rows, torch.tensor([9, 2, 13]))
     expected = 2 * net.eval()(rows.x).logits[:, [3, 0, 5]]
-    torch.testing.assert_close(found.logits, expected, rtol=1e-5, atol=1e-6)  # single precision
+    torch.testing.assert_close(actual.logits, expected, rtol=1e-5, atol=1e-6)  # single precision
 
 
 def test_a_prototype_head_does_not_need_the_networks_own(checkpoint, caplog):
@@ -174,8 +176,8 @@ def test_a_prototype_head_does_not_need_the_networks_own(checkpoint, caplog):
 
 def test_a_sliced_head_does(checkpoint):
     path, _ = checkpoint
-    told = "SlicedHead answers with the network's own logits, .* Give the teacher's model the n_classes"
-    with pytest.raises(ValueError, match=told):
+    message = "SlicedHead answers with the network's own logits, .* Give the teacher's model the n_classes"
+    with pytest.raises(ValueError, match=message):
         Teacher(SmoothConv4(5), path, SlicedHead()).open()
 
 
@@ -195,7 +197,7 @@ def test_layers_that_a_loss_reads_reach_its_answers():
     helper.model.tap(["norms.1"])
     for rows, answer in zip(
         (task.support, task.query),
-        helper.answer(task.support, task.query, task.classes),
+        helper.predict_episode(task.support, task.query, task.classes),
         strict=True,
     ):
         assert torch.equal(answer.features["norms.1"], helper.model(rows.x).features["norms.1"])
@@ -204,29 +206,29 @@ def test_layers_that_a_loss_reads_reach_its_answers():
 @pytest.mark.parametrize(
     ("layers", "asks"), [([], True), (["embedding"], True), (["norms.1", "embedding"], False)]
 )
-def test_it_answers_live_where_its_bank_has_not_what_is_read(layers, asks):
-    helper, rows = teacher(bank=True), batch(4, (1, 8, 8))
+def test_it_answers_live_where_its_cache_has_not_what_is_read(layers, asks):
+    helper, rows = teacher(cache=True), batch(4, (1, 8, 8))
     kept = helper.model(rows.x)
-    helper.bank = lambda rows: kept
+    helper.output_cache = lambda rows: kept
     helper.model.tap(layers)
-    assert helper.asks_bank == asks
+    assert helper.uses_cache == asks
     assert (helper.embed(rows) is kept) == asks
 
 
 def test_a_copy_of_a_teacher_has_the_answers_and_images_of_the_first():
-    source, known = Blobs(), tiny.teacher(bank=True).float()
-    known.open()
-    known.meet(source)
-    known.bank.folder = None
-    known.store(source.rows("val"), range(-1, 0))
-    known.centred_on = (known.sha256, source)
-    other = copy.deepcopy(known)
-    assert other.bank.model is other.model is not known.model
-    assert other.bank.source is other.centred_on[1] is source
-    assert other.bank.examples.x is known.bank.examples.x
-    assert other.bank.tables[-1].embedding is known.bank.tables[-1].embedding
-    bank = other.bank
-    other.meet(source)
-    assert other.bank is bank
-    other.bank.fill(source.rows("test"), -1)
-    assert not known.bank.has(source.rows("test"), -1)
+    source, names = Blobs(), tiny.teacher(cache=True).float()
+    names.open()
+    names.attach_source(source)
+    names.output_cache.folder = None
+    names.fill_cache(source.rows("val"), range(-1, 0))
+    names.centred_on = (names.sha256, source)
+    other = copy.deepcopy(names)
+    assert other.output_cache.model is other.model is not names.model
+    assert other.output_cache.source is other.centred_on[1] is source
+    assert other.output_cache.examples.x is names.output_cache.examples.x
+    assert other.output_cache.tables[-1].embedding is names.output_cache.tables[-1].embedding
+    cache = other.output_cache
+    other.attach_source(source)
+    assert other.output_cache is cache
+    other.output_cache.fill(source.rows("test"), -1)
+    assert not names.output_cache.has(source.rows("test"), -1)

@@ -202,9 +202,9 @@ def archive_that_lies(path, method):
             archive.writestr(f"big/{i}.png", content)
     planted = bytearray(path.read_bytes())
     for mark, at, sizes in ((b"PK\1\2", 10, 20), (b"PK\3\4", 8, 18)):
-        for found in re.finditer(re.escape(mark), bytes(planted)):
-            struct.pack_into("<H", planted, found.start() + at, method)
-            struct.pack_into("<II", planted, found.start() + sizes, len(content), 1000)
+        for actual in re.finditer(re.escape(mark), bytes(planted)):
+            struct.pack_into("<H", planted, actual.start() + at, method)
+            struct.pack_into("<II", planted, actual.start() + sizes, len(content), 1000)
     path.write_bytes(planted)
 
 

@@ -20,16 +20,16 @@ from tests.tiny import Blobs, Fixed, SmoothConv4, episode, trainer
 from tests.untrusted.plants import CHECKPOINTS, CREATED, with_code, written
 
 
-@pytest.mark.parametrize(("plant", "told"), CHECKPOINTS)
+@pytest.mark.parametrize(("plant", "message"), CHECKPOINTS)
 @pytest.mark.parametrize("force", ["", "1"])
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-def test_a_planted_checkpoint_is_refused(plant, told, force, monkeypatch, capfd, thrifty):
+def test_a_planted_checkpoint_is_refused(plant, message, force, monkeypatch, capfd, thrifty):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", force)
     path = Path("planted.ckpt")
     plant(path)
     before = written()
     for read in (read_checkpoint, AtomicCheckpointIO().load_checkpoint):
-        with pytest.raises(ValueError, match=told) as caught:
+        with pytest.raises(ValueError, match=message) as caught:
             read(path)
         assert "\n" not in str(caught.value)
         assert "weights_only" not in str(caught.value)
@@ -68,7 +68,7 @@ WAYS = {
     ),
     "init": lambda path: trainer().fit(recipe(init=str(path)), datamodule=Fixed([episode()])),
     "teacher": lambda path: Teacher(SmoothConv4(0), checkpoint=str(path)).open(),
-    "embedded": lambda path: Embedded(Blobs(), SmoothConv4(0), str(path)).everything(),
+    "embedded": lambda path: Embedded(Blobs(), SmoothConv4(0), str(path)).all_rows(),
 }
 
 
@@ -76,15 +76,15 @@ WAYS = {
 def server(place):
     """The address of a planted checkpoint on this machine, and who asked for it."""
     with_code(place / "x.ckpt")
-    asked = []
+    recorded = []
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
-            asked.append(args)
+            recorded.append(args)
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{serving.server_address[1]}/x.ckpt", asked
+        yield f"http://127.0.0.1:{serving.server_address[1]}/x.ckpt", recorded
         serving.shutdown()
 
 
@@ -92,12 +92,12 @@ def server(place):
 @pytest.mark.parametrize("force", ["", "1"])
 def test_no_way_to_load_opens_an_address_or_runs_code(way, force, server, monkeypatch, thrifty):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", force)
-    address, asked = server
+    address, requested = server
     with pytest.raises(ValueError, match="is an address, and none is opened"):
         WAYS[way](address)
     with pytest.raises(ValueError, match=r"it names '\w+\.system', which is code"):
         WAYS[way]("x.ckpt")
-    assert not asked
+    assert not requested
     assert not CREATED.exists()
 
 

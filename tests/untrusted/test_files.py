@@ -1,4 +1,4 @@
-"""Strategies, banks, caches and pictures that somebody planted."""
+"""Strategies, caches, caches and pictures that somebody planted."""
 
 import json
 import zipfile
@@ -10,9 +10,9 @@ import torch
 
 from lightning_metakd.data.sources import image_cache
 from lightning_metakd.data.sources.folder import Folder
-from lightning_metakd.data.sources.output_cache import Bank
+from lightning_metakd.data.sources.output_cache import OutputCache
 from lightning_metakd.storage.read_checkpoint import open_checkpoint
-from lightning_metakd.storage.tensor_file import filled
+from lightning_metakd.storage.tensor_file import create_tensor_file
 from lightning_metakd.strategy.strategy_file import read_strategy
 from lightning_metakd.teachers.teacher import Teacher
 from tests.tiny import Blobs, SmoothConv4
@@ -39,9 +39,9 @@ def test_a_planted_strategy_is_refused(head, size, thrifty):
 
 
 @pytest.mark.parametrize(("head", "size"), HEADS[:-1])
-def test_a_planted_bank_is_made_again(head, size, place, thrifty, caplog):
+def test_a_planted_cache_is_made_again(head, size, place, thrifty, caplog):
     source, net = Blobs(), SmoothConv4(4).eval().requires_grad_(False)
-    made = Bank(net, "key", source, place)
+    made = OutputCache(net, "key", source, place)
     safetensors_of(made.folder / "view0.safetensors", head, size)
     made.fill(torch.arange(5), 0)
     assert made.has(torch.arange(5), 0)
@@ -58,16 +58,16 @@ def test_a_planted_teacher_is_refused(head, size, thrifty):
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_picture_of_too_many_pixels_is_refused(packed, draw, thrifty):
     folder = draw(png(9_000), packed)
-    told = r"cannot read the image big/0\.png .*takes 1,236 MiB .*METAKD_READ_LIMIT_MIB=1236"
-    with pytest.raises(ValueError, match=told):
-        Folder(str(folder)).everything()
+    message = r"cannot read the image big/0\.png .*takes 1,236 MiB .*METAKD_READ_LIMIT_MIB=1236"
+    with pytest.raises(ValueError, match=message):
+        Folder(str(folder)).all_rows()
 
 
 def test_a_member_that_is_too_large_is_refused(draw, thrifty, monkeypatch):
     monkeypatch.setenv("METAKD_READ_LIMIT_MIB", "8")
     archive = draw(bytes(2**24), packed=True)
     with pytest.raises(ValueError, match=r"big/0\.png .*takes 16 MiB"):
-        Folder(str(archive)).everything()
+        Folder(str(archive)).all_rows()
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -77,14 +77,14 @@ def test_an_archive_that_lies_about_sizes_is_refused(compression, thrifty):
     with pytest.raises(
         ValueError, match=r"cannot read the image big/0\.png .*(Bad CRC|neither sto)"
     ):
-        Folder("it.zip").everything()
+        Folder("it.zip").all_rows()
 
 
 def test_nothing_of_an_archive_is_written_outside(place, thrifty):
     archive_of_ways_out(Path("it.zip"), png(8))
     before = written()
     with pytest.raises(ValueError, match=r"cannot read the image link/0\.png"):
-        Folder("it.zip").everything()
+        Folder("it.zip").all_rows()
     new = {*written()} - {*before}
     assert new
     assert all(f"{place.name}/cache" in path for path in new)
@@ -121,7 +121,7 @@ def test_a_planted_cache_of_images_is_made_again(thrifty):
 def test_a_cache_of_images_that_are_none_is_made_again(place, thrifty, caplog):
     path = place / "key.safetensors"
     shapes = {"y": (torch.int64, (2**24,)), "x": (torch.uint8, (2, 3, 2, 2))}
-    with filled(path, shapes, {"class_names": json.dumps(["a"])}):
+    with create_tensor_file(path, shapes, {"class_names": json.dumps(["a"])}):
         pass
     with pytest.raises(ValueError, match=r"its images are \[2, 3, 2, 2\], its labels \[16777216\]"):
         image_cache.read(path)

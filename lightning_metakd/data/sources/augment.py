@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
-from lightning_metakd.data.sources.seeding import mix
+from lightning_metakd.data.sources.seeding import hash64
 from lightning_metakd.types import Normalisation
 
 PADDING = 4
@@ -28,7 +28,7 @@ def augment(
     """
     if (view < 0).all():
         return x
-    bits = mix(mix(index + mix(torch.full_like(index, seed))) ^ view)
+    bits = hash64(hash64(index + hash64(torch.full_like(index, seed))) ^ view)
     as_is = view < 0
     size = 2 * PADDING + 1
     down = torch.where(as_is, PADDING, (bits & 0xFFFFF) % size)

@@ -65,7 +65,7 @@ class CIFAR100(Source):
     def __init__(self, root: str = "data", download: bool = False) -> None:
         self.root, self.download = root, download
 
-    def everything(self) -> Labelled:
+    def all_rows(self) -> Labelled:
         return load(self.root, self.download)
 
     def select(self, split: str) -> Int[Tensor, " n"]:
@@ -86,8 +86,8 @@ class ByClass(CIFAR100):
         """Class names of each split."""
 
     def select(self, split: str) -> Int[Tensor, " n"]:
-        everything = self.everything()
-        return rows_of(everything.y, class_ids(split, self.split_names, everything.class_names))
+        labelled = self.all_rows()
+        return rows_of(labelled.y, class_ids(split, self.split_names, labelled.class_names))
 
 
 class CIFARFS(ByClass):
@@ -216,7 +216,7 @@ class Arrays(pickle.Unpickler):
 
 def from_folders(places: list[Path]) -> image_cache.Plan:
     """The form of class folders: `{train,test}/<class>/<name>`, in a directory or in archives."""
-    found = sorted(
+    paths = sorted(
         (image for image in images.scan(places) if len(image.member.parts) > 2),
         key=lambda image: (
             PARTS.index(image.member.parts[-3]),
@@ -225,8 +225,8 @@ def from_folders(places: list[Path]) -> image_cache.Plan:
         ),
     )
     ids = {name: i for i, name in enumerate(class_names())}
-    y = [ids.get(image.class_name, -1) for image in found]
-    return image_cache.Plan(y, class_names(), (3, 32, 32), images.decode(found, 32))
+    y = [ids.get(image.class_name, -1) for image in paths]
+    return image_cache.Plan(y, class_names(), (3, 32, 32), images.decode(paths, 32))
 
 
 def complete(plan: image_cache.Plan, root: Path) -> image_cache.Plan:

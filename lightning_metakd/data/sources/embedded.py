@@ -1,7 +1,7 @@
 """The rows of a source as a frozen network embeds them.
 
 Everything behind a source (episodes, learners, losses) then trains on vectors, in seconds. Each row and each
-of a few augmented views of it is embedded once, by the mechanism of the bank, and kept on disk.
+of a few augmented views of it is embedded once, by the mechanism of the cache, and kept on disk.
 """
 
 import shutil
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.data.sources import image_cache
-from lightning_metakd.data.sources.output_cache import Bank, stored_under
+from lightning_metakd.data.sources.output_cache import OutputCache, stored_under
 from lightning_metakd.data.sources.source import Labelled, Source
-from lightning_metakd.models.weights import load_weights, take_origin, weights_hash
+from lightning_metakd.models.weights import load_origin, load_weights, weights_hash
 from lightning_metakd.models.wrapped import as_model
-from lightning_metakd.storage.atomic_files import make_once
+from lightning_metakd.storage.atomic_files import create_once
 from lightning_metakd.storage.read_checkpoint import local_file, read_checkpoint, student_weights
-from lightning_metakd.storage.tensor_file import Shapes, filled, mapped
+from lightning_metakd.storage.tensor_file import Shapes, create_tensor_file, open_tensor_file
 from lightning_metakd.types import Normalisation
 
 MOST_VIEWS = 10_000
@@ -51,9 +51,9 @@ class Embedded(Source):
         return f"{self.source.name} embedded by {type(self.model).__name__}"
 
     @property
-    def pictures(self) -> Source:
+    def image_source(self) -> Source:
         """The source of the images."""
-        return self.source.pictures
+        return self.source.image_source
 
     @property
     def external_data(self) -> tuple[str, ...]:
@@ -67,11 +67,11 @@ class Embedded(Source):
     @property
     def files(self) -> Sequence[str]:
         """Those of the images."""
-        return self.pictures.files
+        return self.image_source.files
 
-    def everything(self) -> Labelled:
+    def all_rows(self) -> Labelled:
         """All rows; `x` is the vector of the image as it is, then those of its views, [n, views + 1, d]."""
-        return self._everything
+        return self._all_rows
 
     def select(self, split: str) -> Int[Tensor, " n"]:
         return self.source.select(split)
@@ -110,40 +110,40 @@ class Embedded(Source):
             )
 
     @cached_property
-    def _everything(self) -> Labelled:
-        examples, key = self.source.everything(), self.opened()
+    def _all_rows(self) -> Labelled:
+        examples, key = self.source.all_rows(), self.opened()
         place = image_cache.folder() / "embedded" / f"views{self.views}"
         path = place / f"{stored_under(self.model, key, self.source)}.safetensors"
         shape = (len(examples.y), self.views + 1, self.model.embedding_width)
         shapes = {"x": (torch.float32, shape)}
-        make_once(
+        create_once(
             path,
-            there=lambda: mapped(path, shapes) is not None,
+            there=lambda: open_tensor_file(path, shapes) is not None,
             make=lambda: self.embed(path, key, shapes),
         )
-        found = mapped(path, shapes)
-        assert found is not None  # it is there now
-        return examples._replace(x=found["x"])
+        table = open_tensor_file(path, shapes)
+        assert table is not None  # it is there now
+        return examples._replace(x=table["x"])
 
     def opened(self) -> str:
         """Load the checkpoint, freeze the network, and return the hash of its weights."""
         if self.checkpoint is not None:
-            found = read_checkpoint(self.checkpoint)
+            checkpoint = read_checkpoint(self.checkpoint)
             who = f"embedded by {self.checkpoint}"
-            load_weights(self.model, student_weights(found), who)
-            take_origin(self.model, found, who)
+            load_weights(self.model, student_weights(checkpoint), who)
+            load_origin(self.model, checkpoint, who)
         self.model.requires_grad_(False).eval()
         return weights_hash(self.model)
 
     def embed(self, path: Path, key: str, shapes: Shapes) -> None:
-        """Fill a bank view by view, interrupted or not, and lay its views side by side."""
-        rows, steps = self.source.everything().index, path.with_suffix("")
-        bank = Bank(self.model, key, self.source, steps)
+        """Fill a cache view by view, interrupted or not, and lay its views side by side."""
+        rows, steps = self.source.all_rows().index, path.with_suffix("")
+        cache = OutputCache(self.model, key, self.source, steps)
         self.model.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
         for view in range(-1, self.views):
-            bank.fill(rows, view)
+            cache.fill(rows, view)
         self.model.cpu()
-        with filled(path, shapes) as table:
+        with create_tensor_file(path, shapes) as table:
             for view in range(-1, self.views):
-                table["x"][:, view + 1] = bank.tables[view].embedding
+                table["x"][:, view + 1] = cache.tables[view].embedding
         shutil.rmtree(steps)

@@ -72,7 +72,7 @@ class Folder(Source):
         size: int = 32,
     ) -> None:
         self.paths = [Path(p).expanduser() for p in ([path] if isinstance(path, str) else path)]
-        self.given, self.fractions, self.split_seed = splits, fractions, split_seed
+        self.splits_by_name, self.fractions, self.split_seed = splits, fractions, split_seed
         self.size = size
         check_paths(self.paths)
         check_integer("data.source.size", size, 1, LARGEST_SIDE)
@@ -86,11 +86,11 @@ class Folder(Source):
     def name(self) -> str:
         return f"Folder({', '.join(path.name for path in self.paths)})"
 
-    def everything(self) -> Labelled:
-        return self._everything
+    def all_rows(self) -> Labelled:
+        return self._all_rows
 
     @cached_property
-    def _everything(self) -> Labelled:
+    def _all_rows(self) -> Labelled:
         key = fingerprint(self.paths, self.size, *readable())
         return image_cache.cached(key, lambda: plan(self.paths, self.size))
 
@@ -103,21 +103,23 @@ class Folder(Source):
     @cached_property
     def split_names(self) -> dict[str, list[str]]:
         """Class names of each split; of fewer than 20 base classes up to every second is the strategy's."""
-        given = self.given or divide(self.everything().class_names, self.fractions, self.split_seed)
-        train, val, test = (given.get(split, []) for split in ("train", "val", "test"))
+        names = self.splits_by_name or divide(
+            self.all_rows().class_names, self.fractions, self.split_seed
+        )
+        train, val, test = (names.get(split, []) for split in ("train", "val", "test"))
         return few_shot_splits(train, val, test, every=min(4, max(2, len(train) // WAYS)))
 
     @property
     def more_classes(self) -> str:
         sizes = [f"{len(names)} {split}" for split, names in self.split_names.items()]
         return (
-            f"lower data.n_way, or divide the {len(self.everything().class_names)} classes otherwise by "
+            f"lower data.n_way, or divide the {len(self.all_rows().class_names)} classes otherwise by "
             f"source.fractions or source.splits (now {', '.join(sizes)}; the last two are parts of train)"
         )
 
     def select(self, split: str) -> Int[Tensor, " n"]:
-        everything = self.everything()
-        return rows_of(everything.y, class_ids(split, self.split_names, everything.class_names))
+        labelled = self.all_rows()
+        return rows_of(labelled.y, class_ids(split, self.split_names, labelled.class_names))
 
 
 def check_paths(paths: Sequence[Path]) -> None:

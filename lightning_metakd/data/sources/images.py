@@ -131,7 +131,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         ) from error
 
 
-def decode(found: Sequence[Found], size: int, mode: str = "RGB") -> Iterator[np.ndarray]:
+def decode(files: Sequence[Found], size: int, mode: str = "RGB") -> Iterator[np.ndarray]:
     """The images as uint8 arrays `[n, ch, size, size]`, in pieces.
 
     Args:
@@ -141,11 +141,11 @@ def decode(found: Sequence[Found], size: int, mode: str = "RGB") -> Iterator[np.
         ValueError: if an image cannot be read, naming it.
     """
     archives = {
-        path: open_archive(path) for path in {image.container for image in found} if path.is_file()
+        path: open_archive(path) for path in {image.container for image in files} if path.is_file()
     }
     piece = max(1, PIECE // (len(mode) * size * size))
-    for start in range(0, len(found), piece):
-        part = found[start : start + piece]
+    for start in range(0, len(files), piece):
+        part = files[start : start + piece]
         yield np.stack([picture(image, archives, size, mode) for image in part])
 
 

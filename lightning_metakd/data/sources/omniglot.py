@@ -69,11 +69,11 @@ class Omniglot(Source):
         self.root, self.download, self.size = root, download, size
         self.rotations, self.channels = rotations, channels
 
-    def everything(self) -> Labelled:
-        return self._everything
+    def all_rows(self) -> Labelled:
+        return self._all_rows
 
     @cached_property
-    def _everything(self) -> Labelled:
+    def _all_rows(self) -> Labelled:
         grey = load(self.root, self.download, self.size, self.rotations)
         return grey._replace(x=grey.x.expand(-1, self.channels, -1, -1))  # takes no memory
 
@@ -88,8 +88,8 @@ class Omniglot(Source):
         return few_shot_splits(groups["train"], groups["val"], groups["test"])
 
     def select(self, split: str) -> Int[Tensor, " n"]:
-        everything = self.everything()
-        return rows_of(everything.y, class_ids(split, self.split_names, everything.class_names))
+        labelled = self.all_rows()
+        return rows_of(labelled.y, class_ids(split, self.split_names, labelled.class_names))
 
 
 def class_names(turns: tuple[str, ...] = TURNS[:1]) -> tuple[str, ...]:
@@ -141,14 +141,14 @@ def locate(root: Path) -> list[Path]:
 
 def plan(places: list[Path], size: int) -> image_cache.Plan:
     """The upright drawings of some directories and archives, by class and file name."""
-    found = sorted(
+    paths = sorted(
         (character(image), image.member.name, image)
         for image in images.scan(places)
         if any((image.container / image.member).match(f"{part}/*/*/*.png") for part in PARTS)
     )
     ids = {name: i for i, name in enumerate(class_names())}
-    y = [ids.get(name, -1) for name, _, _ in found]
-    on_white = images.decode([image for _, _, image in found], size, mode="L")
+    y = [ids.get(name, -1) for name, _, _ in paths]
+    on_white = images.decode([image for _, _, image in paths], size, mode="L")
     return image_cache.Plan(y, class_names(), (1, size, size), (255 - piece for piece in on_white))
 
 

@@ -1,6 +1,6 @@
 """A teacher's answers, computed once.
 
-For every image of some rows, and for each of a few fixed augmented views, the bank keeps what the teacher
+For every image of some rows, and for each of a few fixed augmented views, the cache keeps what the teacher
 says: its embedding, and its logits where its head is used. Views are pure functions of (image, view), so
 the student sees exactly what the teacher saw. About one row in a hundred is asked again of the live
 teacher, and a difference is an error.
@@ -17,11 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_metakd.data.sources.seeding import mix
+from lightning_metakd.data.sources.seeding import hash64
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.models.model import Model
-from lightning_metakd.storage.atomic_files import make_once
-from lightning_metakd.storage.tensor_file import Shapes, filled, mapped
+from lightning_metakd.storage.atomic_files import create_once
+from lightning_metakd.storage.tensor_file import Shapes, create_tensor_file, open_tensor_file
 from lightning_metakd.types import Batch, Output
 
 CHUNK = 500
@@ -31,7 +31,7 @@ TOLERANCE = 1e-3
 """Largest relative distance of a stored embedding; batches of another size round differently (1e-6)."""
 
 
-class Table(NamedTuple):
+class CachedView(NamedTuple):
     """What is stored of one view.
 
     Attributes:
@@ -42,7 +42,7 @@ class Table(NamedTuple):
 
     embedding: Float[Tensor, "n d"]
     logits: Float[Tensor, "n c"]
-    known: Bool[Tensor, " n"]
+    present: Bool[Tensor, " n"]
 
 
 def stored_under(model: Model, key: str, source: Source) -> str:
@@ -51,7 +51,7 @@ def stored_under(model: Model, key: str, source: Source) -> str:
     return f"{source.identity}-{key[:16]}-{hashlib.sha256(repr(reading).encode()).hexdigest()[:8]}"
 
 
-class Bank:
+class OutputCache:
     """Stored answers of one frozen network for the rows of one source.
 
     Args:
@@ -63,11 +63,11 @@ class Bank:
 
     def __init__(self, model: Model, key: str, source: Source, folder: Path | None = None) -> None:
         self.model, self.key, self.source = model, key, source
-        self.examples = source.everything()
+        self.examples = source.all_rows()
         self.folder = None if folder is None else folder / stored_under(model, key, source)
-        self.tables: dict[int, Table] = {}
+        self.tables: dict[int, CachedView] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Bank":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "OutputCache":
         """The same answers and images for a copy of the network; nothing of them is ever changed."""
         other = copy(self)
         other.model, other.tables = deepcopy(self.model, memo), dict(self.tables)
@@ -83,22 +83,22 @@ class Bank:
         if self.folder is None:
             shapes = self.shapes(self.weight.dtype)
             empty = {name: torch.zeros(shape, dtype=kind) for name, (kind, shape) in shapes.items()}
-            self.tables[view] = self.extend(Table(**empty), rows, view)
+            self.tables[view] = self.extend(CachedView(**empty), rows, view)
             return
         path = self.folder / f"view{view}.safetensors"
 
         def there() -> bool:
-            found = mapped(path, self.shapes(torch.float32))
-            if found is not None:
-                self.tables[view] = Table(**found)
+            table = open_tensor_file(path, self.shapes(torch.float32))
+            if table is not None:
+                self.tables[view] = CachedView(**table)
             return self.has(rows, view)
 
         def make() -> None:
-            with filled(path, self.shapes(torch.float32)) as empty:
-                self.extend(Table(**empty), rows, view)
+            with create_tensor_file(path, self.shapes(torch.float32)) as empty:
+                self.extend(CachedView(**empty), rows, view)
             there()
 
-        make_once(path, there, make)
+        create_once(path, there, make)
 
     def shapes(self, dtype: torch.dtype) -> Shapes:
         """Types and shapes of a table."""
@@ -108,7 +108,7 @@ class Bank:
         return {
             "embedding": (dtype, (n, width)),
             "logits": (dtype, (n, classes)),
-            "known": (torch.bool, (n,)),
+            "present": (torch.bool, (n,)),
         }
 
     @property
@@ -122,19 +122,21 @@ class Bank:
         return len(self.model.head.state_dict()) > 0
 
     @torch.no_grad()
-    def extend(self, table: Table, rows: Int[Tensor, " n"], view: int) -> Table:
+    def extend(self, table: CachedView, rows: Int[Tensor, " n"], view: int) -> CachedView:
         """Fill an empty table with what is stored and these rows, in pieces, under a progress bar."""
         if (old := self.tables.get(view)) is not None:
-            rows = rows[~old.known[rows]]
+            rows = rows[~old.present[rows]]
             for new, kept in zip(table, old, strict=True):
                 new.copy_(kept)
         pieces = rows.split(CHUNK)
-        shown = tqdm(pieces, f"Embedding view {view}", disable=not sys.stderr.isatty(), leave=False)
-        for piece in shown:
+        progress = tqdm(
+            pieces, f"Embedding view {view}", disable=not sys.stderr.isatty(), leave=False
+        )
+        for piece in progress:
             answer = self.live(piece, torch.full_like(piece, view))
             table.embedding[piece] = answer.embedding.to(table.embedding)
             table.logits[piece] = answer.logits.to(table.logits)
-            table.known[piece] = True
+            table.present[piece] = True
         return table
 
     def live(self, rows: Int[Tensor, " n"], views: Int[Tensor, " n"]) -> Output:
@@ -154,7 +156,7 @@ class Bank:
         """
         index, view = batch.index.cpu(), batch.view.cpu()
         answer = self.look_up(index, view)
-        again = mix(index ^ mix(view)) % CHECKED == 0
+        again = hash64(index ^ hash64(view)) % CHECKED == 0
         if again.any():
             self.compare(index[again], view[again], answer.embedding[again])
         device, dtype = batch.x.device, self.weight.dtype
@@ -166,7 +168,7 @@ class Bank:
         if missing := [v for v in views if not self.has(index[view == v], v)]:
             raise ValueError(
                 f"no answers are stored for some images in view {missing[0]}; set data.views to the number "
-                "of views that the bank keeps, or teacher.bank to false."
+                "of views that the cache keeps, or teacher.output_cache to false."
             )
         if len(views) == 1:
             table = self.tables[views[0]]
@@ -183,7 +185,7 @@ class Bank:
 
     def has(self, rows: Tensor, view: int) -> bool:
         """Whether these rows are stored in this view."""
-        return view in self.tables and bool(self.tables[view].known[rows].all())
+        return view in self.tables and bool(self.tables[view].present[rows].all())
 
     def compare(self, index: Tensor, view: Tensor, embedding: Tensor) -> None:
         """Ask the live network again."""

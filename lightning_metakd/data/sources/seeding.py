@@ -17,7 +17,7 @@ def generator(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
-def mix(z: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+def hash64(z: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
     """The finaliser of splitmix64: a bijection of 64-bit integers whose bits look random.
 
     Steele, Lea, Flood (2014), "Fast splittable pseudorandom number generators". Integer arithmetic wraps

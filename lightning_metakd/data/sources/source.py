@@ -63,7 +63,7 @@ class Source(ABC, Configured):
         return self
 
     @property
-    def pictures(self) -> "Source":
+    def image_source(self) -> "Source":
         """The source of the images behind these rows: itself, where the rows are the images."""
         return self
 
@@ -80,7 +80,7 @@ class Source(ABC, Configured):
     @cached_property
     def identity(self) -> str:
         """Name, number of rows, and a hash of the labels and of a view of a few rows."""
-        x, y, index, _ = self.everything()
+        x, y, index, _ = self.all_rows()
         few = index[:: -(-len(index) // SAMPLED)]
         view = self.augmented(x[few], few, torch.zeros_like(few))
         digest = hashlib.sha256(y.numpy().tobytes() + view.contiguous().numpy().tobytes())
@@ -94,14 +94,14 @@ class Source(ABC, Configured):
     @cached_property
     def content(self) -> str:
         """A hash of the classes and of a few images, wherever they lie and whatever network reads them."""
-        x, y, index, names = self.pictures.everything()
+        x, y, index, names = self.image_source.all_rows()
         few = x[index[:: -(-len(index) // SAMPLED)]].contiguous()
         digest = hashlib.sha256(json.dumps(names).encode() + y.numpy().tobytes())
         digest.update(few.numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @abstractmethod
-    def everything(self) -> Labelled:
+    def all_rows(self) -> Labelled:
         """All rows, in the order of their numbers; repeated calls return the same tensors."""
 
     @abstractmethod
@@ -115,7 +115,7 @@ class Source(ABC, Configured):
             ValueError: if the source has no such split.
         """
         self.check_split(split)
-        return self.everything().index if split == "all" else self.select(split)
+        return self.all_rows().index if split == "all" else self.select(split)
 
     def check_split(self, split: str, argument: str = "split") -> None:
         """Raise where a split does not exist, naming the argument that asks for it."""
@@ -133,11 +133,11 @@ class Source(ABC, Configured):
 
     def load(self, split: str) -> Labelled:
         """The examples of a split. A copy, except for `all`; `rows` selects without copying."""
-        everything = self.everything()
+        labelled = self.all_rows()
         if split == "all":
-            return everything
+            return labelled
         rows = self.rows(split)
-        return everything._replace(x=everything.x[rows], y=everything.y[rows], index=rows)
+        return labelled._replace(x=labelled.x[rows], y=labelled.y[rows], index=rows)
 
     def inputs(
         self,
@@ -174,7 +174,7 @@ class Source(ABC, Configured):
         """
         if normalisation is None:
             return self.normalisation()
-        channels, n = self.everything().x.shape[1], len(normalisation.mean)
+        channels, n = self.all_rows().x.shape[1], len(normalisation.mean)
         if n not in (1, channels):
             raise ValueError(
                 f"mean={list(normalisation.mean)}, by which a network was trained, is of {n} channels, and "
@@ -198,7 +198,7 @@ class Source(ABC, Configured):
                 f"split 'train' of {self.name} has no images to take mean and standard deviation from; name "
                 "a checkpoint, which knows those of its training, or give them by Preprocessed."
             )
-        return channel_moments(self.everything().x, rows)
+        return channel_moments(self.all_rows().x, rows)
 
 
 def channel_moments(
@@ -261,10 +261,10 @@ def class_ids(
     Raises:
         ValueError: if a name is not a class of the source.
     """
-    known = {name: i for i, name in enumerate(class_names)}
-    if missing := [name for name in splits[split] if name not in known]:
+    numbers = {name: i for i, name in enumerate(class_names)}
+    if missing := [name for name in splits[split] if name not in numbers]:
         raise ValueError(
             f"split {split!r} names the classes {', '.join(missing[:5])}, which are not among the "
-            f"{len(known)} classes that were found; correct the list or add their images."
+            f"{len(numbers)} classes that were found; correct the list or add their images."
         )
-    return [known[name] for name in splits[split]]
+    return [numbers[name] for name in splits[split]]

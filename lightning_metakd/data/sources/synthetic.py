@@ -80,12 +80,12 @@ class Synthetic(Source):
         check_seed("data.source.seed", seed)
         self.per_class, self.seed = per_class, seed
 
-    def everything(self) -> Labelled:
+    def all_rows(self) -> Labelled:
         return generate(self.per_class, self.seed)
 
     def select(self, split: str) -> Int[Tensor, " n"]:
-        everything = self.everything()
-        return rows_of(everything.y, class_ids(split, split_names(), everything.class_names))
+        labelled = self.all_rows()
+        return rows_of(labelled.y, class_ids(split, split_names(), labelled.class_names))
 
 
 @lru_cache

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_metakd.data.sources.augment import augment, normalise
-from lightning_metakd.data.sources.seeding import mix
+from lightning_metakd.data.sources.seeding import hash64
 
 X = torch.randint(1, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(
     torch.uint8
@@ -23,35 +23,35 @@ def splitmix64(z):
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_mix_is_splitmix64(z):
-    assert int(mix(torch.tensor([z]))) % 2**64 == splitmix64(z % 2**64)
+    assert int(hash64(torch.tensor([z]))) % 2**64 == splitmix64(z % 2**64)
 
 
 def test_every_view_is_one_crop_of_the_padded_image_or_its_mirror():
-    seen = augment(X, INDEX, VIEW)
+    recorded = augment(X, INDEX, VIEW)
     padded = V.pad(X, [4])
     for row in range(len(X)):
         crops = [V.crop(padded[row], i, j, 32, 32) for i in range(9) for j in range(9)]
-        matches = sum(seen[row].equal(c) + seen[row].equal(c.flip(-1)) for c in crops)
+        matches = sum(recorded[row].equal(c) + recorded[row].equal(c.flip(-1)) for c in crops)
         assert matches == 1
 
 
 def test_a_view_is_the_same_in_every_batch():
     whole = augment(X, INDEX, VIEW)
-    some = torch.tensor([5, 3, 3, 60])
-    assert augment(X[some], INDEX[some], VIEW[some]).equal(whole[some])
+    sample = torch.tensor([5, 3, 3, 60])
+    assert augment(X[sample], INDEX[sample], VIEW[sample]).equal(whole[sample])
 
 
 def test_view_minus_one_is_the_image_as_it_is():
     view = torch.where(INDEX % 2 == 0, -1, VIEW)
-    seen = augment(X, INDEX, view)
-    assert seen[::2].equal(X[::2])
+    recorded = augment(X, INDEX, view)
+    assert recorded[::2].equal(X[::2])
     assert augment(X, INDEX, torch.full_like(view, -1)).equal(X)
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"index": INDEX + 1}, {"view": VIEW + 1}])
 def test_index_view_and_seed_each_change_the_draw(other):
-    given = {"index": INDEX, "view": VIEW, "seed": 0}
-    assert not augment(X, **{**given, **other}).equal(augment(X, **given))
+    settings = {"index": INDEX, "view": VIEW, "seed": 0}
+    assert not augment(X, **{**settings, **other}).equal(augment(X, **settings))
 
 
 def test_shifts_and_mirrors_are_uniform():
@@ -59,8 +59,10 @@ def test_shifts_and_mirrors_are_uniform():
     marks = torch.zeros(1, 1, 32, 32).index_put(
         (torch.tensor(0), torch.tensor(0), torch.tensor(10), torch.tensor(10)), torch.tensor(1.0)
     )
-    seen = augment(marks.expand(n, 1, 32, 32), torch.arange(n), torch.zeros(n, dtype=torch.int64))
-    at = seen.flatten(1).argmax(1)
+    recorded = augment(
+        marks.expand(n, 1, 32, 32), torch.arange(n), torch.zeros(n, dtype=torch.int64)
+    )
+    at = recorded.flatten(1).argmax(1)
     rows, columns = at // 32, at % 32
     assert rows.bincount(minlength=15)[6:15].sub(n / 9).abs().max() < 5 * (n / 9) ** 0.5
     assert (

@@ -13,7 +13,7 @@ SOURCES = (CIFAR100, CIFARFS, FC100)
 
 
 def names(source, split):
-    everything = source.everything()
+    everything = source.all_rows()
     return {everything.class_names[c] for c in source.load(split).y.unique().tolist()}
 
 
@@ -45,7 +45,7 @@ def test_fc100_divides_whole_superclasses():
 def test_absent_data_is_an_error_that_says_the_way_out(source, tmp_path):
     message = r"CIFAR-100 is not in data.source.root=.*; give download: true to fetch it \(169 MB\)"
     with pytest.raises(FileNotFoundError, match=message):
-        source(str(tmp_path)).everything()
+        source(str(tmp_path)).all_rows()
 
 
 def test_half_of_the_data_is_an_error(tmp_path, draw_class):
@@ -55,7 +55,7 @@ def test_half_of_the_data_is_an_error(tmp_path, draw_class):
         r"holds 5 images and 0 whole classes of CIFAR-100, which has 60,000 and 100; is an arch"
     )
     with pytest.raises(ValueError, match=message):
-        CIFAR100(str(tmp_path)).everything()
+        CIFAR100(str(tmp_path)).all_rows()
 
 
 def test_a_file_that_is_not_the_official_one_is_not_unpickled(tmp_path):
@@ -63,7 +63,7 @@ def test_a_file_that_is_not_the_official_one_is_not_unpickled(tmp_path):
     folder.mkdir()
     (folder / "train").write_bytes(pickle.dumps({"data": 0}))
     with pytest.raises(ValueError, match=r"train is damaged or not the official file; delete"):
-        CIFAR100(str(tmp_path)).everything()
+        CIFAR100(str(tmp_path)).all_rows()
 
 
 class Code:
@@ -110,7 +110,7 @@ def test_both_forms_give_the_same_rows(tmp_path, draw_class):
 def real():
     """All three sources, decoded once a machine: this fixture runs before the cache is set aside."""
     sources = {source.__name__: source(str(data_folder())) for source in SOURCES}
-    sources["CIFAR100"].everything()
+    sources["CIFAR100"].all_rows()
     return sources
 
 
@@ -126,10 +126,10 @@ def test_real_cifar_100_has_its_counts_and_moments(real):
     assert train.y.bincount().tolist() == [500] * 100
     assert test.y.bincount().tolist() == [100] * 100
     x = train.x[::10].double() / 255  # a tenth, 50 of each class
-    for found, told in zip(
+    for actual, result in zip(
         (x.mean((0, 2, 3)), x.std((0, 2, 3))), source.normalisation(), strict=True
     ):
-        torch.testing.assert_close(found, torch.tensor(told).double(), rtol=0, atol=5e-3)
+        torch.testing.assert_close(actual, torch.tensor(result).double(), rtol=0, atol=5e-3)
 
 
 @pytest.mark.real_data
@@ -137,7 +137,7 @@ def test_real_cifar_100_has_its_counts_and_moments(real):
 def test_real_few_shot_classes_have_600_images(real, name, sizes):
     source = real[name]
     for split, size in zip(("train", "val", "test"), sizes, strict=True):
-        counts = source.everything().y[source.rows(split)].bincount(minlength=100)
+        counts = source.all_rows().y[source.rows(split)].bincount(minlength=100)
         assert counts.unique().tolist() == [0, 600]
         assert (counts == 600).sum() == size
     assert names(source, "strategy") == set(source.split_names["strategy"])
@@ -145,4 +145,4 @@ def test_real_few_shot_classes_have_600_images(real, name, sizes):
 
 @pytest.mark.real_data
 def test_all_three_share_one_tensor(real):
-    assert len({source.everything().x.data_ptr() for source in real.values()}) == 1
+    assert len({source.all_rows().x.data_ptr() for source in real.values()}) == 1

@@ -4,7 +4,7 @@ from torch.utils._pytree import tree_map
 
 from lightning_metakd.data.datamodules import EpisodicData, SupervisedData
 from lightning_metakd.data.sources.embedded import Embedded
-from lightning_metakd.data.sources.output_cache import Bank
+from lightning_metakd.data.sources.output_cache import OutputCache
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.models.mlp import MLP
 from tests.recipes.runs import episodes, helper, meta_kd, state
@@ -26,69 +26,69 @@ def embedded(net):
 def live(net, source, view, rows=ROWS):
     """The network's own embeddings of some rows in one view."""
     views = torch.full_like(rows, view)
-    return net.eval()(source.inputs(source.everything().x[rows], rows, views)).embedding
+    return net.eval()(source.inputs(source.all_rows().x[rows], rows, views)).embedding
 
 
 @pytest.mark.parametrize("view", [-1, 0, 1])
 def test_a_vector_is_the_networks_embedding_of_that_view(net, embedded, view):
-    x = embedded.everything().x
+    x = embedded.all_rows().x
     assert x.shape == (240, 3, WIDTH)
-    found = embedded.inputs(x[ROWS], ROWS, torch.full_like(ROWS, view))
+    actual = embedded.inputs(x[ROWS], ROWS, torch.full_like(ROWS, view))
     expected = live(net, Blobs(), view)
-    assert (found - expected).norm() < 1e-5 * expected.norm()
+    assert (actual - expected).norm() < 1e-5 * expected.norm()
 
 
 def test_rows_classes_and_splits_are_those_of_the_images(embedded):
-    images, vectors = Blobs(), embedded.everything()
-    assert vectors.y.equal(images.everything().y)
-    assert vectors.index.equal(images.everything().index)
-    assert vectors.class_names == images.everything().class_names
+    images, vectors = Blobs(), embedded.all_rows()
+    assert vectors.y.equal(images.all_rows().y)
+    assert vectors.index.equal(images.all_rows().index)
+    assert vectors.class_names == images.all_rows().class_names
     assert embedded.splits == images.splits
     assert all(embedded.rows(s).equal(images.rows(s)) for s in (*images.splits, "all"))
     assert embedded.name == "Blobs embedded by SmoothConv4"
-    assert embedded.pictures is embedded.source
+    assert embedded.image_source is embedded.source
 
 
 def test_it_is_embedded_once_and_nothing_but_the_vectors_is_kept(net, embedded, cache, monkeypatch):
-    first = embedded.everything()
-    assert embedded.everything().x.data_ptr() == first.x.data_ptr()
+    first = embedded.all_rows()
+    assert embedded.all_rows().x.data_ptr() == first.x.data_ptr()
     kept = first.x.clone()
     (path,) = [p for p in cache.rglob("*") if p.is_file() and "lock" not in p.name]
     with monkeypatch.context() as patch:
         patch.setattr(net, "body", lambda x: pytest.fail("the network was asked"))
-        assert Embedded(Blobs(), net, views=2).everything().x.equal(kept)
+        assert Embedded(Blobs(), net, views=2).all_rows().x.equal(kept)
     path.write_bytes(path.read_bytes()[:-1])
-    assert Embedded(Blobs(), net, views=2).everything().x.equal(kept)
+    assert Embedded(Blobs(), net, views=2).all_rows().x.equal(kept)
 
 
 def test_an_interrupted_one_goes_on(net, embedded, monkeypatch):
-    fill = Bank.fill
+    fill = OutputCache.fill
 
-    def tired(bank, rows, view):
+    def tired(cache, rows, view):
         if view == 1:
             raise KeyboardInterrupt
-        fill(bank, rows, view)
+        fill(cache, rows, view)
 
-    monkeypatch.setattr(Bank, "fill", tired)
+    monkeypatch.setattr(OutputCache, "fill", tired)
     with pytest.raises(KeyboardInterrupt):
-        embedded.everything()
-    monkeypatch.setattr(Bank, "fill", fill)
-    asked = []
+        embedded.all_rows()
+    monkeypatch.setattr(OutputCache, "fill", fill)
+    recorded = []
     forward = embedded.model.body
-    monkeypatch.setattr(embedded.model, "body", lambda x: (asked.append(len(x)), forward(x))[1])
-    assert embedded.everything().x.shape == (240, 3, WIDTH)
-    assert sum(asked) == 240
+    monkeypatch.setattr(embedded.model, "body", lambda x: (recorded.append(len(x)), forward(x))[1])
+    assert embedded.all_rows().x.shape == (240, 3, WIDTH)
+    assert sum(recorded) == 240
 
 
 def test_its_weights_come_from_a_checkpoint_that_is_opened_late(net, tmp_path):
     trained, path = SmoothConv4(6), tmp_path / "it.ckpt"
     source = Embedded(Blobs(), net, str(path), views=0)
     with pytest.raises(FileNotFoundError, match=r"it\.ckpt' does not exist; train it first"):
-        source.everything()
+        source.all_rows()
     weights = {f"student.{name}": p for name, p in trained.state_dict().items()}
     torch.save({"state_dict": weights}, path)
     expected = live(trained, Blobs(), -1)
-    assert (source.everything().x[ROWS, 0] - expected).norm() < 1e-5 * expected.norm()
+    assert (source.all_rows().x[ROWS, 0] - expected).norm() < 1e-5 * expected.norm()
     assert not any(p.requires_grad for p in source.model.parameters())
     assert all(p.requires_grad for p in net.parameters())
 
@@ -102,19 +102,19 @@ def test_a_negative_number_of_views_is_refused(net):
 def test_views_that_are_not_kept_are_told(embedded, views):
     data = episodes(views=views)
     data.source = embedded
-    told = r"data\.views asks for view \d+ of Blobs embedded by .*, which keeps 2; set data\.views to 2"
+    message = r"data\.views asks for view \d+ of Blobs embedded by .*, which keeps 2; set data\.views to 2"
     batches = list(data.train_dataloader())
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         data.on_after_batch_transfer(batches, 0)
 
 
 def test_batches_reach_a_network_as_vectors(embedded):
     data = EpisodicData(embedded, n_way=3, k_shot=2, n_query=4, views=2, meta_batch_size=2)
     raw = next(iter(data.train_dataloader()))
-    found = data.on_after_batch_transfer(raw, 0)
-    assert found.query.x.shape == (2, 12, WIDTH)
+    actual = data.on_after_batch_transfer(raw, 0)
+    assert actual.query.x.shape == (2, 12, WIDTH)
     one = tree_map(lambda leaf: leaf[1], raw.query)
-    assert found.query.x[1].equal(embedded.inputs(one.x, one.index, one.view))
+    assert actual.query.x[1].equal(embedded.inputs(one.x, one.index, one.view))
     batch = next(iter(SupervisedData(embedded, batch_size=8, views=2).train_dataloader()))
     assert data.on_after_batch_transfer(batch, 0).x.shape == (8, WIDTH)
 
@@ -122,11 +122,11 @@ def test_batches_reach_a_network_as_vectors(embedded):
 # --- a student of vectors ----------------------------------------------------------------------------------
 
 
-def taught(embedded, k_shot=2, **settings):
+def trained_on(embedded, k_shot=2, **settings):
     """A student of vectors, its data, and what it is after two steps."""
     torch.manual_seed(2)
     student = MLP(WIDTH, [5], residual=True)
-    recipe = meta_kd(ProtoNet(), student, **{"teachers": [helper(bank=True)], **settings})
+    recipe = meta_kd(ProtoNet(), student, **{"teachers": [helper(cache=True)], **settings})
     data = episodes(views=2, k_shot=k_shot)
     data.source = embedded
     trainer(max_steps=2).fit(recipe, datamodule=data)
@@ -136,32 +136,34 @@ def taught(embedded, k_shot=2, **settings):
 @pytest.mark.parametrize("k_shot", [1, 2])
 def test_a_teacher_answers_from_the_pictures_while_the_student_reads_vectors(embedded, k_shot):
     """On one shot, held out by the next view of the pictures."""
-    recipe, data = taught(embedded, k_shot)
+    recipe, data = trained_on(embedded, k_shot)
     (teacher,) = recipe.teachers
     head, images = teacher.head, Blobs()
     for episode in (data.evaluation_episodes("val")[0], data.training_episodes("train", 3, 4)[0]):
         (support, query), classes = episode[:2], episode.classes
-        seen, other, asked = (
+        recorded, other, requested = (
             teacher.model(images.inputs(images.all.x[rows.index], rows.index, rows.view + more))
             for rows, more in ((support, 0), (support, 1), (query, 0))
         )
-        told = teacher.answer(*data.on_after_batch_transfer((support, query), 0), classes)
-        expected = (
-            head.scale * head.held_out(seen, support.y, classes, other),
-            head.scale * head.fit(seen, support.y, classes)(asked),
+        result = teacher.predict_episode(
+            *data.on_after_batch_transfer((support, query), 0), classes
         )
-        for answer, logits in zip(told, expected, strict=True):
+        expected = (
+            head.scale * head.held_out(recorded, support.y, classes, other),
+            head.scale * head.fit(recorded, support.y, classes)(requested),
+        )
+        for answer, logits in zip(result, expected, strict=True):
             torch.testing.assert_close(answer.logits, logits, rtol=1e-5, atol=1e-5)
 
 
 def test_a_test_embeds_the_vectors_of_each_image_once(embedded):
-    recipe, data = taught(embedded)
+    recipe, data = trained_on(embedded)
     trainer().test(recipe, datamodule=data, verbose=False)
-    recalled = recipe.record["accuracy"]
-    assert recipe.recall is None
-    recipe.remember = lambda: None
+    recalled = recipe.result_record["accuracy"]
+    assert recipe.cached_forward is None
+    recipe.cache_test_embeddings = lambda: None
     trainer().test(recipe, datamodule=data, verbose=False)
-    assert recipe.record["accuracy"] == recalled
+    assert recipe.result_record["accuracy"] == recalled
 
 
 def test_a_residual_student_starts_where_the_frozen_network_is(embedded, net):
@@ -171,17 +173,17 @@ def test_a_residual_student_starts_where_the_frozen_network_is(embedded, net):
         data = episodes(n_episodes=20)
         data.source = source
         trainer().test(recipe, datamodule=data, verbose=False)
-        results.append((recipe.record["accuracy"], recipe.record["nll"]))
+        results.append((recipe.result_record["accuracy"], recipe.result_record["nll"]))
     assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
 def test_only_the_student_moves(embedded):
     before = state(embedded.model)
-    taught(embedded)
+    trained_on(embedded)
     assert all(before[name].equal(p) for name, p in embedded.model.state_dict().items())
 
 
-def test_a_teacher_without_a_bank_is_refused(embedded):
-    told = "SmoothConv4 is asked live, .* and Blobs embedded by SmoothConv4 has vectors for it; set the"
-    with pytest.raises(ValueError, match=told):
-        taught(embedded, teachers=[helper()])
+def test_a_teacher_without_a_cache_is_refused(embedded):
+    message = "SmoothConv4 is asked live, .* and Blobs embedded by SmoothConv4 has vectors for it; set the"
+    with pytest.raises(ValueError, match=message):
+        trained_on(embedded, teachers=[helper()])

@@ -29,7 +29,7 @@ def images(draw_class):
 
 
 def test_pixels_are_those_of_the_files(images):
-    examples = Folder(str(images)).everything()
+    examples = Folder(str(images)).all_rows()
     assert examples.class_names == ("ant", "bee", "cat", "dog", "eel")
     assert examples.y.tolist() == [c for c in range(5) for _ in range(4)]
     expected = np.asarray(Image.open(images / "cat" / "cat_001.png")).transpose(2, 0, 1)
@@ -37,11 +37,11 @@ def test_pixels_are_those_of_the_files(images):
 
 
 def test_archives_hold_the_same_as_the_directory(images, tmp_path):
-    whole = Folder(str(images)).everything()
+    whole = Folder(str(images)).all_rows()
     one = pack(images, tmp_path / "1of2.zip", lambda name: name < "c")
     two = pack(images, tmp_path / "2of2.zip", lambda name: name >= "c")
     for paths in ([one, two], [two, one]):
-        packed = Folder(paths).everything()
+        packed = Folder(paths).all_rows()
         assert packed.x.equal(whole.x)
         assert packed.class_names == whole.class_names
 
@@ -51,32 +51,32 @@ def test_each_row_knows_its_file(images, tmp_path):
     assert len(source.files) == 20
     for row, name in enumerate(source.files):
         pixels = np.asarray(Image.open(name)).transpose(2, 0, 1)
-        assert np.array_equal(source.everything().x[row].numpy(), pixels)
+        assert np.array_equal(source.all_rows().x[row].numpy(), pixels)
     packed = Folder(pack(images, tmp_path / "all.zip"))
     assert packed.files[9] == str(tmp_path / "all.zip" / images.name / "cat" / "cat_001.png")
 
 
 def test_the_second_reading_opens_no_image(images, monkeypatch):
-    first = Folder(str(images)).everything()
+    first = Folder(str(images)).all_rows()
     monkeypatch.setattr("lightning_metakd.data.sources.folder.plan", None)
-    assert Folder(str(images)).everything().x.data_ptr() == first.x.data_ptr()
+    assert Folder(str(images)).all_rows().x.data_ptr() == first.x.data_ptr()
 
 
 def test_a_changed_file_is_read_anew(images):
-    before = Folder(str(images)).everything().x[0].clone()
+    before = Folder(str(images)).all_rows().x[0].clone()
     Image.new("RGB", (32, 32), "red").save(images / "ant" / "ant_000.png")
-    assert not Folder(str(images)).everything().x[0].equal(before)
+    assert not Folder(str(images)).all_rows().x[0].equal(before)
 
 
 def test_folders_of_one_name_are_one_class(draw_class, tmp_path):
     draw_class("cat", 2, below="images/train")
     draw_class("cat", 3, below="images/test")
-    assert Folder(str(tmp_path / "images")).everything().class_names == ("cat",)
+    assert Folder(str(tmp_path / "images")).all_rows().class_names == ("cat",)
 
 
 def names_of(*paths):
-    counts = Counter(Folder([str(path) for path in paths]).everything().y.tolist())
-    names = Folder([str(path) for path in paths]).everything().class_names
+    counts = Counter(Folder([str(path) for path in paths]).all_rows().y.tolist())
+    names = Folder([str(path) for path in paths]).all_rows().class_names
     return {name: counts[i] for i, name in enumerate(names)}
 
 
@@ -88,11 +88,11 @@ def test_folders_of_one_name_below_different_folders_are_classes_called_by_their
             draw_class("alpha", n, below=f"images/{split}/{alphabet}")
         draw_class("omega", 2, below=f"images/{split}/greek")
     expected = {"greek/alpha": 4, "latin/alpha": 6, "omega": 4}
-    told = r"has 2 class folders whose name occurs .* by their path: greek/alpha, latin/alpha"
-    with pytest.warns(UserWarning, match=told):
+    message = r"has 2 class folders whose name occurs .* by their path: greek/alpha, latin/alpha"
+    with pytest.warns(UserWarning, match=message):
         assert names_of(tmp_path / "images") == expected
     pack(tmp_path / "images", tmp_path / "images.zip")
-    with pytest.warns(UserWarning, match=told):
+    with pytest.warns(UserWarning, match=message):
         assert names_of(tmp_path / "images.zip") == expected
 
 
@@ -124,8 +124,8 @@ def test_an_image_that_would_be_read_twice_is_refused(images):
 def test_lossless_formats_agree(draw_class, suffix, tmp_path):
     draw_class("cat", 3, suffix=suffix)
     reference = draw_class("cat", 3, below="reference")
-    seen = Folder(str(tmp_path / "images")).everything().x
-    assert seen.equal(Folder(str(reference)).everything().x)
+    recorded = Folder(str(tmp_path / "images")).all_rows().x
+    assert recorded.equal(Folder(str(reference)).all_rows().x)
 
 
 def test_other_sizes_cover_the_square_and_lose_their_ends(draw_class):
@@ -133,22 +133,22 @@ def test_other_sizes_cover_the_square_and_lose_their_ends(draw_class):
     stripes = Image.new("RGB", (96, 32), "blue")
     stripes.paste("red", (32, 0, 64, 32))
     stripes.save(folder / "cat" / "a.png")
-    seen = Folder(str(folder), size=16).everything().x[0]
-    assert seen.shape == (3, 16, 16)
-    assert (seen[0, :, 2:14] > 200).all()
+    recorded = Folder(str(folder), size=16).all_rows().x[0]
+    assert recorded.shape == (3, 16, 16)
+    assert (recorded[0, :, 2:14] > 200).all()
 
 
 def test_grey_images_get_three_equal_channels(draw_class):
     folder = draw_class("cat", 2)
     Image.new("L", (32, 32), 77).save(folder / "cat" / "a.png")
-    assert (Folder(str(folder)).everything().x[0] == 77).all()
+    assert (Folder(str(folder)).all_rows().x[0] == 77).all()
 
 
 def test_hidden_files_are_not_images(images):
     (images / "__MACOSX" / "ant").mkdir(parents=True)
     (images / "__MACOSX" / "ant" / "a.png").write_bytes(b"")
     (images / "ant" / "._a.png").write_bytes(b"")
-    assert len(Folder(str(images)).everything().y) == 20
+    assert len(Folder(str(images)).all_rows().y) == 20
 
 
 def test_given_splits_are_kept(images):
@@ -184,7 +184,7 @@ def test_every_split_can_be_drawn_from_where_there_are_enough_classes(n):
     source = Folder("anywhere")
     nothing = torch.arange(0)
     names = tuple(f"class{i:03d}" for i in range(n))
-    source.__dict__["_everything"] = Labelled(nothing, nothing, nothing, names)
+    source.__dict__["_all_rows"] = Labelled(nothing, nothing, nothing, names)
     sizes = {split: len(names) for split, names in source.split_names.items()}
     assert sizes["train"] + sizes["val"] + sizes["test"] == n
     assert sizes["teacher"] + sizes["strategy"] == sizes["train"]
@@ -202,12 +202,12 @@ def test_too_few_classes_are_told_with_numbers_that_would_do(draw_class, as_user
         images = draw_class(f"class{i:02d}", 3)
     source = Folder(str(images), size=16)
     episode = {"k_shot": 1, "n_query": 1, "n_episodes": 2}
-    told = (
+    message = (
         "n_way=5 exceeds the 3 classes of split 'val' in Folder(images); lower data.n_way, or divide the 12 "
         "classes otherwise by source.fractions or source.splits (now 6 train, 3 val, 3 test, 3 teacher, "
         "3 strategy; the last two are parts of train)."
     )
-    with pytest.raises(ValueError, match=re.escape(told)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         EpisodicData(source, **episode).val_dataloader()
     data = EpisodicData(
         source, n_way=3, train_split="teacher", strategy_split="strategy", **episode
@@ -222,7 +222,7 @@ def test_a_missing_path_is_named(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"nowhere.zip does not exist; give a directory or a zip"
     ):
-        Folder(str(tmp_path / "nowhere.zip")).everything()
+        Folder(str(tmp_path / "nowhere.zip")).all_rows()
 
 
 def test_a_damaged_archive_is_named(images, tmp_path):
@@ -232,7 +232,7 @@ def test_a_damaged_archive_is_named(images, tmp_path):
     with pytest.raises(
         ValueError, match=r"images.zip is neither a directory nor a whole zip .* download it again"
     ):
-        Folder(str(archive)).everything()
+        Folder(str(archive)).all_rows()
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -247,7 +247,7 @@ def test_a_truncated_image_is_named_and_nothing_is_kept(
     with pytest.raises(
         ValueError, match=rf"cannot read the image .*cat_001{suffix} in .* remove it, or copy"
     ):
-        Folder(path).everything()
+        Folder(path).all_rows()
     assert list(cache.iterdir()) == []
 
 
@@ -256,7 +256,7 @@ def test_a_class_of_one_image_is_named(images, draw_class):
     with pytest.raises(
         ValueError, match=r"class folder 'fly' in path=.*images holds 1 image, and a class needs 2"
     ):
-        Folder(str(images)).everything()
+        Folder(str(images)).all_rows()
 
 
 def test_a_folder_without_classes_says_what_was_expected(tmp_path):
@@ -264,7 +264,7 @@ def test_a_folder_without_classes_says_what_was_expected(tmp_path):
     with pytest.raises(
         ValueError, match=r"no class folders with images in path=.*expected <class>/<image>"
     ):
-        Folder(str(tmp_path)).everything()
+        Folder(str(tmp_path)).all_rows()
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_a_class_without_images_is_named(images):
 
 def test_moments_come_from_the_base_classes(images):
     source = Folder(str(images), splits={"train": ["ant"], "test": ["bee"]})
-    expected = source.everything().x[:4].double().mean((0, 2, 3)) / 255
+    expected = source.all_rows().x[:4].double().mean((0, 2, 3)) / 255
     torch.testing.assert_close(
         torch.tensor(source.normalisation()[0]).double(), expected, rtol=1e-6, atol=0
     )

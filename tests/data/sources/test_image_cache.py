@@ -116,7 +116,7 @@ def test_a_damaged_file_is_made_anew(cache, damage, caplog):
 
 
 def test_what_a_killed_process_left_in_any_folder_is_removed_at_the_start(cache):
-    left = cache / "bank" / "of a teacher" / f".view0.safetensors.1234{UNFINISHED}"
+    left = cache / "outputs" / "of a teacher" / f".view0.safetensors.1234{UNFINISHED}"
     left.parent.mkdir(parents=True)
     left.write_bytes(bytes(100))
     store.folder()

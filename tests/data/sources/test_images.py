@@ -30,7 +30,7 @@ def save(image, path, **settings):
 
 
 def first(folder):
-    return Folder(str(folder)).everything().x[0].permute(1, 2, 0).numpy()
+    return Folder(str(folder)).all_rows().x[0].permute(1, 2, 0).numpy()
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def test_every_format_is_read_in_upper_and_lower_case(ending, upper, tmp_path, h
     colours = ((255,) * 3, (0,) * 3) if grey else ((255, 0, 0), (0, 0, 255))
     image = picture(colours).convert({".pgm": "L", ".pbm": "1"}.get(ending, "RGB"))
     path = tmp_path / "images" / "a" / f"a{ending.upper() if upper else ending}"
-    seen = first(save(image, path)).astype(int)
-    assert np.abs(seen - np.asarray(picture(colours)))[:, [4, 28]].max() < 8
+    recorded = first(save(image, path)).astype(int)
+    assert np.abs(recorded - np.asarray(picture(colours)))[:, [4, 28]].max() < 8
 
 
 TURNED = {  # orientation -> what turns an upright image into the stored one
@@ -72,8 +72,8 @@ def test_images_stand_upright_as_their_exif_data_say(orientation, ending, tmp_pa
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     folder = save(stored, tmp_path / "images" / "a" / f"a{ending}", exif=exif.tobytes())
-    seen = first(folder).astype(int)
-    assert np.abs(seen - np.asarray(upright))[4::24, 4::24].max() < 16
+    recorded = first(folder).astype(int)
+    assert np.abs(recorded - np.asarray(upright))[4::24, 4::24].max() < 16
 
 
 def test_an_archive_is_read_as_its_folder(tmp_path):
@@ -128,13 +128,13 @@ def test_files_that_are_left_out_are_counted_once(without_heif, tmp_path):
     for name in ("a/1.HEIC", "a/2.heic", "a/notes.txt", "a/3.svg", "a/README", ".hidden"):
         (folder / name).write_bytes(b"")
     picture().save(folder / "loose.png")
-    told = (
+    message = (
         r"images holds files that are left out: 2 .heic, 1 .svg, 1 .txt, 1 without ending, 1 images outside "
         r"of a class folder; for .heic install pillow-heif \(the extra 'pictures'\)\."
     )
-    with pytest.warns(UserWarning, match=told):
-        assert len(Folder(str(folder)).everything().y) == 2
-    assert len(Folder(str(folder)).everything().y) == 2  # in silence: warnings are errors
+    with pytest.warns(UserWarning, match=message):
+        assert len(Folder(str(folder)).all_rows().y) == 2
+    assert len(Folder(str(folder)).all_rows().y) == 2  # in silence: warnings are errors
 
 
 def test_a_folder_of_nothing_else_says_what_is_missing(without_heif, tmp_path):
@@ -143,7 +143,7 @@ def test_a_folder_of_nothing_else_says_what_is_missing(without_heif, tmp_path):
     with pytest.raises(
         ValueError, match=r"no class folders .*, but there are 1 .heic; for .heic inst"
     ):
-        Folder(str(tmp_path / "images")).everything()
+        Folder(str(tmp_path / "images")).all_rows()
 
 
 def test_what_was_decoded_otherwise_is_decoded_anew(tmp_path, monkeypatch):
@@ -154,11 +154,11 @@ def test_what_was_decoded_otherwise_is_decoded_anew(tmp_path, monkeypatch):
 
 
 def test_images_that_fill_many_pieces_stay_in_order(tmp_path, monkeypatch):
-    found = []
+    recorded = []
     for i in range(5):
         Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
-        found.append(images.Found(Path(tmp_path), PurePosixPath(f"{i}.png")))
+        recorded.append(images.Found(Path(tmp_path), PurePosixPath(f"{i}.png")))
     monkeypatch.setattr(images, "PIECE", 2 * 8 * 8)
-    pieces = list(images.decode(found, 8, "L"))
+    pieces = list(images.decode(recorded, 8, "L"))
     assert [len(piece) for piece in pieces] == [2, 2, 1]
     assert [int(image.max()) for piece in pieces for image in piece] == list(range(5))

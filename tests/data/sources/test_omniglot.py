@@ -21,7 +21,7 @@ CLASSES = 11
 
 
 def alphabets(source, split):
-    everything = source.everything()
+    everything = source.all_rows()
     names = [everything.class_names[c] for c in source.load(split).y.unique().tolist()]
     return {name.split("/")[0] for name in names}
 
@@ -77,7 +77,7 @@ def test_packaged_list_divides_the_50_alphabets():
 
 def test_strokes_are_white_on_black(archive):
     source = Omniglot(archive, size=105, rotations=False)
-    examples = source.everything()
+    examples = source.all_rows()
     assert examples.x.shape == (CLASSES * 20, 1, 105, 105)
     assert examples.class_names[:3] == ("Aa/character01", "Ab/character01", "Ab/character02")
     assert examples.y.tolist() == [c for c in range(CLASSES) for _ in range(20)]
@@ -93,14 +93,14 @@ def test_strokes_are_white_on_black(archive):
 def test_thin_lines_become_grey_and_do_not_vanish(official):
     fence = np.broadcast_to(np.arange(105) % 2 == 0, (105, 105))  # every other column is a stroke
     Image.fromarray(~fence).save(official / "images_background/Aa/character01/00_01.png")
-    seen = Omniglot(str(official)).everything().x[0, 0].double()
-    assert seen.shape == (28, 28)
-    assert (seen[:, 2:-2] - 255 * fence.mean()).abs().max() < 10
+    recorded = Omniglot(str(official)).all_rows().x[0, 0].double()
+    assert recorded.shape == (28, 28)
+    assert (recorded[:, 2:-2] - 255 * fence.mean()).abs().max() < 10
 
 
 def test_rotations_are_the_drawings_turned_anticlockwise(archive):
-    upright = Omniglot(archive, rotations=False).everything()
-    examples = Omniglot(archive).everything()
+    upright = Omniglot(archive, rotations=False).all_rows()
+    examples = Omniglot(archive).all_rows()
     assert len(examples.class_names) == len(set(examples.class_names)) == 4 * CLASSES
     assert examples.x[: CLASSES * 20].equal(upright.x)
     assert examples.class_names[:CLASSES] == upright.class_names
@@ -127,19 +127,19 @@ def test_splits_share_no_alphabet(archive, rotations, times):
 
 def test_three_channels_are_equal_and_take_no_memory(archive):
     grey, colour = (Omniglot(archive, channels=n) for n in (1, 3))
-    assert colour.everything().x.shape[1] == 3
-    assert colour.everything().x.data_ptr() == grey.everything().x.data_ptr()
+    assert colour.all_rows().x.shape[1] == 3
+    assert colour.all_rows().x.data_ptr() == grey.all_rows().x.data_ptr()
     rows = colour.load("val").x
     assert all(rows[:, c].equal(grey.load("val").x[:, 0]) for c in range(3))
     assert colour.normalisation() == tuple(moment * 3 for moment in grey.normalisation())
 
 
 def test_all_forms_give_the_same(archive, official, tmp_path):
-    expected = Omniglot(archive).everything()
+    expected = Omniglot(archive).all_rows()
 
     def same(root):
-        found = Omniglot(str(root)).everything()
-        return found.x.equal(expected.x) and found.class_names == expected.class_names
+        actual = Omniglot(str(root)).all_rows()
+        return actual.x.equal(expected.x) and actual.class_names == expected.class_names
 
     assert same(official)
     assert same(tmp_path)  # in omniglot
@@ -158,7 +158,7 @@ def test_absent_data_is_an_error_that_says_where_and_the_way_out(tmp_path):
         r"to fetch it \(16 MB\), or put there omniglot.zip, or images_background and images_evaluation"
     )
     with pytest.raises(FileNotFoundError, match=message):
-        Omniglot(str(tmp_path)).everything()
+        Omniglot(str(tmp_path)).all_rows()
 
 
 def test_a_drawing_too_few_or_of_another_alphabet_is_an_error(official):
@@ -168,10 +168,10 @@ def test_a_drawing_too_few_or_of_another_alphabet_is_an_error(official):
     moved.parent.mkdir(parents=True)
     lost.rename(moved)
     with pytest.raises(ValueError, match=message.format(220)):
-        Omniglot(str(official)).everything()
+        Omniglot(str(official)).all_rows()
     moved.unlink()
     with pytest.raises(ValueError, match=message.format(219)):
-        Omniglot(str(official)).everything()
+        Omniglot(str(official)).all_rows()
 
 
 def test_two_channels_are_refused_at_once():
@@ -183,32 +183,32 @@ def test_two_channels_are_refused_at_once():
 def real():
     """Decoded once a machine: this fixture runs before the cache is set aside."""
     source = Omniglot(str(data_folder()))
-    source.everything()
+    source.all_rows()
     return source
 
 
 @pytest.mark.real_data
 def test_real_omniglot_has_its_counts(real):
-    upright = [name for name in real.everything().class_names if name.count("/") == 1]
+    upright = [name for name in real.all_rows().class_names if name.count("/") == 1]
     assert len(upright) == 1623
-    assert real.everything().y.bincount().tolist() == [20] * 4 * 1623
-    found = {split: alphabets(real, split) for split in real.splits}
-    assert [len(found[split]) for split in ("train", "val", "test")] == [25, 5, 20]
+    assert real.all_rows().y.bincount().tolist() == [20] * 4 * 1623
+    actual = {split: alphabets(real, split) for split in real.splits}
+    assert [len(actual[split]) for split in ("train", "val", "test")] == [25, 5, 20]
     assert [len(real.rows(split)) // 80 for split in ("train", "val", "test")] == [883, 81, 659]
-    assert len(found["train"] | found["val"] | found["test"]) == 50
-    assert found["teacher"] | found["strategy"] == found["train"]
-    assert not found["teacher"] & found["strategy"]
+    assert len(actual["train"] | actual["val"] | actual["test"]) == 50
+    assert actual["teacher"] | actual["strategy"] == actual["train"]
+    assert not actual["teacher"] & actual["strategy"]
     places = omniglot.locate(data_folder())
     evaluation = {
         omniglot.character(image).split("/")[0]
         for image in images.scan(places)
         if "images_evaluation" in (image.container / image.member).parts
     }
-    assert found["test"] == evaluation
+    assert actual["test"] == evaluation
 
 
 @pytest.mark.real_data
 def test_real_drawings_are_thin_white_strokes_on_black(real):
-    x = real.everything().x[:32_460:10]
+    x = real.all_rows().x[:32_460:10]
     assert x[:, :, (0, -1)].double().mean() < 10  # of 255, at the upper and the lower edge
     assert 0.05 < (x > 127).double().mean() < 0.12

@@ -57,14 +57,14 @@ def train(source, model, epochs, lr=0.1):
 
 def test_there_are_100_classes_of_20_shapes(source):
     assert len(set(CLASSES)) == 100
-    assert source.everything().y.bincount().tolist() == [8] * 100
+    assert source.all_rows().y.bincount().tolist() == [8] * 100
 
 
 def test_images_are_a_function_of_the_seed():
-    one = Synthetic(per_class=2, seed=3).everything().x.clone()
+    one = Synthetic(per_class=2, seed=3).all_rows().x.clone()
     generate.cache_clear()
-    assert Synthetic(per_class=2, seed=3).everything().x.equal(one)
-    assert not Synthetic(per_class=2, seed=4).everything().x.equal(one)
+    assert Synthetic(per_class=2, seed=3).all_rows().x.equal(one)
+    assert not Synthetic(per_class=2, seed=4).all_rows().x.equal(one)
 
 
 def test_images_use_the_range_of_colours(source):
@@ -74,7 +74,7 @@ def test_images_use_the_range_of_colours(source):
 
 
 def test_images_of_a_class_differ(source):
-    assert source.everything().x.flatten(1).unique(dim=0).shape[0] == 800
+    assert source.all_rows().x.flatten(1).unique(dim=0).shape[0] == 800
 
 
 def test_a_class_of_one_image_is_refused():

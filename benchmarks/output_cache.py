@@ -1,6 +1,6 @@
-"""What two teachers cost a meta-step, from the bank and live, and whether the two say the same.
+"""What two teachers cost a meta-step, from the cache and live, and whether the two say the same.
 
-    python -m benchmarks.bank
+    python -m benchmarks.output_cache
 
 A step is a training step of `MetaKD` as the Trainer makes it: ask the teachers, adapt, one outer update.
 ProtoNet with Conv4-64 (5 ways, 5 shots, 15 query rows a class, 32 x 32, float32, four tasks) learns alone, or
@@ -19,13 +19,13 @@ import torch
 from lightning import Trainer
 from lightning.pytorch import Callback
 
-from benchmarks.steps import made_with, said, write
+from benchmarks.steps import made_with, made_with_text, write
 from lightning_metakd.callbacks.results import code_version
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.hinton import Hinton
-from lightning_metakd.losses.loss import Targets
+from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher
 from lightning_metakd.models.conv4 import Conv4
@@ -36,7 +36,7 @@ from lightning_metakd.reporting.markdown import markdown
 from lightning_metakd.teachers.heads import PrototypeHead
 from lightning_metakd.teachers.teacher import Teacher
 
-ALONE, STORED, LIVE = "no teacher", "two teachers, from the bank", "two teachers, live"
+ALONE, STORED, LIVE = "no teacher", "two teachers, from the cache", "two teachers, live"
 VIEWS = 2
 
 
@@ -48,9 +48,9 @@ def networks() -> list[torch.nn.Module]:
 def contestant(name: str) -> MetaKD:
     """A student of its own, the same for all, with its teachers."""
     teachers = [] if name == ALONE else networks()
-    bank = name == STORED
-    pool = [Teacher(model, head=PrototypeHead(scale=10.0), bank=bank) for model in teachers]
-    loss = MatchGate(match=MultiTeacher(Hinton())) if pool else Targets()
+    cache = name == STORED
+    pool = [Teacher(model, head=PrototypeHead(scale=10.0), cache=cache) for model in teachers]
+    loss = MatchGate(match=MultiTeacher(Hinton())) if pool else CrossEntropy()
     torch.manual_seed(1)
     return MetaKD(Conv4(), ProtoNet(metric="cosine", scale=10.0), loss, pool, norm="batch")
 
@@ -90,13 +90,13 @@ def distances(stored: MetaKD, live: MetaKD, data: EpisodicData) -> list[float]:
     """Relative distance of each teacher's stored embeddings from the live ones, over one batch of rows."""
     episode = data.training_episodes(data.train_split, 5, 15)[0]
     rows = data.on_after_batch_transfer(episode, 0).query
-    pairs = zip(stored.teachers, live.teachers, strict=True)
+    pairs = zip(stored.teacher_outputs, live.teacher_outputs, strict=True)
     answers = [(a.embed(rows).embedding, b.embed(rows).embedding) for a, b in pairs]
     return [float((a - b).norm() / b.norm()) for a, b in answers]
 
 
 def measure(rounds: int, steps: int) -> tuple[list[dict[str, Any]], list[float]]:
-    """A row for each contestant, and how far the bank is from the teachers."""
+    """A row for each contestant, and how far the cache is from the teachers."""
     recipes = {name: contestant(name) for name in (ALONE, STORED, LIVE)}
     data = EpisodicData(Synthetic(per_class=40), views=VIEWS)
     times: dict[str, list[float]] = {name: [] for name in recipes}
@@ -138,20 +138,23 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
     parser.add_argument("--steps", type=int, default=8, help="counted steps of a turn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    result = Path(__file__).parent / "results" / "bank.json"
+    result = Path(__file__).parent / "results" / "output_cache.json"
     parser.add_argument("--result", type=Path, default=result)
-    parser.add_argument("--output", type=Path, help="Markdown file with a section bank to fill")
-    told = parser.parse_args(args)
-    torch.set_num_threads(told.threads)
-    rows, apart = measure(told.rounds, told.steps)
-    made = made_with(told.threads)
+    parser.add_argument(
+        "--output", type=Path, help="Markdown file with a section output_cache to fill"
+    )
+    options = parser.parse_args(args)
+    torch.set_num_threads(options.threads)
+    rows, apart = measure(options.rounds, options.steps)
+    made = made_with(options.threads)
     words = ", ".join(f"{distance:.1e}" for distance in apart)
     note = (
         f"Medians of {rows[0]['steps']} steps. Relative distance of the stored embeddings from the live "
-        f"teachers': {words}. {said(made, 'python -m benchmarks.bank')}; code {str(rows[0]['git'])[:10]}"
+        f"teachers': {words}. {made_with_text(made, 'python -m benchmarks.output_cache')}; "
+        f"code {str(rows[0]['git'])[:10]}"
     )
-    found = {"rows": rows, "distances": apart, "made_with": made}
-    write(found, told.result, told.output, "bank", f"{table(rows)}\n\n{note}")
+    settings = {"rows": rows, "distances": apart, "made_with": made}
+    write(settings, options.result, options.output, "output_cache", f"{table(rows)}\n\n{note}")
     print(f"{table(rows)}\n\n{note}")
 
 
