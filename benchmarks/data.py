@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from benchmarks.plain_conv4 import PlainConv4
-from benchmarks.steps import installed, made_with, made_with_text, write
+from benchmarks.steps import installed, provenance, provenance_text, write
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.data.sources.source import Source
@@ -233,11 +233,9 @@ def main(args: list[str] | None = None) -> None:
     source = CIFARFS(options.data) if options.source == "cifar_fs" else Synthetic(per_class=40)
     result: dict[str, Any] = {"rates": draw_in_turns(source, options.rounds)}
     result["test"] = test_in_turns(source, options.tests, options.episodes)
-    result["made_with"] = made_with(torch.get_num_threads())
+    result["provenance"] = provenance(torch.get_num_threads())
     command = f"python -m benchmarks.data --source {options.source}"
-    text = (
-        f"{table(result, fastest(options.steps))}\n\n{made_with_text(result['made_with'], command)}"
-    )
+    text = f"{table(result, fastest(options.steps))}\n\n{provenance_text(result['provenance'], command)}"
     write(result, options.result, options.output, "data", text)
     print(text)
 

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.contestants import Contestant, Setting, episodes, ours
 from benchmarks.peers import PEERS
-from benchmarks.steps import installed, made_with, made_with_text, write
+from benchmarks.steps import installed, provenance, provenance_text, write
 from lightning_metakd.callbacks.results import device_name
 from lightning_metakd.reporting.markdown import markdown
 from lightning_metakd.types import Episode
@@ -27,7 +27,7 @@ Step = Callable[[], None]
 ALGORITHMS = ("second order", "first order", "protonet", "anil", "reptile", "ridge")
 
 
-def halved(step: Step, device: str) -> Step:
+def in_half_precision(step: Step, device: str) -> Step:
     """The step under autocast to bfloat16."""
 
     def run() -> None:
@@ -67,14 +67,17 @@ def ways(setting: Setting, tasks: list[Episode]) -> Iterator[tuple[str, Callable
             yield peer, lambda build=build: called(build(setting), tasks)
     yield f"{name}, one by one", lambda: called(ours(setting), tasks)
     yield f"{name}, vmap", together
-    yield f"{name}, vmap, bf16", lambda: halved(together(), device)
+    yield f"{name}, vmap, bf16", lambda: in_half_precision(together(), device)
     if device == "cuda":
         yield f"{name}, vmap, captured", lambda: captured(together())
-        yield f"{name}, vmap, bf16, captured", lambda: captured(halved(together(), device))
+        yield (
+            f"{name}, vmap, bf16, captured",
+            lambda: captured(in_half_precision(together(), device)),
+        )
     yield f"{name}, vmap, compiled", lambda: together(compiled=True)
     if device == "cuda":
         yield f"{name}, vmap, compiled, captured", lambda: captured(together(compiled=True))
-        bf16 = lambda: captured(halved(together(compiled=True), device))  # noqa: E731
+        bf16 = lambda: captured(in_half_precision(together(compiled=True), device))  # noqa: E731
         yield f"{name}, vmap, compiled, bf16, captured", bf16
 
 
@@ -166,9 +169,9 @@ def main(args: list[str] | None = None) -> None:
             for width in options.widths:
                 setting = Setting(algorithm, width, device=options.device)
                 rows += compete(setting, tasks, options.rounds, until)
-                result = {"rows": rows, "made_with": made_with(torch.get_num_threads())}
+                result = {"rows": rows, "provenance": provenance(torch.get_num_threads())}
                 result["device"] = device_name(torch.device(options.device))
-                said_of = made_with_text(result["made_with"], "python -m benchmarks.gpu")
+                said_of = provenance_text(result["provenance"], "python -m benchmarks.gpu")
                 text = f"{table(rows)}\n\n{result['device']}; {said_of}"
                 write(result, options.result, options.output, "gpu", text)
     print(text)

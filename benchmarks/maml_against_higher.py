@@ -273,13 +273,17 @@ def run(side: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         accuracy = RUNS[side](
             first_student(options.seed), episodic(options), pace, folder, options.save_every
         )
-        settings = {"accuracy": accuracy.tolist(), **pace.state(), "made_with": made_with(options)}
+        settings = {
+            "accuracy": accuracy.tolist(),
+            **pace.state(),
+            "provenance": provenance(options),
+        }
         with atomic_write(path) as part:
             part.write_text(json.dumps(settings))
     return json.loads(path.read_text())
 
 
-def made_with(options: argparse.Namespace) -> dict[str, Any]:
+def provenance(options: argparse.Namespace) -> dict[str, Any]:
     """The machine and the libraries."""
     machine = {"cpu": processor(), "cores": os.cpu_count(), "threads": options.threads}
     return machine | {"versions": versions() | {"higher": version("higher")}}
@@ -292,7 +296,7 @@ def summary(side: dict[str, Any]) -> dict[str, Any]:
         "ci95": ci95,
         "wall_s_per_step": statistics.median(side["wall"]),
         "cpu_s_per_step": statistics.median(side["cpu"]),
-        **side["made_with"],
+        **side["provenance"],
     }
 
 

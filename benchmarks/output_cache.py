@@ -19,7 +19,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch import Callback
 
-from benchmarks.steps import made_with, made_with_text, write
+from benchmarks.steps import provenance, provenance_text, write
 from lightning_metakd.callbacks.results import code_version
 from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.sources.synthetic import Synthetic
@@ -146,14 +146,14 @@ def main(args: list[str] | None = None) -> None:
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
     rows, apart = measure(options.rounds, options.steps)
-    made = made_with(options.threads)
+    made = provenance(options.threads)
     words = ", ".join(f"{distance:.1e}" for distance in apart)
     note = (
         f"Medians of {rows[0]['steps']} steps. Relative distance of the stored embeddings from the live "
-        f"teachers': {words}. {made_with_text(made, 'python -m benchmarks.output_cache')}; "
+        f"teachers': {words}. {provenance_text(made, 'python -m benchmarks.output_cache')}; "
         f"code {str(rows[0]['git'])[:10]}"
     )
-    settings = {"rows": rows, "distances": apart, "made_with": made}
+    settings = {"rows": rows, "distances": apart, "provenance": made}
     write(settings, options.result, options.output, "output_cache", f"{table(rows)}\n\n{note}")
     print(f"{table(rows)}\n\n{note}")
 

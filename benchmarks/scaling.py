@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from benchmarks.contestants import LEARNERS, Setting, episodes, ours
-from benchmarks.steps import made_with, made_with_text, write
+from benchmarks.steps import provenance, provenance_text, write
 from benchmarks.turns import peak, seconds
 from lightning_metakd.metrics.cost import count_flops
 from lightning_metakd.recipes.host_allocator import keep_large_blocks
@@ -163,10 +163,8 @@ def main(args: list[str] | None = None) -> None:
     keep_large_blocks()
     result: dict[str, Any] = {"curves": curves(options.rounds)}
     result["floors"] = floors(options.steps, options.rounds)
-    result["made_with"] = made_with(torch.get_num_threads())
-    text = (
-        f"{table(result)}\n\n{made_with_text(result['made_with'], 'python -m benchmarks.scaling')}"
-    )
+    result["provenance"] = provenance(torch.get_num_threads())
+    text = f"{table(result)}\n\n{provenance_text(result['provenance'], 'python -m benchmarks.scaling')}"
     write(result, options.result, options.output, "scaling", text)
     print(text)
 

@@ -127,14 +127,14 @@ def of_least_memory(rows: list[dict[str, Any]], row: dict[str, Any]) -> str:
     return "-" if best is None else f"{row['peak_mib'] / best['peak_mib']:.2f}"
 
 
-def made_with(threads: int) -> dict[str, Any]:
+def provenance(threads: int) -> dict[str, Any]:
     """The machine and the libraries."""
     peers = {name: package_version(name) for name in LIBRARIES}
     machine = {"cpu": processor(), "cores": os.cpu_count(), "threads": threads}
     return machine | {"versions": versions() | peers}
 
 
-def made_with_text(made: dict[str, Any], command: str) -> str:
+def provenance_text(made: dict[str, Any], command: str) -> str:
     """The line under a table."""
     named = {"torch": made["versions"]["torch"]}
     named |= {n: v for n, v in made["versions"].items() if n in LIBRARIES and v is not None}
@@ -170,7 +170,7 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
 
 def publish(result: dict[str, Any], options: argparse.Namespace) -> None:
     """The numbers, and both tables."""
-    made = made_with_text(result["made_with"], "python -m benchmarks.steps")
+    made = provenance_text(result["provenance"], "python -m benchmarks.steps")
     commits = list(dict.fromkeys(str(row.get("git"))[:10] for row in result["rows"]))
     made += f"; code {', '.join(commits)}"
     write(result, options.result, options.output, "steps", f"{table(result['rows'])}\n\n{made}")
@@ -183,7 +183,7 @@ def main(args: list[str] | None = None) -> None:
     for algorithm in options.algorithm:
         rows = measure(algorithm, options)
         kept = [row for row in result["rows"] if row["algorithm"] != algorithm]
-        result = {"rows": kept + rows, "made_with": made_with(options.threads)}
+        result = {"rows": kept + rows, "provenance": provenance(options.threads)}
         publish(result, options)
         print(table(rows), flush=True)
     publish(result, options)

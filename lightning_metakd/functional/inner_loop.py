@@ -1,7 +1,7 @@
 """Pure building blocks of every inner loop.
 
-A network becomes a function of explicit parameters (`bind`), one gradient step of a lesson becomes
-a function from parameters to parameters (`lesson_gradient`, `descend`), and everything that is
+A network becomes a function of explicit parameters (`bind`), one gradient step of a batch loss becomes
+a function from parameters to parameters (`inner_gradient`, `descend`), and everything that is
 learned travels in flat dictionaries. Nothing here mutates a module or an argument.
 """
 
@@ -21,7 +21,7 @@ Rates = float | Tensor | Params
 
 
 def mean_loss(batch_loss: BatchLoss, output: Output, progress: Tensor | None = None) -> Tensor:
-    """The mean lesson; coefficients see the student undifferentiated.
+    """The mean loss; coefficients see the student undifferentiated.
 
     Args:
         progress: how far the student is, by default at the end of its task.
@@ -33,9 +33,9 @@ def mean_loss(batch_loss: BatchLoss, output: Output, progress: Tensor | None = N
 def inner_gradient(
     forward: Callable[[Params], Output], params: Params, batch_loss: BatchLoss, progress: Tensor
 ) -> dict[str, Tensor]:
-    """Gradient of the mean lesson in `params`.
+    """Gradient of the mean loss in `params`.
 
-    g = J(params)^T d/do mean lesson(o, seen, progress) at o = seen = forward(params). The slope is taken
+    g = J(params)^T d/do mean loss(o, detached, progress) at o = detached = forward(params). The slope is taken
     at the output, with `seen` beside it, so that coefficients which look at the student are not
     differentiated in the step, and the hyper-gradient through them is exact all the same.
     """
@@ -59,7 +59,7 @@ def descent_step(
     progress: Tensor,
     first_order: bool,
 ) -> dict[str, Tensor]:
-    """One step of gradient descent on a lesson; to first order, its gradient is taken at stop(params)."""
+    """One step of gradient descent on a batch loss; to first order, its gradient is taken at detach_tree(params)."""
     here = detach(params) if first_order else params
     return step(params, inner_gradient(forward, here, batch_loss, progress), lr)
 
@@ -79,11 +79,11 @@ def descend(
     again: Params | None = None,
     compiled: bool = False,
 ) -> list[dict[str, Tensor]]:
-    """The trajectory of gradient descent on a lesson, `params` first; progress is k / steps.
+    """The trajectory of gradient descent on a batch loss, `params` first; progress is k / steps.
 
     Args:
         rates: one for each step.
-        first_order: take each gradient at stop(params); the graph from it to the strategy stays.
+        first_order: take each gradient at detach_tree(params); the graph from it to the strategy stays.
         again: given, a step keeps no graph and is computed again in backward: a third more time, memory of
             one step. It names the leaves on which steps depend beside `params` and the strategy.
         compiled: compile the step; once, whatever their number.

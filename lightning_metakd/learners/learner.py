@@ -4,7 +4,7 @@ Two functions carry the whole family. `adapt` is given a lesson (what to learn f
 rows) and returns a predictor; `outer_loss` is given the predictor and a lesson on the query rows.
 MAML descends the lesson and then asks the adapted student; ProtoNet takes class means of the
 embeddings, so no lesson acts in `adapt`, and teaching acts in `outer_loss` instead: that is what
-`adapts_by_loss` says.
+`uses_inner_loss` says.
 
 A learner is a module, whose parameters (a learned rate, a learned scale) are called `learner.*` in
 `meta`, beside `student.*`. Everything that may be learned is in `meta`; nothing hides in a closure.

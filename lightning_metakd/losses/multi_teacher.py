@@ -115,7 +115,7 @@ class Weights(nn.Module):
         """The share of each teacher.
 
         Args:
-            views: what a loss of each teacher reads, as `facing` makes it.
+            views: what a loss of each teacher reads, as `for_one_teacher` makes it.
 
         Raises:
             ValueError: if there are weights for another number of teachers.

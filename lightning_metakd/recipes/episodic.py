@@ -177,7 +177,7 @@ class Episodic(Recipe):
         self.cached_forward = CachedForward(cache)
 
     def predict_cached(self, episode: Episode) -> Output:
-        """The same as `adapted_answer`, from memory where there is one."""
+        """The same as `adapt_and_predict`, from memory where there is one."""
         if self.cached_forward is None:
             return self.adapt_and_predict(episode)
         support, query = by_number(episode.support), by_number(episode.query)

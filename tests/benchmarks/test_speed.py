@@ -116,7 +116,7 @@ def test_the_script_for_a_gpu_runs_where_it_is_tried_out(tmp_path, monkeypatch):
     sample = gpu.ways
     monkeypatch.setitem(gpu.PEERS, "protonet", {})  # what they import would stay
     monkeypatch.setattr(  # types that are checked do not compile
-        gpu, "ways", lambda *told: (way for way in sample(*told) if "compiled" not in way[0])
+        gpu, "ways", lambda *words: (way for way in sample(*words) if "compiled" not in way[0])
     )
     path = tmp_path / "gpu.json"
     options = [

@@ -196,7 +196,7 @@ def test_a_loss_can_be_mapped_over_tasks_and_differentiated_in_the_strategy(name
             strategy
         )
 
-    stacked = [tree_map(lambda *each: torch.stack(each), *trees) for trees in (tasks, answers)]
+    stacked = [tree_map(lambda *leaves: torch.stack(leaves), *trees) for trees in (tasks, answers)]
     mapped = vmap(slope)(*stacked)
     for i in range(3):
         alone = slope(tasks[i], answers[i])
@@ -213,7 +213,7 @@ def test_a_loss_can_be_mapped_over_tasks_and_differentiated_in_the_student(name)
     def slope(rows, answer):
         return grad(lambda o: loss(o, rows, context(rows, answer)).mean())(answer)
 
-    stacked = [tree_map(lambda *each: torch.stack(each), *trees) for trees in (tasks, answers)]
+    stacked = [tree_map(lambda *leaves: torch.stack(leaves), *trees) for trees in (tasks, answers)]
     mapped = tree_leaves(vmap(slope)(*stacked))
     alone = [tree_leaves(slope(*task)) for task in zip(tasks, answers, strict=True)]
     for actual, *expected in zip(mapped, *alone, strict=True):

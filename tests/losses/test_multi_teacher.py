@@ -238,7 +238,7 @@ def test_a_choice_can_be_mapped_over_episodes(choose):
         slope = grad(lambda o: loss(o, rows, row_context).mean())(answer)
         return loss(answer, rows, row_context), slope.logits
 
-    stacked = [tree_map(lambda *each: torch.stack(each), *trees) for trees in (tasks, answers)]
+    stacked = [tree_map(lambda *leaves: torch.stack(leaves), *trees) for trees in (tasks, answers)]
     for mapped, alone in zip(
         vmap(of)(*stacked), zip(*map(of, tasks, answers), strict=True), strict=True
     ):

@@ -62,7 +62,7 @@ def test_a_gradient_that_is_not_finite_is_told_and_changes_nothing(make, data, f
     recipe = make(ProtoNet()) if make is meta_kd else make()
     recipe.loss = Poisoned(factor)
     recipe.strategy_lr = 0.0
-    recipe.one_pass = False
+    recipe.quiz_is_query_loss = False
     before = {n: p.detach().clone() for n, p in recipe.named_parameters()}
     message = (
         r"the gradient is (nan|inf) at step 0 .*; nothing was changed\. Start anew .*\.lr=0\.05"

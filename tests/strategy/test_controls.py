@@ -29,8 +29,8 @@ from tests.recipes.runs import batches, episodes, gate, helper, meta_kd, moved, 
 from tests.tiny import answered, batch, context, episode, perturbed, student_answer, trainer
 
 RUNS = {
-    "MAML": (lambda **told: meta_kd(MAML(0.05, 2), **told), episodes),
-    "ProtoNet": (lambda **told: meta_kd(ProtoNet(), **told), episodes),
+    "MAML": (lambda **settings: meta_kd(MAML(0.05, 2), **settings), episodes),
+    "ProtoNet": (lambda **settings: meta_kd(ProtoNet(), **settings), episodes),
     "SingleTask": (single_task, batches),
 }
 each_run = pytest.mark.parametrize(("make", "data"), RUNS.values(), ids=RUNS)

@@ -50,10 +50,13 @@ def episodic(learner, **settings):
 
 
 RUNS = {
-    "MAML": (lambda **told: episodic(MAML(0.05, 2), **told), episodes),
-    "ProtoNet": (lambda **told: episodic(ProtoNet(), **told), episodes),
-    "ProtoNet, tracked": (lambda **told: episodic(ProtoNet(), norm="tracked", **told), episodes),
-    "SingleTask": (lambda **told: single_task(student(12), **told), batches),
+    "MAML": (lambda **settings: episodic(MAML(0.05, 2), **settings), episodes),
+    "ProtoNet": (lambda **settings: episodic(ProtoNet(), **settings), episodes),
+    "ProtoNet, tracked": (
+        lambda **settings: episodic(ProtoNet(), norm="tracked", **settings),
+        episodes,
+    ),
+    "SingleTask": (lambda **settings: single_task(student(12), **settings), batches),
 }
 each_run = pytest.mark.parametrize(("make", "data"), RUNS.values(), ids=RUNS)
 LEARNERS = {
@@ -155,7 +158,9 @@ def test_what_is_kept_normalises_by_the_teachers_statistics_on_a_single_task():
 @pytest.mark.parametrize("name", LEARNERS)
 def test_what_is_kept_does_not_move_in_the_inner_loop_either(name):
     learner = LEARNERS[name]()
-    recipe = begun(lambda **told: episodic(learner, **told), episodes, share=lower("freeze"))
+    recipe = begun(
+        lambda **settings: episodic(learner, **settings), episodes, share=lower("freeze")
+    )
     rates = [n for n, _ in learner.named_parameters()]
     assert not any("convs/0" in n or "norms/0" in n for n in rates)
     task = episode()
