@@ -35,9 +35,9 @@ def inner_gradient(
 ) -> dict[str, Tensor]:
     """Gradient of the mean loss in `params`.
 
-    g = J(params)^T d/do mean loss(o, detached, progress) at o = detached = forward(params). The slope is taken
-    at the output, with `seen` beside it, so that coefficients which look at the student are not
-    differentiated in the step, and the hyper-gradient through them is exact all the same.
+    g = J(params)^T d/do mean loss(o, detached, progress) at o = detached = forward(params). The slope is
+    taken at the output, with the detached one beside it, so that coefficients which look at the student
+    are not differentiated in the step, and the hyper-gradient through them is exact all the same.
     """
     student, pull_back = vjp(forward, dict(params))  # type: ignore[misc]
     slope = grad(lambda output: batch_loss(output, student, progress).mean())(student)
@@ -59,7 +59,7 @@ def descent_step(
     progress: Tensor,
     first_order: bool,
 ) -> dict[str, Tensor]:
-    """One step of gradient descent on a batch loss; to first order, its gradient is taken at detach_tree(params)."""
+    """One step of gradient descent on a batch loss; first order takes its gradient at detached parameters."""
     here = detach(params) if first_order else params
     return step(params, inner_gradient(forward, here, batch_loss, progress), lr)
 

@@ -8,8 +8,8 @@ four named forms, which differ in what normalises the query rows:
   row is answered alone.
 - `running`: the frozen statistics of a pretrained start. Inductive.
 - `tracked`: for learners without an inner loop, as in ordinary training: a batch's own while training,
-  which the running ones follow (`update_running_statistics`) by the momentum of the norm, once for each outer step,
-  and those in evaluation. Inductive.
+  which the running ones follow (`update_running_statistics`) by the momentum of the norm, once for each
+  outer step, and those in evaluation. Inductive.
 - `batch`: those of the query rows themselves, as in the published MAML. Transductive: queries see
   one another, and every result says so.
 
