@@ -9,12 +9,11 @@ GMRES (see implicit.py), and the strategy gets its gradient from the same system
 """
 
 import torch
-from torch import Tensor
 
 from lightning_metakd.arguments.ranges import MOST_STEPS, check_integer, check_positive
 from lightning_metakd.functional.bind import with_support_statistics
 from lightning_metakd.functional.implicit import implicit_root
-from lightning_metakd.functional.inner_loop import inner_gradient, mean_loss, step
+from lightning_metakd.functional.inner_loop import inner_gradient, step
 from lightning_metakd.functional.params import detach, subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.types import Batch, BatchLoss, Forward, Params
@@ -72,8 +71,3 @@ class IMAML(Learner):
                 at = step(at, slope(at), self.inner_lr)
         adapted = implicit_root(slope, at, self.solver_steps)
         return Adapted(adapted, with_support_statistics(forward, x), (student, adapted))
-
-    def outer_loss(
-        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
-    ) -> Tensor:
-        return mean_loss(batch_loss, adapted.predict(query.x))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import MOST_STEPS, check_integer, check_positive
+from lightning_metakd.functional.inner_loop import mean_loss
 from lightning_metakd.models.model import Model
 from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
@@ -83,11 +84,11 @@ class Learner(nn.Module, ABC, Configured):
             n_way: number of classes, a Python int so that shapes are static.
         """
 
-    @abstractmethod
     def outer_loss(
         self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
     ) -> Tensor:
-        """The scalar that trains `meta`, of an adapted student and a lesson on the query rows."""
+        """The scalar whose gradient trains `meta`: by default the mean batch loss on the query rows."""
+        return mean_loss(batch_loss, adapted.predict(query.x))
 
 
 def checked_steps(inner_lr: float, inner_steps: int, test_steps: int | None) -> int:

@@ -132,8 +132,3 @@ class Logistic(Learner):
             return output._replace(logits=linear(head, unit(at_least_single(output.embedding))))
 
         return Adapted(student, answer, (student,))
-
-    def outer_loss(
-        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
-    ) -> Tensor:
-        return mean_loss(batch_loss, adapted.predict(query.x))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_choice
 from lightning_metakd.functional.bind import with_support_statistics
-from lightning_metakd.functional.inner_loop import Rates, descend, mean_loss
+from lightning_metakd.functional.inner_loop import Rates, descend
 from lightning_metakd.functional.params import detach, subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
@@ -124,8 +124,3 @@ class MAML(Learner):
             again=meta if self.recompute else None,
             compiled=self.compiled and self.training,
         )
-
-    def outer_loss(
-        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
-    ) -> Tensor:
-        return mean_loss(batch_loss, adapted.predict(query.x))

@@ -7,9 +7,8 @@ paper draws the rates at random; here all start from `inner_lr`.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_metakd.functional.inner_loop import mean_loss
 from lightning_metakd.functional.params import as_key, subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.learners.maml import adapt_by_descent
@@ -60,8 +59,3 @@ class MetaSGD(Learner):
         return adapt_by_descent(
             forward, student, batch_loss, support.x, [rates] * steps, self.first_order
         )
-
-    def outer_loss(
-        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
-    ) -> Tensor:
-        return mean_loss(batch_loss, adapted.predict(query.x))

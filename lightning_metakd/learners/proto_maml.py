@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_choice, check_positive
 from lightning_metakd.functional.bind import with_support_statistics
-from lightning_metakd.functional.inner_loop import descend, mean_loss
+from lightning_metakd.functional.inner_loop import descend
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.models.prototypes import Metric, class_means, metric_logits
@@ -80,8 +80,3 @@ class ProtoMAML(Learner):
         return Adapted(
             trajectory[-1], by_means(with_support_statistics(forward, support.x)), tuple(trajectory)
         )
-
-    def outer_loss(
-        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
-    ) -> Tensor:
-        return mean_loss(batch_loss, adapted.predict(query.x))

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_choice, check_positive
-from lightning_metakd.functional.inner_loop import mean_loss
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.models.prototypes import Metric, class_means, metric_logits
@@ -62,8 +61,3 @@ class ProtoNet(Learner):
             )
 
         return Adapted(student, answer, (student,))
-
-    def outer_loss(
-        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
-    ) -> Tensor:
-        return mean_loss(batch_loss, adapted.predict(query.x))

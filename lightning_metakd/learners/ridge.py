@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_positive
-from lightning_metakd.functional.inner_loop import mean_loss
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.models.norm import at_least_single
@@ -79,8 +78,3 @@ class Ridge(Learner):
             return output._replace(logits=scale * (at_least_single(output.embedding) @ weights))
 
         return Adapted(student, answer, (student,))
-
-    def outer_loss(
-        self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
-    ) -> Tensor:
-        return mean_loss(batch_loss, adapted.predict(query.x))

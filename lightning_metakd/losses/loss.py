@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import check_positive, check_share
+from lightning_metakd.functional.calibration import likeliest_scale
 from lightning_metakd.losses.coefficient import Coefficient, coefficient
 from lightning_metakd.losses.layer_pairs import LayerPair, Layers
 from lightning_metakd.types import Batch, BatchLoss, Context, Output, Params
@@ -187,17 +188,5 @@ class CalibratedCrossEntropy(Loss):
         self.max_scale = max_scale
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        scale = best_scale(student.logits.detach(), batch.y, self.max_scale)
+        scale = likeliest_scale(student.logits.detach(), batch.y, self.max_scale)
         return F.cross_entropy(scale * student.logits, batch.y, reduction="none")
-
-
-def best_scale(logits: Float[Tensor, "n c"], y: Tensor, max_scale: float) -> Float[Tensor, ""]:
-    """The argmin over s in (0, max_scale) of the mean cross-entropy of s * logits, which is convex in s."""
-    truth = logits.gather(1, y[:, None]).mean()
-    low, high = torch.zeros_like(truth), torch.full_like(truth, max_scale)
-    for _ in range(40):
-        s = (low + high) / 2
-        expected = ((s * logits).softmax(-1) * logits).sum(-1).mean()
-        too_small = expected < truth  # d CE / ds = expected - truth
-        low, high = torch.where(too_small, s, low), torch.where(too_small, high, s)
-    return low

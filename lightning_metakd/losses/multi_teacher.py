@@ -25,50 +25,60 @@ from lightning_metakd.types import Batch, Context, Output
 
 
 class Choice(nn.Module, ABC):
-    """Which teachers of the pool teach in this episode."""
+    """The teachers of the pool that have the highest scores in an episode; only they teach in it.
+
+    Args:
+        count: how many teach.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        super().__init__()
+        check_integer("count", count, 1, hint="or nobody teaches")
+        self.count = count
 
     @abstractmethod
+    def scores(self, weights: Float[Tensor, "k n"], context: Context) -> Float[Tensor, " k"]:
+        """The score of each teacher.
+
+        Args:
+            weights: of each teacher and row, before they are made to add up to 1.
+        """
+
     def forward(self, weights: Float[Tensor, "k n"], context: Context) -> Bool[Tensor, " k"]:
-        """True for those that do; at least one."""
+        """True for the teachers that teach; at least one."""
+        return largest(self.scores(weights, context), self.count)
 
 
 class Heaviest(Choice):
-    """Those with the largest mean weight in the batch.
+    """Choose the teachers with the largest mean weight in the batch.
 
     Args:
-        count: how many.
+        count: how many teach.
     """
 
-    def __init__(self, count: int = 1) -> None:
-        super().__init__()
-        check_integer("count", count, 1, hint="or nobody teaches")
-        self.count = count
-
-    def forward(self, weights: Float[Tensor, "k n"], context: Context) -> Bool[Tensor, " k"]:
-        return largest(weights.mean(1), self.count)
+    def scores(self, weights: Float[Tensor, "k n"], context: Context) -> Float[Tensor, " k"]:
+        return weights.mean(1)
 
 
 class MostAccurate(Choice):
-    """Those that name most of the episode's support rows rightly, each row held out; none of weight 0.
+    """Choose the teachers with the best held-out accuracy on the support set; one of weight 0 comes last.
 
     Args:
-        count: how many.
+        count: how many teach.
     """
 
-    def __init__(self, count: int = 1) -> None:
-        super().__init__()
-        check_integer("count", count, 1, hint="or nobody teaches")
-        self.count = count
+    def scores(self, weights: Float[Tensor, "k n"], context: Context) -> Float[Tensor, " k"]:
+        """The accuracy, -1 for a teacher of weight 0.
 
-    def forward(self, weights: Float[Tensor, "k n"], context: Context) -> Bool[Tensor, " k"]:
+        Raises:
+            ValueError: if there is no support set.
+        """
         if isinstance(context.teacher_support_accuracy, tuple):
             raise ValueError(
-                "choose=MostAccurate asks which teacher is right on the support set, and there is none on a "
+                "choose=MostAccurate needs the teachers' accuracies on a support set, and there is none on a "
                 "single task; take Heaviest, or leave choose out."
             )
-        return largest(
-            context.teacher_support_accuracy.where(weights.mean(1) > 0, -1.0), self.count
-        )
+        return context.teacher_support_accuracy.where(weights.mean(1) > 0, -1.0)
 
 
 def largest(scores: Float[Tensor, " k"], count: int) -> Bool[Tensor, " k"]:

@@ -8,6 +8,8 @@ the shortcut is a 1x1 convolution and batch norm (option B), not zero padding. P
 as in that paper's code, but for the classifier, so its checkpoints load once `fc` is called `head`.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -71,9 +73,9 @@ class ResNet(Model):
         self.embedding_width = widths[2]
         self.conv1 = nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
-        self.layer1 = stage(stem, widths[0], blocks, stride=1)
-        self.layer2 = stage(widths[0], widths[1], blocks, stride=2)
-        self.layer3 = stage(widths[1], widths[2], blocks, stride=2)
+        self.layer1 = stage(BasicBlock, stem, widths[0], blocks, stride=1)
+        self.layer2 = stage(BasicBlock, widths[0], widths[1], blocks, stride=2)
+        self.layer3 = stage(BasicBlock, widths[1], widths[2], blocks, stride=2)
         self.head = linear_head(widths[2], n_classes)
         start_convolutions(self)
 
@@ -86,10 +88,16 @@ class ResNet(Model):
         return third.mean((2, 3)), {"layer1": first, "layer2": second, "layer3": third}
 
 
-def stage(in_width: int, width: int, blocks: int, stride: int) -> nn.Sequential:
-    """Basic blocks of one width; the first changes it."""
-    rest = (BasicBlock(width, width, 1) for _ in range(blocks - 1))
-    return nn.Sequential(BasicBlock(in_width, width, stride), *rest)
+def stage(
+    block: Callable[[int, int, int], nn.Module], in_width: int, width: int, blocks: int, stride: int
+) -> nn.Sequential:
+    """Blocks of one width; the first changes width and size.
+
+    Args:
+        block: (channels in, channels out, stride) -> block.
+    """
+    rest = (block(width, width, 1) for _ in range(blocks - 1))
+    return nn.Sequential(block(in_width, width, stride), *rest)
 
 
 def start_convolutions(module: nn.Module, slope: float = 0.0) -> None:

@@ -6,12 +6,15 @@ Parameters are named as in the code of Tian et al. (2020), arXiv:1910.10699, but
 so its checkpoints load once `fc` is called `head`.
 """
 
+from collections import OrderedDict
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
 from lightning_metakd.arguments.ranges import MOST_CHANNELS, MOST_LAYERS, check_integer, check_share
 from lightning_metakd.models.model import Maps, Model, check_width, linear_head
-from lightning_metakd.models.resnet import start_convolutions
+from lightning_metakd.models.resnet import stage, start_convolutions
 
 
 class PreActivationBlock(nn.Module):
@@ -33,21 +36,6 @@ class PreActivationBlock(nn.Module):
         hidden = relu(self.bn2(self.conv1(active)))
         hidden = dropout(hidden, self.drop_rate, self.training)
         return self.conv2(hidden) + (self.convShortcut(active) if self.widens else x)
-
-
-class Stage(nn.Module):
-    """Blocks of one width; the first changes it."""
-
-    def __init__(
-        self, in_width: int, width: int, blocks: int, stride: int, drop_rate: float
-    ) -> None:
-        super().__init__()
-        rest = (PreActivationBlock(width, width, 1, drop_rate) for _ in range(blocks - 1))
-        first = PreActivationBlock(in_width, width, stride, drop_rate)
-        self.layer = nn.Sequential(first, *rest)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
 
 
 class WideResNet(Model):
@@ -82,9 +70,12 @@ class WideResNet(Model):
         blocks = (depth - 4) // 6
         self.embedding_width = 64 * width
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
-        self.block1 = Stage(16, 16 * width, blocks, 1, drop_rate)
-        self.block2 = Stage(16 * width, 32 * width, blocks, 2, drop_rate)
-        self.block3 = Stage(32 * width, 64 * width, blocks, 2, drop_rate)
+        block = partial(PreActivationBlock, drop_rate=drop_rate)
+        widths = (16, 16 * width, 32 * width, 64 * width)
+        self.block1, self.block2, self.block3 = (
+            nn.Sequential(OrderedDict(layer=stage(block, *widths[k : k + 2], blocks, stride)))
+            for k, stride in enumerate((1, 2, 2))
+        )
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.head = linear_head(64 * width, n_classes)
         start_convolutions(self)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import check_choice, check_positive
+from lightning_metakd.functional.calibration import likeliest_scale
 from lightning_metakd.models.model import listed
 from lightning_metakd.models.prototypes import (
     Metric,
@@ -29,6 +30,8 @@ from lightning_metakd.models.prototypes import (
 from lightning_metakd.types import Output
 
 Classifier = Callable[[Output], Tensor]
+LARGEST_SCALE = math.exp(9.0)
+"""Calibration looks for the factor on the logits between its inverse and this."""
 
 
 class Head(nn.Module, ABC, Configured):
@@ -54,7 +57,7 @@ class Head(nn.Module, ABC, Configured):
 
     def calibrate(self, logits: Float[Tensor, "n c"], y: Int[Tensor, " n"]) -> None:
         """Set the scale to the likeliest for unscaled logits of held-out rows."""
-        self.scale.copy_(likelihood_scale(logits, y))
+        self.scale.copy_(likeliest_scale(logits, y, LARGEST_SCALE, 1 / LARGEST_SCALE))
 
     def set_classes(self, trained_on: Sequence[str], class_names: Sequence[str]) -> None:
         """Told before it is asked about a source which classes there are; most heads do not ask.
@@ -194,20 +197,3 @@ class SlicedHead(Head):
         self, support: Output, y: Tensor, classes: Tensor, other: Output
     ) -> Float[Tensor, "s c"]:
         return self.fit(support, y, classes)(support)  # it was fitted on none of these rows
-
-
-def likelihood_scale(logits: Float[Tensor, "n c"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """The scale s > 0 that maximises the likelihood of s * logits, by bisection on log s.
-
-    The mean loss is convex in s; its derivative is E[expected logit] - E[logit of the truth].
-    """
-    truth = logits.gather(1, y[:, None]).mean()
-    low, high = truth.new_tensor(-9.0), truth.new_tensor(9.0)  # e^-9 .. e^9
-    for _ in range(50):
-        middle = (low + high) / 2
-        expected = ((middle.exp() * logits).softmax(-1) * logits).sum(-1).mean()
-        low, high = (
-            torch.where(expected < truth, middle, low),
-            torch.where(expected < truth, high, middle),
-        )
-    return middle.exp()

@@ -362,7 +362,7 @@ def test_a_choice_of_none_is_refused(choice):
 
 def test_the_most_accurate_on_no_support_set_is_refused(rows, student):
     loss = MultiTeacher(Hinton(), 1.0, MostAccurate())
-    with pytest.raises(ValueError, match=r"choose=MostAccurate asks which .* take Heaviest"):
+    with pytest.raises(ValueError, match=r"choose=MostAccurate needs the .* take Heaviest"):
         loss(student, rows, context(rows, student))
 
 
