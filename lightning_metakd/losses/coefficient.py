@@ -252,8 +252,12 @@ def signals(batch: Batch, context: Context, student_signals: bool) -> Float[Tens
     return torch.stack(columns, -1)
 
 
+Value = float | Coefficient
+"""A number, or a coefficient that decides on one."""
+
+
 def coefficient(
-    value: float | Coefficient,
+    value: Value,
     name: str,
     default: float,
     low: float = -math.inf,
@@ -272,3 +276,12 @@ def coefficient(
         check_number(name, value, low, high, "[]" if closed else "()", f"for instance {default}")
         module = Constant(float(value))
     return module.configure(name, Interval(low, high), default, closed=closed)
+
+
+def weight(value: Value, name: str, default: float = 1.0) -> Coefficient:
+    """The coefficient of a weight, which lies in [0, inf).
+
+    Raises:
+        ValueError: if a number is negative.
+    """
+    return coefficient(value, name, default, low=0.0, closed=True)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Value, coefficient
 from lightning_metakd.losses.layer_pairs import adapted_pairs
 from lightning_metakd.losses.loss import Loss, check_same_rows
 from lightning_metakd.models.model import EMBEDDING
@@ -53,9 +53,7 @@ class CRD(Loss):
 
     needs_adapters = True
 
-    def __init__(
-        self, temperature: float | Coefficient = 0.1, same_class_negatives: bool = True
-    ) -> None:
+    def __init__(self, temperature: Value = 0.1, same_class_negatives: bool = True) -> None:
         super().__init__()
         self.temperature = coefficient(temperature, "temperature", 0.1, low=0.0)
         self.same_class_negatives, self.layers = same_class_negatives, {EMBEDDING: EMBEDDING}

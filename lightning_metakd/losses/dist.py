@@ -13,7 +13,7 @@ correlation, loss 1) it is 1/2.
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Value, coefficient, weight
 from lightning_metakd.losses.logit_standardisation import standardised
 from lightning_metakd.losses.loss import Loss, check_same_classes
 from lightning_metakd.types import Batch, Context, Output
@@ -51,15 +51,10 @@ class DIST(Loss):
         temperature: softening, > 0; a number or a coefficient.
     """
 
-    def __init__(
-        self,
-        beta: float | Coefficient = 2.0,
-        gamma: float | Coefficient = 2.0,
-        temperature: float | Coefficient = 4.0,
-    ) -> None:
+    def __init__(self, beta: Value = 2.0, gamma: Value = 2.0, temperature: Value = 4.0) -> None:
         super().__init__()
-        self.beta = coefficient(beta, "beta", 2.0, low=0.0, closed=True)
-        self.gamma = coefficient(gamma, "gamma", 2.0, low=0.0, closed=True)
+        self.beta = weight(beta, "beta", 2.0)
+        self.gamma = weight(gamma, "gamma", 2.0)
         self.temperature = coefficient(temperature, "temperature", 4.0, low=0.0)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Value, coefficient, weight
 from lightning_metakd.losses.hinton import kd_loss
 from lightning_metakd.losses.loss import Loss, check_same_classes
 from lightning_metakd.types import Batch, Context, Output
@@ -70,15 +70,10 @@ class DKD(Loss):
         temperature: softening, > 0; a number or a coefficient.
     """
 
-    def __init__(
-        self,
-        alpha: float | Coefficient = 1.0,
-        beta: float | Coefficient = 8.0,
-        temperature: float | Coefficient = 4.0,
-    ) -> None:
+    def __init__(self, alpha: Value = 1.0, beta: Value = 8.0, temperature: Value = 4.0) -> None:
         super().__init__()
-        self.alpha = coefficient(alpha, "alpha", 1.0, low=0.0, closed=True)
-        self.beta = coefficient(beta, "beta", 8.0, low=0.0, closed=True)
+        self.alpha = weight(alpha, "alpha", 1.0)
+        self.beta = weight(beta, "beta", 8.0)
         self.temperature = coefficient(temperature, "temperature", 4.0, low=0.0)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:

@@ -9,7 +9,7 @@ derivative are part of the objective.
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Value, coefficient
 from lightning_metakd.losses.loss import Loss, check_same_classes
 from lightning_metakd.types import Batch, Context, Output
 
@@ -41,7 +41,7 @@ class Hinton(Loss):
         temperature: softening, > 0; a number or a coefficient.
     """
 
-    def __init__(self, temperature: float | Coefficient = 4.0) -> None:
+    def __init__(self, temperature: Value = 4.0) -> None:
         super().__init__()
         self.temperature = coefficient(temperature, "temperature", 4.0, low=0.0)
 

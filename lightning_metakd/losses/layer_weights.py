@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_metakd.functional.params import as_key
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Value, weight
 from lightning_metakd.losses.layer_pairs import with_teacher_layer
 from lightning_metakd.types import Batch, Context
 
 Pairs = Sequence[tuple[str, str]]
 """(layer of the student, layer of the teacher)."""
-Weights = float | Coefficient | dict[str, float | Coefficient]
+Weights = Value | dict[str, Value]
 """One for all pairs, or one for each layer of the teacher."""
 T = TypeVar("T")
 
@@ -29,13 +29,10 @@ class LayerWeights(nn.ModuleDict):
     """
 
     def __init__(self, pairs: Pairs, weights: Weights) -> None:
-        default: float | Coefficient = 1.0
+        default: Value = 1.0
         by_pair = of_each_pair(pairs, weights, default, "weights")
         super().__init__(
-            {
-                name: coefficient(weight, f"weights.{name}", 1.0, low=0.0, closed=True)
-                for name, weight in by_pair.items()
-            }
+            {name: weight(value, f"weights.{name}") for name, value in by_pair.items()}
         )
         self.pairs = list(pairs)
 

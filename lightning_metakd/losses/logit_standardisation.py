@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Value, coefficient
 from lightning_metakd.losses.hinton import kd_loss
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.types import Batch, Context, Output
@@ -52,7 +52,7 @@ class LogitStandardisation(Loss):
         temperature: softening of the z-scores, > 0; a number or a coefficient.
     """
 
-    def __init__(self, temperature: float | Coefficient = 2.0) -> None:
+    def __init__(self, temperature: Value = 2.0) -> None:
         super().__init__()
         self.temperature = coefficient(temperature, "temperature", 2.0, low=0.0)
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import check_positive, check_share
 from lightning_metakd.functional.calibration import likeliest_scale
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Value, weight
 from lightning_metakd.losses.layer_pairs import LayerPair, Layers
 from lightning_metakd.types import Batch, BatchLoss, Context, Output, Params
 
@@ -140,9 +140,7 @@ class WeightedSum(Loss):
         weights: name -> weight, >= 0; 1 where not given.
     """
 
-    def __init__(
-        self, terms: dict[str, Loss], weights: Mapping[str, float | Coefficient] | None = None
-    ) -> None:
+    def __init__(self, terms: dict[str, Loss], weights: Mapping[str, Value] | None = None) -> None:
         super().__init__()
         weights = weights or {}
         if unknown := sorted(set(weights) - set(terms)):
@@ -151,12 +149,7 @@ class WeightedSum(Loss):
             )
         self.terms = nn.ModuleDict(terms)
         self.weights = nn.ModuleDict(
-            {
-                name: coefficient(
-                    weights.get(name, 1.0), f"weights.{name}", 1.0, low=0.0, closed=True
-                )
-                for name in terms
-            }
+            {name: weight(weights.get(name, 1.0), f"weights.{name}") for name in terms}
         )
         parts = [*terms.values(), *self.weights.values()]
         self.needs_teacher = any(part.needs_teacher for part in parts)

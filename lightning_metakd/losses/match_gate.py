@@ -12,7 +12,7 @@ With S the student, F the teacher and a gate g in (0, 1):
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Value, coefficient
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import CrossEntropy, Loss
 from lightning_metakd.types import Batch, Context, Output
@@ -26,7 +26,7 @@ class MatchGate(Loss):
         match: how the teacher is followed, by default Hinton's loss.
     """
 
-    def __init__(self, gate: float | Coefficient = 0.5, match: Loss | None = None) -> None:
+    def __init__(self, gate: Value = 0.5, match: Loss | None = None) -> None:
         super().__init__()
         self.gate = coefficient(gate, "gate", 0.5, low=0.0, high=1.0, closed=True)
         self.match = Hinton() if match is None else match
@@ -45,7 +45,7 @@ class LiteralMatchGate(Loss):
         gate: in [0, 1]; a number or a coefficient.
     """
 
-    def __init__(self, gate: float | Coefficient = 0.5) -> None:
+    def __init__(self, gate: Value = 0.5) -> None:
         super().__init__()
         self.gate = coefficient(gate, "gate", 0.5, low=0.0, high=1.0, closed=True)
         self.alone = CrossEntropy()

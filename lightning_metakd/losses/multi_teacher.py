@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_integer
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Coefficient, Value, weight
 from lightning_metakd.losses.layer_pairs import LayerPair, for_one_teacher
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.types import Batch, Context, Output
@@ -98,11 +98,9 @@ class Weights(nn.Module):
         choose: which teachers teach at all; all by default.
     """
 
-    def __init__(self, weights: list[float | Coefficient], choose: Choice | None = None) -> None:
+    def __init__(self, weights: list[Value], choose: Choice | None = None) -> None:
         super().__init__()
-        self.of_teacher = nn.ModuleList(
-            coefficient(w, f"weights.{k}", 1.0, low=0.0, closed=True) for k, w in enumerate(weights)
-        )
+        self.of_teacher = nn.ModuleList(weight(w, f"weights.{k}") for k, w in enumerate(weights))
         self.choose = choose
         values = [list(w.configured_values().values()) for w in self.coefficients()]
         for end in (0, -1):  # of a schedule, between which the sum is positive
@@ -115,7 +113,7 @@ class Weights(nn.Module):
         """What was given for each teacher, or the one for all."""
         return [cast(Coefficient, w) for w in self.of_teacher]
 
-    def replace(self, weights: list[float | Coefficient]) -> None:
+    def replace(self, weights: list[Value]) -> None:
         """Weigh by these from now on."""
         self.of_teacher = Weights(weights).of_teacher
 
@@ -159,7 +157,7 @@ class MultiTeacher(Loss):
     def __init__(
         self,
         loss: Loss,
-        weights: float | Coefficient | list[float | Coefficient] = 1.0,
+        weights: Value | list[Value] = 1.0,
         choose: Choice | None = None,
     ) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ compares no logits, so it teaches embeddings whatever the heads make of them.
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Value, coefficient
 from lightning_metakd.losses.hinton import kd_loss
 from lightning_metakd.losses.loss import Loss, check_same_rows
 from lightning_metakd.models.prototypes import leave_one_out_means, metric_logits, one_hot
@@ -59,7 +59,7 @@ class PrototypeMatching(Loss):
         temperature: softening of the cosines, > 0; a number or a coefficient.
     """
 
-    def __init__(self, temperature: float | Coefficient = 0.1) -> None:
+    def __init__(self, temperature: Value = 0.1) -> None:
         super().__init__()
         self.temperature = coefficient(temperature, "temperature", 0.1, low=0.0)
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_metakd.losses.coefficient import Coefficient, coefficient
+from lightning_metakd.losses.coefficient import Value, weight
 from lightning_metakd.losses.loss import Loss, check_same_rows
 from lightning_metakd.types import Batch, Context, Output
 
@@ -59,12 +59,10 @@ class RKD(Loss):
         angle: weight of the angles, >= 0; a number or a coefficient.
     """
 
-    def __init__(
-        self, distance: float | Coefficient = 25.0, angle: float | Coefficient = 50.0
-    ) -> None:
+    def __init__(self, distance: Value = 25.0, angle: Value = 50.0) -> None:
         super().__init__()
-        self.distance = coefficient(distance, "distance", 25.0, low=0.0, closed=True)
-        self.angle = coefficient(angle, "angle", 50.0, low=0.0, closed=True)
+        self.distance = weight(distance, "distance", 25.0)
+        self.angle = weight(angle, "angle", 50.0)
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         distances, angles = rkd_terms(student.embedding, batch.teacher_outputs[0].embedding)
