@@ -8,6 +8,7 @@ so its checkpoints load once `fc` is called `head`.
 
 from collections import OrderedDict
 from functools import partial
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
@@ -73,8 +74,8 @@ class WideResNet(Model):
         block = partial(PreActivationBlock, drop_rate=drop_rate)
         widths = (16, 16 * width, 32 * width, 64 * width)
         self.block1, self.block2, self.block3 = (
-            nn.Sequential(OrderedDict(layer=stage(block, *widths[k : k + 2], blocks, stride)))
-            for k, stride in enumerate((1, 2, 2))
+            nn.Sequential(OrderedDict(layer=stage(block, *ends, blocks, stride)))
+            for ends, stride in zip(pairwise(widths), (1, 2, 2), strict=True)
         )
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.head = linear_head(64 * width, n_classes)
