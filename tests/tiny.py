@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader
 from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.data.distributed_sampling import identity_collate
 from lightning_metakd.data.sources.source import Labelled, Source, rows_of
-from lightning_metakd.losses.coefficient import Coefficient, Learned, LearnedPerSample
+from lightning_metakd.losses.coefficient import Coefficient, Learned
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.layer_pairs import hint_name
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.model import EMBEDDING, Maps, Model, linear_head

@@ -1,5 +1,6 @@
-"""How a student turns a support set into a predictor."""
+"""Learners: how a student adapts to a support set."""
 
+from lightning_metakd.learners.example_task import ExampleTask, example_task
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.logistic import Logistic
@@ -14,6 +15,7 @@ from lightning_metakd.learners.ridge import Ridge
 __all__ = [
     "IMAML",
     "MAML",
+    "ExampleTask",
     "Learner",
     "Logistic",
     "MAMLPlusPlus",
@@ -22,4 +24,5 @@ __all__ = [
     "ProtoNet",
     "Reptile",
     "Ridge",
+    "example_task",
 ]

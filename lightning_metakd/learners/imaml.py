@@ -1,9 +1,9 @@
-"""iMAML: the meta-gradient at the end of the inner loop, whatever the way there.
+"""iMAML: a meta-gradient that depends on the end of the inner loop alone.
 
 Rajeswaran, Finn, Kakade, Levine (2019), "Meta-Learning with Implicit Gradients", arXiv:1909.04630. The
-student minimises the lesson plus half the squared distance to its start times `pull`; at that minimum
+student minimises the batch loss plus half the squared distance to its start times `pull`; at that minimum
 the gradient of the query loss in the start is (1 + H / pull)^{-1} times that in the adapted weights, H
-the Hessian of the lesson. Memory does not grow with the inner steps, and nothing depends on their rate
+the Hessian of the batch loss. Memory does not grow with the inner steps, and nothing depends on their rate
 or number once they have arrived. The paper solves the linear system by conjugate gradients, here it is
 GMRES (see implicit.py), and the strategy gets its gradient from the same system.
 """
@@ -20,7 +20,7 @@ from lightning_metakd.types import Batch, BatchLoss, Forward, Params
 
 
 class IMAML(Learner):
-    """Descent to the minimum of the lesson near the start, differentiated implicitly.
+    """Descent to the minimum of the batch loss near the start, differentiated implicitly.
 
     Args:
         inner_lr: step size of the inner loop, > 0, below 2 / (curvature + pull).
@@ -28,6 +28,12 @@ class IMAML(Learner):
         test_steps: inner steps in evaluation; None takes as many as in training.
         pull: weight of half the squared distance to the start, > 0 (the paper's lambda).
         solver_steps: products with the Hessian for one meta-gradient.
+
+    Example:
+        >>> from lightning_metakd.learners import IMAML, example_task
+        >>> task = example_task(learner := IMAML(inner_lr=0.5, pull=0.1))
+        >>> learner.adapt(*task).predict(task.support.x).logits.argmax(-1)
+        tensor([0, 1, 0, 1])
     """
 
     uses_inner_loss = True

@@ -1,10 +1,9 @@
-"""How a student turns a support set into a predictor, and what the outer loop minimises.
+"""The contract of a learner: how a student adapts to a support set, and what the outer loop minimises.
 
-Two functions carry the whole family. `adapt` is given a lesson (what to learn from the support
-rows) and returns a predictor; `outer_loss` is given the predictor and a lesson on the query rows.
-MAML descends the lesson and then asks the adapted student; ProtoNet takes class means of the
-embeddings, so no lesson acts in `adapt`, and teaching acts in `outer_loss` instead: that is what
-`uses_inner_loss` says.
+Two functions make a learner. `adapt` takes the batch loss of the support rows and returns an adapted
+student; `outer_loss` takes the adapted student and the batch loss of the query rows. MAML minimises the
+batch loss in `adapt` by gradient descent; ProtoNet takes class means of the embeddings there, so that
+teachers act in `outer_loss` alone. `uses_inner_loss` tells the two kinds apart.
 
 A learner is a module, whose parameters (a learned rate, a learned scale) are called `learner.*` in
 `meta`, beside `student.*`. Everything that may be learned is in `meta`; nothing hides in a closure.
@@ -28,7 +27,7 @@ class Adapted(NamedTuple):
 
     Attributes:
         params: its parameters now.
-        answer: (parameters, inputs [n, ...]) -> answer, with what else it took from the support set.
+        answer: (parameters, inputs [n, ...]) -> output; what else it took from the support set is inside.
         trajectory: its parameters after each inner step, the start first; of a solver start and end alone.
     """
 
@@ -37,40 +36,40 @@ class Adapted(NamedTuple):
     trajectory: tuple[Params, ...] = ()
 
     def predict(self, x: Tensor) -> Output:
-        """The adapted student's answer for inputs [n, ...]."""
+        """The adapted student's output for inputs [n, ...]."""
         return self.answer(self.params, x)
 
 
 class Learner(nn.Module, ABC, Configured):
-    """A way of adapting."""
+    """A way of adapting a student to a support set."""
 
     uses_inner_loss: bool
-    """Whether the lesson acts on the support set, inside `adapt`; otherwise it acts on the query rows."""
+    """Whether `adapt` minimises the batch loss of the support rows; otherwise teachers act on query rows."""
     adapts_body: bool
     """Whether adapting changes the embedding of an image; otherwise it is computed once per test."""
     needs_head: bool
     """Whether the student's own logits are used; otherwise the student is built with n_classes=0."""
     inner_steps: int = 0
-    """Gradients of the lesson in one adaptation, as training makes it; those of a solver are not counted."""
+    """Gradients of the batch loss in one adaptation in training; those of a solver are not counted."""
     first_order: bool = False
-    """Whether a step is constant in those before it, for the strategy too: what it did to later steps is then
-    left out of its gradient, which for a single step is exact."""
+    """Whether the gradient of an inner step is a constant to the steps before it, and so to the strategy: its
+    gradient then leaves out what a step did to later ones, and is exact for a single step."""
     outer_loss_is_query_loss: bool = True
-    """Whether the outer loss is the lesson on the query rows, so that it can judge a strategy too."""
+    """Whether the outer loss is the mean batch loss on the query rows; then it serves as a quiz too."""
 
     vmap_compatible: bool = True
     """Whether adapting is always the same operations, so that tasks can run in one `torch.func.vmap` and a
     step can be compiled: not with a solver or recomputed steps."""
 
     def compile_steps(self) -> bool:
-        """Told, where the graph of a task is not fixed, to compile what is; False if nothing is."""
+        """Compile single inner steps, where a whole task has no fixed graph; return whether there are any."""
         return False
 
     def init_student_state(self, student: Model) -> None:
-        """Told once whom it adapts; a learner with rates makes them here, none for what is frozen."""
+        """Make the parameters that depend on the student, such as a rate for each weight; called once."""
 
     def on_outer_step(self, progress: float) -> None:
-        """Told before an outer step which part of the training, in [0, 1], is done; most do not ask."""
+        """Adjust to the part of the training, in [0, 1], that is done; called before each outer step."""
 
     @abstractmethod
     def adapt(
@@ -79,20 +78,34 @@ class Learner(nn.Module, ABC, Configured):
         """The student after the support set.
 
         Args:
+            forward: the student as a function of its parameters.
             meta: `student.*` and `learner.*` parameters.
-            lesson: what the support rows teach.
+            batch_loss: the loss of the support rows, as a function of the student's output.
+            support: the support rows.
             n_way: number of classes, a Python int so that shapes are static.
         """
 
     def outer_loss(
         self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
     ) -> Tensor:
-        """The scalar whose gradient trains `meta`: by default the mean batch loss on the query rows."""
+        """The scalar whose gradient trains `meta`: by default the mean batch loss on the query rows.
+
+        Args:
+            meta: the parameters before adapting.
+            adapted: the student that `adapt` made of them.
+            batch_loss: the loss of the query rows, as a function of the student's output.
+            query: the query rows.
+        """
         return mean_loss(batch_loss, adapted.predict(query.x))
 
 
 def checked_steps(inner_lr: float, inner_steps: int, test_steps: int | None) -> int:
     """Inner steps in evaluation, by default as many as in training.
+
+    Args:
+        inner_lr: rate of the inner loop.
+        inner_steps: steps in training.
+        test_steps: steps in evaluation, or None.
 
     Raises:
         ValueError: if the rate is not positive, or the student would take no step or too many.

@@ -1,13 +1,13 @@
 """Logistic regression as the last layer.
 
 Tian, Wang, Krishnan, Tenenbaum, Isola (2020), "Rethinking Few-Shot Image Classification: a Good
-Embedding Is All You Need?", arXiv:2003.11539: train a classifier on all base classes, then answer an
+Embedding Is All You Need?", arXiv:2003.11539: train a classifier on all base classes, then classify an
 episode by logistic regression on the embeddings of its support set, scaled to length one. As scikit-learn
 writes it, the weights minimise the sum of the rows' losses plus half their squares times `penalty`
 (= 1 / C); the intercept is free.
 
 Here the minimum is differentiated implicitly, so that the head may also be meta-trained (Bertinetto
-2019, arXiv:1805.08136, LR-D2), and the rows' losses are those of the lesson, so that a teacher can
+2019, arXiv:1805.08136, LR-D2), and the rows' losses are the batch loss, so that a teacher can
 help it.
 """
 
@@ -44,10 +44,18 @@ def linear(params: Params, embedding: Tensor) -> Tensor:
 def fit(
     batch_loss: BatchLoss, support: Output, slope: Residual, penalty: float, n_way: int, steps: int
 ) -> Params:
-    """The minimum, without graph.
+    """Weight [c, d] and bias [c] at the minimum, without graph.
 
-    L-BFGS goes most of the way. It takes a loss and its gradient, and where a coefficient looks at the
-    student the slope is no gradient of the loss: Newton's method on the slope goes the rest.
+    L-BFGS goes most of the way. It takes a loss and its gradient, and where a coefficient reads the student's
+    output the slope is no gradient of the loss: Newton's method on the slope goes the rest.
+
+    Args:
+        batch_loss: the loss of the support rows.
+        support: the student's output for them.
+        slope: what is zero at the minimum, as a function of the weights.
+        penalty: weight of half the squared weights beside the sum of the rows' losses.
+        n_way: classes.
+        steps: most steps of L-BFGS.
     """
     support = detach_tree(support)
     rows, end = len(support.embedding), support.embedding.new_ones(())
@@ -91,6 +99,12 @@ class Logistic(Learner):
             1 / C.
         max_steps: most steps of L-BFGS.
         solver_steps: products with the Hessian for one meta-gradient.
+
+    Example:
+        >>> from lightning_metakd.learners import Logistic, example_task
+        >>> task = example_task(learner := Logistic())
+        >>> learner.adapt(*task).predict(task.support.x).logits.argmax(-1)
+        tensor([0, 1, 0, 1])
     """
 
     uses_inner_loss = True

@@ -33,13 +33,19 @@ def adapt_by_descent(
     again: Params | None = None,
     compiled: bool = False,
 ) -> Adapted:
-    """Gradient descent on the lesson over the part of the student that adapts.
+    """Gradient descent on the batch loss over the part of the student that adapts.
 
     Where only the head adapts, the embedding is computed once. To first order, what does not adapt is
     as constant in the inner gradients as what does.
 
     Args:
-        rates: one for each step.
+        forward: the student as a function of its parameters.
+        student: its parameters.
+        batch_loss: the loss of the rows, as a function of the student's output.
+        x: the rows.
+        rates: one for each step, a number or one by parameter.
+        first_order: leave out second derivatives.
+        adapts: the part that moves.
         again: as in `descend`: steps are computed again in backward.
         compiled: as in `descend`: compile the step.
     """
@@ -63,7 +69,7 @@ def adapt_by_descent(
 
 
 def moves(name: str, adapts: Adapts) -> bool:
-    """Whether a parameter takes part in the inner loop."""
+    """Whether a parameter of the student moves in the inner loop."""
     return adapts == "all" or (adapts == "head") == name.startswith("head.")
 
 
@@ -78,6 +84,12 @@ class MAML(Learner):
             gradient then leaves out what an inner step did to later ones, and is right for one step alone.
         adapts: what the inner loop moves: `all`, only the `head` (ANIL), only the `body` (BOIL).
         recompute: compute inner steps again in backward: memory of one step, a third more time.
+
+    Example:
+        >>> from lightning_metakd.learners import MAML, example_task
+        >>> task = example_task(learner := MAML(inner_lr=0.5, inner_steps=3))
+        >>> learner.adapt(*task).predict(task.support.x).logits.argmax(-1)
+        tensor([0, 1, 0, 1])
     """
 
     uses_inner_loss = True

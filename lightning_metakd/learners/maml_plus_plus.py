@@ -2,8 +2,8 @@
 
 Antoniou, Edwards, Storkey (2019), "How to train your MAML", arXiv:1810.09502. Of its six changes to
 MAML two are here: learned rates per layer and per step (section 4, LSLR), and the multi-step loss,
-which asks the student after each inner step, with weights that move to the last one while the
-training goes on (MSL). The authors' code keeps 3 % of a step's share until the last step alone counts;
+the query loss after each inner step, with weights that move to the last one while the training goes
+on (MSL). The authors' code keeps 3 % of a step's share until the last step alone counts;
 here the shares go to zero on a straight line.
 """
 
@@ -21,7 +21,7 @@ from lightning_metakd.types import Batch, BatchLoss, Forward, Params
 
 
 def step_weights(steps: int, done: float) -> Float[Tensor, " steps"]:
-    """Weights of the losses after each step: equal at done=0, all on the last at done=1; their sum is 1."""
+    """Weights of the losses after each step: equal at done=0, the last alone at done=1; their sum is 1."""
     weights = torch.full((steps,), (1 - done) / steps)
     weights[-1] = 1 - weights[:-1].sum()
     return weights
@@ -39,7 +39,13 @@ class MAMLPlusPlus(Learner):
             takes as many as in training.
         first_order: leave out second derivatives; a learned strategy's gradient then
             leaves out what an inner step did to later ones, and is right for one step alone.
-        multi_step_until: part of the training, in [0, 1], in which the earlier steps are asked too.
+        multi_step_until: part of the training, in [0, 1], in which the loss after earlier steps counts too.
+
+    Example:
+        >>> from lightning_metakd.learners import MAMLPlusPlus, example_task
+        >>> task = example_task(learner := MAMLPlusPlus(inner_lr=0.5, inner_steps=3))
+        >>> learner.adapt(*task).predict(task.support.x).logits.argmax(-1)
+        tensor([0, 1, 0, 1])
     """
 
     uses_inner_loss = True
@@ -56,7 +62,7 @@ class MAMLPlusPlus(Learner):
         multi_step_until: float = 0.15,
     ) -> None:
         super().__init__()
-        hint = "where 0 asks after the last step alone"
+        hint = "where 0 counts the last step alone"
         check_number("multi_step_until", multi_step_until, 0.0, 1.0, "[]", hint)
         self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
         self.inner_lr, self.inner_steps, self.first_order = inner_lr, inner_steps, first_order

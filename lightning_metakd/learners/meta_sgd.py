@@ -27,6 +27,12 @@ class MetaSGD(Learner):
         test_steps: inner steps in evaluation; None takes as many as in training.
         first_order: leave out second derivatives; a learned strategy's gradient then
             leaves out what an inner step did to later ones, and is right for one step alone.
+
+    Example:
+        >>> from lightning_metakd.learners import MetaSGD, example_task
+        >>> task = example_task(learner := MetaSGD(inner_lr=0.5, inner_steps=3))
+        >>> learner.adapt(*task).predict(task.support.x).logits.argmax(-1)
+        tensor([0, 1, 0, 1])
     """
 
     uses_inner_loss = True

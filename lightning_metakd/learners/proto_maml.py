@@ -2,7 +2,7 @@
 
 Triantafillou et al. (2020), "Meta-Dataset", arXiv:1903.03096, section 3.2. The head of an episode starts
 at the class means of the support embeddings, so at step 0 the student is a prototypical network; then
-head and body descend the lesson together, as in MAML. In training the start is learned; with a student
+head and body descend the batch loss together, as in MAML. In training the start is learned; with a student
 that was trained in any other way it is fine-tuning on the support set.
 """
 
@@ -34,6 +34,12 @@ class ProtoMAML(Learner):
             leaves out what an inner step did to later ones, and is right for one step alone.
         metric: `euclidean` (squared distance) or `cosine`.
         scale: factor on the logits, > 0; 10 suits the cosine.
+
+    Example:
+        >>> from lightning_metakd.learners import ProtoMAML, example_task
+        >>> task = example_task(learner := ProtoMAML())
+        >>> learner.adapt(*task).predict(task.support.x).logits.argmax(-1)
+        tensor([0, 1, 0, 1])
     """
 
     uses_inner_loss = True

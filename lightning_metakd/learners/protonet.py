@@ -21,12 +21,18 @@ from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
 
 class ProtoNet(Learner):
-    """Nearest class mean.
+    """Nearest class mean of the support embeddings.
 
     Args:
         metric: `euclidean` (squared distance) or `cosine`.
         scale: factor on the logits, > 0; 10 suits the cosine.
         learn_scale: whether the outer loop learns the scale.
+
+    Example:
+        >>> from lightning_metakd.learners import ProtoNet, example_task
+        >>> task = example_task(learner := ProtoNet())
+        >>> learner.adapt(*task).predict(task.support.x).logits.argmax(-1)
+        tensor([0, 1, 0, 1])
     """
 
     uses_inner_loss = False

@@ -2,7 +2,7 @@
 
 Nichol, Achiam, Schulman (2018), "On First-Order Meta-Learning Algorithms", arXiv:1803.02999. The
 student descends on the support set, and the outer loop takes a part of the way to where it went: the
-gradient of half the squared distance. No query row is asked in training. The outer optimiser of the
+gradient of half the squared distance. No query row is used in training. The outer optimiser of the
 paper is SGD without momentum, whose rate is that part (1 falling to 0).
 
 The inner optimiser is SGD, or Adam with beta1 = 0, which the paper prefers. Its average of squared
@@ -31,8 +31,8 @@ def descend_by_adam(
 ) -> list[dict[str, Tensor]]:
     """The trajectory of Adam with beta1 = 0 (Kingma 2015, arXiv:1412.6980), to first order.
 
-    The root of the average squared gradient is a constant to the graph: a strategy is judged by the
-    direction of the steps, not by their scale.
+    The root of the average squared gradient is a constant to the graph: a strategy's gradient passes through
+    the direction of the steps, not through their scale.
     """
 
     def answer(at: Params) -> Output:
@@ -56,7 +56,9 @@ def descend_by_adam(
 
 
 class Reptile(Learner):
-    """Descent on the support set; the start follows it.
+    """Descent on the support set; the outer loop moves the start towards its end.
+
+    A learned strategy's gradient leaves out what an inner step did to later ones, as with `first_order`.
 
     Args:
         inner_lr: step size of the inner loop, > 0.
@@ -64,7 +66,11 @@ class Reptile(Learner):
         test_steps: inner steps in evaluation; None takes as many as in training.
         inner_optimiser: `sgd`, or `adam` with beta1 = 0.
 
-    A learned strategy's gradient leaves out what an inner step did to later ones, as with `first_order`.
+    Example:
+        >>> from lightning_metakd.learners import Reptile, example_task
+        >>> task = example_task(learner := Reptile(inner_lr=0.5))
+        >>> learner.adapt(*task).predict(task.support.x).logits.argmax(-1)
+        tensor([0, 1, 0, 1])
     """
 
     uses_inner_loss = True

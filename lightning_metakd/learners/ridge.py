@@ -25,7 +25,7 @@ from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 def ridge_weights(
     embedding: Float[Tensor, "s d"], targets: Float[Tensor, "s c"], penalty: Float[Tensor, ""]
 ) -> Float[Tensor, "d c"]:
-    """argmin_W |X W - Y|^2 + penalty |W|^2."""
+    """argmin_W |X W - Y|^2 + penalty |W|^2, X the embeddings and Y the targets."""
     s, d = embedding.shape
     one = torch.eye(min(s, d), dtype=embedding.dtype, device=embedding.device)
     if s < d:
@@ -36,14 +36,20 @@ def ridge_weights(
 
 
 class Ridge(Learner):
-    """Regression of the labels on the embeddings.
+    """Ridge regression of the labels on the embeddings of the support set.
 
     Learnable: log penalty and log scale.
 
     Args:
         penalty: where the weight of the squared weights starts, > 0.
-        scale: where the factor on the logits starts, > 0; the regression itself answers about 0 to 1.
+        scale: where the factor on the logits starts, > 0; the regression's own outputs are about 0 to 1.
         learn: whether the outer loop learns both.
+
+    Example:
+        >>> from lightning_metakd.learners import Ridge, example_task
+        >>> task = example_task(learner := Ridge())
+        >>> learner.adapt(*task).predict(task.support.x).logits.argmax(-1)
+        tensor([0, 1, 0, 1])
     """
 
     uses_inner_loss = False

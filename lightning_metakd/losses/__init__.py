@@ -1,4 +1,4 @@
-"""What a student is taught: published losses, how several are mixed, and the coefficients in them."""
+"""Losses of a student: published ones, sums of several, and the coefficients in them."""
 
 from lightning_metakd.losses.adapters import Adapters, Pointwise
 from lightning_metakd.losses.attention_transfer import AttentionTransfer
@@ -8,15 +8,16 @@ from lightning_metakd.losses.coefficient import (
     Constant,
     Learned,
     LearnedPerClass,
-    LearnedPerSample,
     Scheduled,
 )
 from lightning_metakd.losses.crd import CRD
 from lightning_metakd.losses.dist import DIST
 from lightning_metakd.losses.dkd import DKD
+from lightning_metakd.losses.example_rows import example_rows
 from lightning_metakd.losses.fitnets import FitNets
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.layer_weights import LayerWeights
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.logit_standardisation import LogitStandardisation
 from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy, Loss, WeightedSum
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
@@ -79,4 +80,5 @@ __all__ = [
     "WeightedSum",
     "Weights",
     "WhatWhere",
+    "example_rows",
 ]

@@ -1,4 +1,4 @@
-"""Attention transfer: where a network looks, not what it sees there.
+"""Attention transfer: the student's maps are strong at the positions where the teacher's are.
 
 Zagoruyko, Komodakis (2017), "Paying More Attention to Attention: Improving the Performance of Convolutional
 Neural Networks via Attention Transfer", arXiv:1612.03928, section 3.1. The attention map of a layer is the
@@ -26,7 +26,7 @@ def attention(features: Float[Tensor, "n ch h w"], power: int = 2) -> Float[Tens
     """Sum over channels of |features|^power at each position, scaled to length one; a dead map stays zero.
 
     Raises:
-        ValueError: if the features are no maps.
+        ValueError: if the features are no maps [n, ch, h, w].
     """
     if features.dim() != 4:
         raise ValueError(
@@ -41,7 +41,7 @@ def attention(features: Float[Tensor, "n ch h w"], power: int = 2) -> Float[Tens
 def attention_loss(
     student: Float[Tensor, "n c1 h w"], teacher: Float[Tensor, "n c2 h w"], power: int = 2
 ) -> Float[Tensor, " n"]:
-    """Half the squared distance of two attention maps."""
+    """Half the squared distance of the two attention maps of each row, in [0, 2]."""
     return (attention(student, power) - attention(teacher, power)).square().sum(1) / 2
 
 
@@ -50,12 +50,18 @@ MOST_POWER = 64
 
 
 class AttentionTransfer(Loss):
-    """Look where the first teacher looks.
+    """Match the attention maps of the first teacher.
 
     Args:
         layers: module path in the student -> module path in the teacher, of maps.
         power: p of the sum over channels of |F|^p, >= 1; larger ones look at the strongest channels.
         weights: of each pair, >= 0; a number or a coefficient, or such by the teacher's layer.
+
+    Example:
+        >>> from lightning_metakd.losses import AttentionTransfer, example_rows
+        >>> student, batch, context = example_rows()
+        >>> AttentionTransfer({"block": "block"})(student, batch, context)
+        tensor([0.1860, 0.1786, 0.3067, 0.4601])
     """
 
     def __init__(self, layers: dict[str, str], power: int = 2, weights: Weights = 1.0) -> None:

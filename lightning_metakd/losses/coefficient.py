@@ -1,9 +1,10 @@
-"""The numbers inside a loss that say how to teach: weights, gates, temperatures.
+"""The numbers inside a loss that decide how a student learns: weights, gates, temperatures.
 
 A coefficient is constant, scheduled or learned, and the three differ by the class that the config
 names and by nothing else: `gate: 0.5`, `gate: {class_path: Scheduled, ...}`, `gate: LearnedPerSample`.
 The parameters of all learned coefficients together are the *strategy*. They are trained by the quiz
-alone, never by the loss they parametrise: a weight that may choose its own loss makes it small.
+(Zhou et al. 2022, MetaDistil, arXiv:2106.04570) and never by the loss they parametrise: a weight that
+chooses its own loss makes that loss small.
 
 The loss that owns a coefficient gives it its interval and default (a gate lies in (0, 1), a
 temperature above 0), so the config need not.
@@ -22,16 +23,15 @@ from torch import Tensor, nn
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import (
     MOST_CLASSES,
-    MOST_UNITS,
     Ends,
     check_integer,
     check_number,
 )
-from lightning_metakd.types import Batch, Context, Output
+from lightning_metakd.types import Batch, Context
 
 
 class Interval(NamedTuple):
-    """The open interval in which a coefficient lies; learned ones are squashed into it."""
+    """The open interval in which a coefficient lies; what is learned is mapped into it."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -54,7 +54,12 @@ class Interval(NamedTuple):
 
 
 class Coefficient(nn.Module, ABC, Configured):
-    """A weight, gate or temperature."""
+    """A weight, gate or temperature.
+
+    Attributes:
+        interval: where its values lie, set by the loss that owns it.
+        needs_teacher: whether it reads a teacher's output.
+    """
 
     interval: Interval = Interval()
     needs_teacher: bool = False
@@ -62,9 +67,12 @@ class Coefficient(nn.Module, ABC, Configured):
     def configure(
         self, name: str, interval: Interval, default: float, *, closed: bool = False
     ) -> "Coefficient":
-        """Told once by the loss that owns it where it lies and where it starts.
+        """Take interval and default from the loss that owns it; called once.
 
         Args:
+            name: the loss's argument, for messages.
+            interval: where the values lie.
+            default: where it starts, unless the config names a value.
             closed: whether a value that is not learned may lie on a finite border; a learned one would
                 have to start at infinity.
 
@@ -86,27 +94,38 @@ class Coefficient(nn.Module, ABC, Configured):
         return self
 
     def configured_values(self) -> Mapping[str, float]:
-        """What must lie in the interval, by arguments; "" for a coefficient that is a number alone."""
+        """Argument -> value from the config that must lie in the interval; "" for a plain number."""
         return {}
 
     def initialise(self, default: float) -> None:
-        """Begin at the default where the config names no value."""
+        """Start at the configured value, or at the default where the config names no value."""
         if any(True for _ in self.parameters()):
             self.set_value(next(iter(self.configured_values().values()), default))
 
     def set_value(self, value: float) -> None:
-        """Say this from now on, whatever is asked, or the nearest that can be learned."""
+        """Go on from this value for every row, or from the nearest that it can represent."""
 
     @abstractmethod
     def forward(self, batch: Batch, context: Context) -> Float[Tensor, "..."]:
-        """The value, [] for all rows or [n] one a row."""
+        """The value: [] for all rows, or [n], one of each row.
+
+        Args:
+            batch: the rows, with the teachers' outputs.
+            context: dataset classes, progress, the student's detached output.
+        """
 
 
 class Constant(Coefficient):
-    """The same number always.
+    """A fixed number.
 
     Args:
         value: the number.
+
+    Example:
+        >>> from lightning_metakd.losses import Constant, MatchGate, example_rows
+        >>> _, batch, context = example_rows()
+        >>> MatchGate(gate=Constant(0.8)).gate(batch, context)
+        tensor(0.8000)
     """
 
     def __init__(self, value: float) -> None:
@@ -127,6 +146,12 @@ class Scheduled(Coefficient):
     Args:
         begin: value at the first step of the task.
         end: value at its end.
+
+    Example:
+        >>> from lightning_metakd.losses import MatchGate, Scheduled, example_rows
+        >>> _, batch, context = example_rows()
+        >>> MatchGate(gate=Scheduled(1.0, 0.5)).gate(batch, context)
+        tensor(0.7500)
     """
 
     def __init__(self, begin: float, end: float) -> None:
@@ -146,7 +171,13 @@ class Learned(Coefficient):
     """One learned number for all rows.
 
     Args:
-        init: where it starts; by default at the constant which the loss would use.
+        init: where it starts; by default at the loss's own constant.
+
+    Example:
+        >>> from lightning_metakd.losses import Learned, MatchGate, example_rows
+        >>> _, batch, context = example_rows()
+        >>> MatchGate(gate=Learned(0.8)).gate(batch, context).detach()
+        tensor(0.8000)
     """
 
     def __init__(self, init: float | None = None) -> None:
@@ -165,11 +196,17 @@ class Learned(Coefficient):
 
 
 class LearnedPerClass(Learned):
-    """One learned number per class of the data set; useless, hence refused, where test classes are new.
+    """One learned number per class of the data set; recipes refuse it where test classes are new.
 
     Args:
         n_classes: classes of the data set, not of an episode.
-        init: where all of them start.
+        init: where all of them start; by default at the loss's own constant.
+
+    Example:
+        >>> from lightning_metakd.losses import LearnedPerClass, MatchGate, example_rows
+        >>> _, batch, context = example_rows()
+        >>> MatchGate(gate=LearnedPerClass(3, init=0.25)).gate(batch, context).detach()
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
 
     def __init__(self, n_classes: int, init: float | None = None) -> None:
@@ -181,79 +218,8 @@ class LearnedPerClass(Learned):
         return self.interval.squash(self.raw[context.class_id])
 
 
-class LearnedPerSample(Coefficient):
-    """A small network of signals which depend on neither architecture nor number of classes.
-
-    It starts at the same value for every row.
-
-    Args:
-        hidden: hidden units.
-        init: where it starts; by default at the constant which the loss would use.
-        student_signals: whether it also looks at the student's own answer.
-    """
-
-    needs_teacher = True
-
-    def __init__(
-        self, hidden: int = 8, init: float | None = None, student_signals: bool = True
-    ) -> None:
-        super().__init__()
-        check_integer("hidden", hidden, 1, MOST_UNITS, "for instance 8")
-        check_number("init", init, optional=True)
-        self.init, self.student_signals = init, student_signals
-        self.net = nn.Sequential(
-            nn.Linear(8 if student_signals else 5, hidden), nn.Tanh(), nn.Linear(hidden, 1)
-        )
-
-    def configured_values(self) -> Mapping[str, float]:
-        return {} if self.init is None else {"init": self.init}
-
-    def set_value(self, value: float) -> None:
-        weight, bias = self.net[2].parameters()
-        nn.init.zeros_(weight)
-        nn.init.constant_(bias, self.interval.unsquash(value))
-
-    def forward(self, batch: Batch, context: Context) -> Tensor:
-        return self.interval.squash(
-            self.net(signals(batch, context, self.student_signals)).squeeze(-1)
-        )
-
-
-def answer_signals(
-    logits: Float[Tensor, "n c"], y: Tensor
-) -> tuple[Tensor, list[Float[Tensor, " n"]]]:
-    """Probabilities [n, c], and entropy and loss over log c and the margin of the truth, per row."""
-    log_probs = logits.log_softmax(-1)
-    probs, scale = log_probs.exp(), math.log(logits.shape[-1])
-    entropy = -(probs * log_probs).sum(-1) / scale
-    loss = -log_probs.gather(-1, y[:, None])[:, 0] / scale
-    truth = probs.gather(-1, y[:, None])[:, 0]
-    other = probs.scatter(-1, y[:, None], 0.0).amax(-1)
-    return probs, [entropy, loss.clamp(max=4.0), truth - other]
-
-
-def signals(batch: Batch, context: Context, student_signals: bool) -> Float[Tensor, "n signals"]:
-    """What a per-sample coefficient sees of a row.
-
-    Entropy and loss (over log c), margin of the truth for the first teacher and, if wanted, for the
-    student; their agreement; the student's progress.
-    """
-    answers: list[Output] = [batch.teacher_outputs[0]]
-    if student_signals:
-        answers.append(context.student_detached)
-    columns: list[Tensor] = []
-    probs: list[Tensor] = []
-    for answer in answers:
-        p, signals_of_answer = answer_signals(answer.logits, batch.y)
-        probs.append(p)
-        columns += signals_of_answer
-    agreement = (probs[0] * probs[-1]).sum(-1)  # with itself: the teacher's own concentration
-    columns += [agreement, context.progress.expand_as(agreement)]
-    return torch.stack(columns, -1)
-
-
 Value = float | Coefficient
-"""A number, or a coefficient that decides on one."""
+"""A number, or a coefficient that returns numbers."""
 
 
 def coefficient(

@@ -1,11 +1,12 @@
-"""Contrastive distillation: find your row among the teacher's embeddings.
+"""Contrastive distillation: a row's two embeddings are nearer than those of different rows.
 
 Tian, Krishnan, Isola (2020), "Contrastive Representation Distillation", arXiv:1910.10699.
 The student's embedding of a row, projected to the teacher's width, should be nearer to the teacher's
 embedding of that row than to those of other rows. The paper draws 16384 negatives from memory banks
 over a data set of fixed size, estimates by noise contrast and projects both to 128 dimensions. An
 episode has no such bank: here the negatives are the batch's other rows, the loss is InfoNCE (van den
-Oord 2018, arXiv:1807.03748), the teacher is left as it is, and only the student asks.
+Oord 2018, arXiv:1807.03748), the teacher is not projected, and only the
+student's rows are anchors.
 """
 
 import torch
@@ -26,14 +27,16 @@ def crd_loss(
     spared: Bool[Tensor, "n n"],
     temperature: Float[Tensor, ""] | Float[Tensor, " n"],
 ) -> Float[Tensor, " n"]:
-    """-log softmax over the batch of cosine / temperature, at the own row.
+    """-log softmax over the teacher's rows of cosine / temperature, at the same row, in nats per row.
 
     Args:
-        spared: which rows are no negatives of a row; itself is never one.
-        temperature: softening, > 0.
+        student_embedding: at the teacher's width.
+        teacher_embedding: of the same rows.
+        spared: True where row j is no negative of row i; the row itself never is.
+        temperature: softening of the cosines, > 0.
 
     Raises:
-        ValueError: if the two do not embed the same rows.
+        ValueError: if the two differ in their number of rows.
     """
     check_same_rows(student_embedding, teacher_embedding)
     cosine = metric_logits(student_embedding, teacher_embedding[None], "cosine")
@@ -43,12 +46,18 @@ def crd_loss(
 
 
 class CRD(Loss):
-    """Tell the first teacher's embedding of a row from its embeddings of the batch's other rows.
+    """Bring a row's embedding nearer to the first teacher's of that row than to those of other rows.
 
     Args:
         temperature: softening of the cosines, > 0; a number or a coefficient.
         same_class_negatives: whether other rows of a row's class are among its negatives; an episode has
             several rows of each class, which are alike on purpose.
+
+    Example:
+        >>> from lightning_metakd.losses import CRD, example_rows
+        >>> student, batch, context = example_rows()
+        >>> CRD()(student, batch, context)
+        tensor([1.0535, 0.0244, 9.1841, 6.5243])
     """
 
     needs_adapters = True

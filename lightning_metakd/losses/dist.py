@@ -3,11 +3,11 @@
 Huang, You, Wang, Qian, Xu (2022), "Knowledge Distillation from A Stronger Teacher" (DIST),
 arXiv:2205.10536.
 One minus Pearson's correlation of student and teacher, of each row's softened distribution over classes
-(inter-class) and of each class's probability over the rows (intra-class). A much stronger teacher is so
-followed in its relations, not in its sharpness. For z-scores u, v, 1 - corr(u, v) = mean (u - v)^2 / 2,
-and this is the form computed: each row's share of an intra-class term is its own disagreement, and
-their mean over rows is the paper's loss. Where all values are equal (the paper's code then finds no
-correlation, loss 1) it is 1/2.
+(inter-class) and of each class's probability over the rows (intra-class). So the student follows the
+relations of a much stronger teacher, not its sharpness. For z-scores u, v, 1 - corr(u, v) is
+mean (u - v)^2 / 2, and this is the form computed: each row's share of an intra-class term is its own
+disagreement, and their mean over rows is the paper's loss. Where all values are equal (the paper's code
+then finds no correlation, loss 1) it is 1/2.
 """
 
 from jaxtyping import Float
@@ -27,10 +27,12 @@ def dist_terms(
     """(inter-class, intra-class) correlation distances, both times T^2, each row's share.
 
     Args:
-        temperature: softening, > 0.
+        student_logits: unnormalised scores of the student.
+        teacher_logits: those of the teacher, for the same rows and classes.
+        temperature: T, softening, > 0.
 
     Raises:
-        ValueError: if the two do not answer for the same rows and classes.
+        ValueError: if the two differ in rows or classes.
     """
     check_same_classes(student_logits, teacher_logits)
     t = temperature[..., None]
@@ -43,12 +45,18 @@ def dist_terms(
 
 
 class DIST(Loss):
-    """Correlate with the first teacher's softened distribution, over classes and over rows.
+    """Correlate the softened distributions of student and first teacher, over classes and over rows.
 
     Args:
         beta: weight of the correlation over the classes of a row, >= 0; a number or a coefficient.
         gamma: weight of the correlation over the rows of a class, >= 0; a number or a coefficient.
         temperature: softening, > 0; a number or a coefficient.
+
+    Example:
+        >>> from lightning_metakd.losses import DIST, example_rows
+        >>> student, batch, context = example_rows()
+        >>> DIST()(student, batch, context)
+        tensor([16.8920, 44.2292, 71.0199,  3.3968])
     """
 
     def __init__(self, beta: Value = 2.0, gamma: Value = 2.0, temperature: Value = 4.0) -> None:

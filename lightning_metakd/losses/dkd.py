@@ -2,8 +2,8 @@
 
 Zhao, Cui, Song, Qiu, Liang (2022), "Decoupled Knowledge Distillation", arXiv:2203.08679.
 With t the true class, KL(p_T || p_S) = KL(b_T || b_S) + (1 - p_T(t)) KL(q_T || q_S), where b is the
-pair (p(t), 1 - p(t)) and q the distribution among the other classes. A sure teacher thereby silences
-what it says of the others; DKD weighs the two terms freely. Both are computed from logits (the others'
+pair (p(t), 1 - p(t)) and q the distribution among the other classes. A confident teacher thereby gives
+its second term no weight; DKD weighs the two terms freely. Both are computed from logits (the others'
 joint logit is their logsumexp), never from a logarithm of a probability. The paper lets the loss grow
 over 20 epochs: that is a scheduled weight in `WeightedSum`.
 """
@@ -19,7 +19,7 @@ from lightning_metakd.types import Batch, Context, Output
 
 
 def others(logits: Float[Tensor, "n c"], y: Int[Tensor, " n"]) -> Float[Tensor, "n c-1"]:
-    """The logits of all classes but the true one."""
+    """The logits of all classes but the true one, in order."""
     column = torch.arange(logits.shape[-1] - 1, device=y.device)
     return logits.gather(-1, column + (column >= y[:, None]))
 
@@ -41,13 +41,16 @@ def dkd_terms(
     y: Int[Tensor, " n"],
     temperature: Float[Tensor, ""] | Float[Tensor, " n"],
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """(divergence about the true class, divergence among the others), both times T^2, per row.
+    """(divergence about the true class, divergence among the others), both times T^2, in nats per row.
 
     Args:
-        temperature: softening, > 0.
+        student_logits: unnormalised scores of the student.
+        teacher_logits: those of the teacher, for the same rows and classes.
+        y: the true classes.
+        temperature: T, softening, > 0.
 
     Raises:
-        ValueError: if the two do not answer for the same rows and classes.
+        ValueError: if the two differ in rows or classes.
     """
     check_same_classes(student_logits, teacher_logits)
     # T^2 and beta would magnify what half precision rounds off
@@ -68,6 +71,12 @@ class DKD(Loss):
         alpha: weight of the divergence about the true class, >= 0; a number or a coefficient.
         beta: weight of the divergence among the other classes, >= 0; a number or a coefficient.
         temperature: softening, > 0; a number or a coefficient.
+
+    Example:
+        >>> from lightning_metakd.losses import DKD, example_rows
+        >>> student, batch, context = example_rows()
+        >>> DKD()(student, batch, context)
+        tensor([1.7936, 0.1909, 2.2916, 0.0397])
     """
 
     def __init__(self, alpha: Value = 1.0, beta: Value = 8.0, temperature: Value = 4.0) -> None:

@@ -1,4 +1,4 @@
-"""Hints from the middle of the teacher.
+"""Hints: a layer of the student comes near a layer of the teacher.
 
 Romero et al. (2015), "FitNets: Hints for Thin Deep Nets", arXiv:1412.6550, eq. 3. A layer of the student,
 projected by a regressor to the teacher's width, comes near a layer of the teacher: L = 1/2 |F_T - r(F_S)|^2.
@@ -22,6 +22,10 @@ from lightning_metakd.types import Batch, Context, Output
 def hint_loss(hint: Float[Tensor, "n ..."], target: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
     """Half the squared difference, mean over the elements of a row.
 
+    Args:
+        hint: the student's layer at the teacher's width.
+        target: the teacher's layer.
+
     Raises:
         ValueError: if the two differ in shape.
     """
@@ -37,6 +41,12 @@ class FitNets(Loss):
         layers: module path in the student -> module path in the teacher; `embedding` is the vector in front
             of the head.
         weights: of each pair, >= 0; a number or a coefficient, or such by the teacher's layer.
+
+    Example:
+        >>> from lightning_metakd.losses import FitNets, example_rows
+        >>> student, batch, context = example_rows()
+        >>> FitNets({"block": "block"})(student, batch, context)
+        tensor([0.8420, 1.0359, 0.9532, 1.1821])
     """
 
     needs_adapters = True

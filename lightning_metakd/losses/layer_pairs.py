@@ -20,13 +20,13 @@ Layers = Mapping[str, str]
 
 
 class LayerPair(NamedTuple):
-    """A pair of layers that a loss looks at.
+    """A pair of layers that a loss compares.
 
     Attributes:
-        teacher: number of the teacher in the pool; None stands for every one.
+        teacher: number of the teacher in the pool; None stands for every teacher.
         student_layer: module path in the student.
         teacher_layer: module path in the teacher.
-        adapted: whether the student's layer is wanted at the teacher's width.
+        adapted: whether the loss reads the student's layer at the teacher's width.
     """
 
     teacher: int | None
@@ -36,14 +36,14 @@ class LayerPair(NamedTuple):
 
 
 def hint_name(teacher: int, student_layer: str, teacher_layer: str) -> str:
-    """What the student's layer is called at the width of a teacher's."""
+    """Key in `Output.hints` of the student's layer at the width of a teacher's layer."""
     return f"{teacher}:{student_layer}>{teacher_layer}"
 
 
 def for_one_teacher(
     teacher: int, student: Output, batch: Batch, context: Context
 ) -> tuple[Output, Batch, Context]:
-    """What a loss reads, as if this teacher were the only one."""
+    """(student, batch, context) as if this teacher were the only one; a loss of one teacher reads it so."""
     prefix = f"{teacher}:"
     hints = {
         f"0:{name.removeprefix(prefix)}": hint
@@ -63,7 +63,7 @@ def for_one_teacher(
 
 
 def layer_of(output: Output, path: str) -> Tensor:
-    """What a network said at a layer.
+    """The output of a network at a layer: maps [n, ch, h, w], tokens [n, l, ch] or vectors [n, d].
 
     Raises:
         ValueError: if the layer was not tapped.
@@ -94,14 +94,14 @@ def hint_of(student: Output, student_layer: str, teacher_layer: str) -> Tensor:
 
 
 def with_teacher_layer(batch: Batch, teacher_layer: str) -> Batch:
-    """The batch as the coefficient of a pair of layers sees it: with one layer of the first teacher."""
+    """The batch with this layer alone among the first teacher's; the coefficient of a pair reads it so."""
     teacher, *others = batch.teacher_outputs
     output = teacher._replace(features={teacher_layer: layer_of(teacher, teacher_layer)})
     return batch._replace(teacher_outputs=(output, *others))
 
 
 def pairs(student: Output, teacher: Output, layers: Layers) -> list[tuple[Tensor, Tensor]]:
-    """(the student's layer, the teacher's) of each pair, maps at the smaller of their two sizes."""
+    """(student's layer, teacher's layer) of each pair, maps at the smaller of their two sizes."""
     return [same_size(layer_of(student, s), layer_of(teacher, t)) for s, t in layers.items()]
 
 

@@ -21,11 +21,14 @@ T = TypeVar("T")
 
 
 class LayerWeights(nn.ModuleDict):
-    """The sum over pairs of layers of their losses, each times its weight.
+    """The weighted sum of the losses of pairs of layers.
 
     Args:
-        pairs: of layers.
-        weights: >= 0; each pair learns its own copy of a coefficient.
+        pairs: (layer of the student, layer of the teacher).
+        weights: >= 0, one for all pairs or by the teacher's layer; each pair has its own copy.
+
+    Raises:
+        ValueError: if there are no pairs, or a weight names a layer that is in none.
     """
 
     def __init__(self, pairs: Pairs, weights: Weights) -> None:
@@ -47,15 +50,15 @@ class LayerWeights(nn.ModuleDict):
 
 
 def of_each_pair(pairs: Pairs, values: T | dict[str, T], default: T, argument: str) -> dict[str, T]:
-    """A value of its own for each pair, by a name that suits a module.
+    """A copy of its value for each pair, by a name that a module may have.
 
     Args:
-        given: one for all pairs, or some by the teacher's layer.
-        default: for the layers that are not given.
-        argument: what it is called in the configuration.
+        values: one for all pairs, or some by the teacher's layer.
+        default: for layers without a value.
+        argument: the name of the values in the configuration, for messages.
 
     Raises:
-        ValueError: if there are no pairs, or a layer is given that is in none.
+        ValueError: if there are no pairs, or a value names a layer that is in none.
     """
     if not pairs:
         raise ValueError(

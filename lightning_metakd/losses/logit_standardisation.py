@@ -21,8 +21,8 @@ from lightning_metakd.types import Batch, Context, Output
 def standardised(x: Float[Tensor, "n c"], dim: int = -1) -> Float[Tensor, "n c"]:
     """The z-scores along a dimension: mean 0, variance 1.
 
-    Equal values have no scale to be measured by and are only centred, so that there too all derivatives are
-    finite and of ordinary size: a student that starts with a head of zeros can learn.
+    Values whose variance is below 1e-12 are only centred, so that all derivatives are finite and of ordinary
+    size: a student that starts with a head of zeros can learn.
     """
     centred = x - x.mean(dim, keepdim=True)
     variance = centred.square().mean(dim, keepdim=True)
@@ -34,13 +34,15 @@ def logit_standardisation_loss(
     teacher_logits: Float[Tensor, "n c"],
     temperature: Float[Tensor, ""] | Float[Tensor, " n"],
 ) -> Float[Tensor, " n"]:
-    """Divergence KL(teacher || student) of the z-scores' softened distributions, times T^2, per row.
+    """Divergence KL(teacher || student) of the z-scores' softened distributions, times T^2, in nats per row.
 
     Args:
-        temperature: base temperature, > 0.
+        student_logits: unnormalised scores of the student.
+        teacher_logits: those of the teacher, for the same rows and classes.
+        temperature: T, base temperature, > 0.
 
     Raises:
-        ValueError: if the two do not answer for the same rows and classes.
+        ValueError: if the two differ in rows or classes.
     """
     return kd_loss(standardised(student_logits), standardised(teacher_logits), temperature)
 
@@ -50,6 +52,12 @@ class LogitStandardisation(Loss):
 
     Args:
         temperature: softening of the z-scores, > 0; a number or a coefficient.
+
+    Example:
+        >>> from lightning_metakd.losses import LogitStandardisation, example_rows
+        >>> student, batch, context = example_rows()
+        >>> LogitStandardisation()(student, batch, context)
+        tensor([0.0068, 0.2333, 0.5042, 0.0332])
     """
 
     def __init__(self, temperature: Value = 2.0) -> None:

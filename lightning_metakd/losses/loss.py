@@ -1,10 +1,10 @@
-"""What a student is taught, per row.
+"""The contract of a loss, and the losses of labels alone.
 
-A Loss reads the student's answer, the labels and the teachers' answers in the batch, and returns
-one number a row, never reduced. CrossEntropy is the plain loss of the labels; Hinton adds a teacher;
-MatchGate weighs the two; WeightedSum adds any of them up. The submodules of a Loss are Coefficients
-(or further losses), and its parameters are the strategy, so nothing but a coefficient may be
-learned here: projections of features belong to the student (`adapters.py`).
+A Loss reads the student's output, the labels and the teachers' outputs in the batch, and returns one
+number a row, never reduced. CrossEntropy compares with the labels, Hinton with a teacher; MatchGate
+weighs the two, WeightedSum adds any of them up. The submodules of a Loss are Coefficients or further
+losses, and its parameters are the strategy: nothing but a coefficient is learned here. Projections of
+features belong to the student (`adapters.py`).
 
 A relational loss (one that compares rows) returns each row's share, so that the mean over rows is
 the paper's loss.
@@ -28,10 +28,14 @@ from lightning_metakd.types import Batch, BatchLoss, Context, Output, Params
 
 
 class Loss(nn.Module, ABC, Configured):
-    """A per-row teaching objective.
+    """A loss of each row of a batch.
 
-    `layers` are those that it compares, and `adapts` tells whether it wants the student's at the teacher's
-    width. Its teacher is the first of the batch (`multi_teacher.py` shows it another).
+    Its teacher is the first of the batch; `multi_teacher.py` shows it others.
+
+    Attributes:
+        needs_teacher: whether it, or a coefficient in it, reads a teacher's output.
+        layers: module path in the student -> module path in the teacher of the layers that it compares.
+        needs_adapters: whether it reads the student's layers at the teacher's widths.
     """
 
     needs_teacher: bool = True
@@ -40,13 +44,19 @@ class Loss(nn.Module, ABC, Configured):
 
     @abstractmethod
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
-        """The loss of each row."""
+        """The loss of each row.
+
+        Args:
+            student: the student's output for the batch.
+            batch: labels, and the teachers' outputs for the same rows.
+            context: what coefficients read beside the batch.
+        """
 
     def layer_pairs(self, teacher: int | None = 0) -> Iterator[LayerPair]:
         """All pairs of layers that it and its parts compare.
 
         Args:
-            teacher: number of its teacher in the pool; None stands for every one.
+            teacher: number of its teacher in the pool; None stands for every teacher.
         """
         for student_layer, teacher_layer in self.layers.items():
             yield LayerPair(teacher, student_layer, teacher_layer, self.needs_adapters)
@@ -54,7 +64,7 @@ class Loss(nn.Module, ABC, Configured):
             yield from part.layer_pairs(teacher)
 
     def parts(self) -> Iterator["Loss"]:
-        """The losses of which it is made."""
+        """The losses that it holds."""
         for child in self.children():
             inner = child.children() if isinstance(child, nn.ModuleDict) else [child]
             yield from (part for part in inner if isinstance(part, Loss))
@@ -63,7 +73,7 @@ class Loss(nn.Module, ABC, Configured):
 def check_same_classes(
     student_logits: Float[Tensor, "n c"], teacher_logits: Float[Tensor, "n c"]
 ) -> None:
-    """Raise where student and teacher do not answer for the same rows and classes."""
+    """Raise where logits of student and teacher differ in rows or classes."""
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(
             f"student_logits {tuple(student_logits.shape)} and teacher_logits "
@@ -75,7 +85,7 @@ def check_same_classes(
 def check_same_rows(
     student_embedding: Float[Tensor, "n d"], teacher_embedding: Float[Tensor, "n e"]
 ) -> None:
-    """Raise where student and teacher do not embed the same rows; widths may differ."""
+    """Raise where embeddings of student and teacher differ in their number of rows; widths may differ."""
     if len(student_embedding) != len(teacher_embedding):
         raise ValueError(
             f"student_embedding {tuple(student_embedding.shape)} and teacher_embedding "
@@ -91,20 +101,22 @@ def batch_loss(
     classes: Int[Tensor, " c"],
     support: Batch | None = None,
 ) -> BatchLoss:
-    """A loss with these coefficients over one batch, its labels and its teachers.
+    """The loss of one batch as a function of the student's output, with the coefficients fixed.
 
     Args:
         teach: a loss as a function of its parameters, from `functional.bind_loss`.
+        strategy: the parameters of its coefficients.
+        batch: rows with labels and the teachers' outputs.
         classes: dataset class of each label.
-        support: rows on which the teachers' answers, held out of what they were fitted on, show how far they
-            can be trusted in this episode.
+        support: the episode's support rows with held-out outputs of the teachers, from which coefficients
+            get each teacher's accuracy; None where there is no support set.
     """
     support_accuracy = () if support is None else held_out_accuracy(support)
     return BatchLoss(teach, strategy, batch, classes[batch.y], support_accuracy)
 
 
 def held_out_accuracy(support: Batch) -> Float[Tensor, " k"] | tuple[()]:
-    """Part of the support rows which each teacher names rightly, `()` without teachers."""
+    """Accuracy of each teacher on the support rows, in [0, 1]; `()` without teachers."""
     right = [
         (t.logits.argmax(-1) == support.y).to(t.logits.dtype).mean()
         for t in support.teacher_outputs
@@ -113,10 +125,16 @@ def held_out_accuracy(support: Batch) -> Float[Tensor, " k"] | tuple[()]:
 
 
 class CrossEntropy(Loss):
-    """Cross-entropy with the labels: learning without a teacher.
+    """Cross-entropy with the labels, in nats: learning without a teacher.
 
     Args:
         label_smoothing: part of the target that is spread over all classes, in [0, 1).
+
+    Example:
+        >>> from lightning_metakd.losses import CrossEntropy, example_rows
+        >>> student, batch, context = example_rows()
+        >>> CrossEntropy()(student, batch, context)
+        tensor([0.6701, 0.9467, 2.1344, 1.3787])
     """
 
     needs_teacher = False
@@ -137,7 +155,16 @@ class WeightedSum(Loss):
 
     Args:
         terms: name -> loss.
-        weights: name -> weight, >= 0; 1 where not given.
+        weights: name -> weight, >= 0, a number or a coefficient; 1 where not given.
+
+    Raises:
+        ValueError: if weights name no term, or one is negative.
+
+    Example:
+        >>> from lightning_metakd.losses import CrossEntropy, Hinton, WeightedSum, example_rows
+        >>> loss = WeightedSum({"hard": CrossEntropy(), "soft": Hinton()}, {"soft": 0.5})
+        >>> loss(*example_rows())
+        tensor([0.9320, 1.0387, 2.2407, 1.3814])
     """
 
     def __init__(self, terms: dict[str, Loss], weights: Mapping[str, Value] | None = None) -> None:
@@ -165,12 +192,18 @@ class WeightedSum(Loss):
 class CalibratedCrossEntropy(Loss):
     """Cross-entropy of the logits at the scale that suits them best: min over s of CE(s * logits).
 
-    As a quiz it does not pay for lower confidence, only for better order. The scale is found by
+    As a quiz it rewards a better order of the classes, not a change of confidence. The scale is found by
     bisection on (0, max_scale); by the envelope theorem the gradient is the one at that fixed scale. Where no
     scale is better than chance it is 0, and so is the gradient.
 
     Args:
         max_scale: upper end of the search; separable rows would go to infinity.
+
+    Example:
+        >>> from lightning_metakd.losses import CalibratedCrossEntropy, example_rows
+        >>> student, batch, context = example_rows()
+        >>> CalibratedCrossEntropy()(student, batch, context)
+        tensor([1.0986, 1.0986, 1.0986, 1.0986])
     """
 
     needs_teacher = False

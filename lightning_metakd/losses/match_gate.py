@@ -2,11 +2,10 @@
 
 With S the student, F the teacher and a gate g in (0, 1):
 
-- `match` (default): L = g CE(y, S) + (1 - g) match(S, F), match any loss of a teacher. Here the gate
+- `MatchGate`: L = g CE(y, S) + (1 - g) match(S, F), where match is any loss of a teacher. Here the gate
   decides between two directions of learning.
-- `literal`: L = -g log S(y|x) - (1 - g) log F(y|x), as first written. Its second term has no gradient
-  for the student, so the gate can do nothing but rescale the step of each row; it is there to be
-  compared with.
+- `LiteralMatchGate`: L = -g log S(y|x) - (1 - g) log F(y|x), the formula as first written. Its second term
+  has no gradient for the student, so the gate only rescales the step of each row; it is the control.
 """
 
 from jaxtyping import Float
@@ -19,11 +18,17 @@ from lightning_metakd.types import Batch, Context, Output
 
 
 class MatchGate(Loss):
-    """g * cross-entropy with the labels + (1 - g) * following the teacher.
+    """Weigh cross-entropy with the labels by g, and a loss of the teacher by 1 - g.
 
     Args:
         gate: in [0, 1]; 1 learns alone, 0 follows the teacher; a number or a coefficient.
         match: how the teacher is followed, by default Hinton's loss.
+
+    Example:
+        >>> from lightning_metakd.losses import MatchGate, example_rows
+        >>> student, batch, context = example_rows()
+        >>> MatchGate(gate=0.5)(student, batch, context)
+        tensor([0.5970, 0.5654, 1.1735, 0.6921])
     """
 
     def __init__(self, gate: Value = 0.5, match: Loss | None = None) -> None:
@@ -39,10 +44,16 @@ class MatchGate(Loss):
 
 
 class LiteralMatchGate(Loss):
-    """-g log S(y|x) - (1 - g) log F(y|x): the gate only rescales each row's step.
+    """Rescale cross-entropy by a gate, -g log S(y|x) - (1 - g) log F(y|x): the control of `MatchGate`.
 
     Args:
         gate: in [0, 1]; a number or a coefficient.
+
+    Example:
+        >>> from lightning_metakd.losses import LiteralMatchGate, example_rows
+        >>> student, batch, context = example_rows()
+        >>> LiteralMatchGate(gate=0.5)(student, batch, context)
+        tensor([0.4195, 1.4429, 2.1556, 1.3326])
     """
 
     def __init__(self, gate: Value = 0.5) -> None:

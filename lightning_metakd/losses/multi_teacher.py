@@ -1,4 +1,4 @@
-"""Several teachers: how much each is followed, and which of them at all.
+"""Several teachers: their weights, and a choice among them.
 
 You et al. (2017), "Learning from Multiple Teacher Networks"; weights per row as in Zhang et al. (2023),
 "Adaptive Multi-Teacher Knowledge Distillation with Meta-Learning" (MMKD), arXiv:2306.06634. L = sum_k w_k
@@ -54,6 +54,12 @@ class Heaviest(Choice):
 
     Args:
         count: how many teach.
+
+    Example:
+        >>> from lightning_metakd.losses import Heaviest, example_rows
+        >>> weights = Tensor([[0.2, 0.2], [0.7, 0.3], [0.1, 0.5]])  # of 3 teachers and 2 rows
+        >>> Heaviest(count=2)(weights, example_rows()[2])
+        tensor([False,  True,  True])
     """
 
     def scores(self, weights: Float[Tensor, "k n"], context: Context) -> Float[Tensor, " k"]:
@@ -65,6 +71,12 @@ class MostAccurate(Choice):
 
     Args:
         count: how many teach.
+
+    Example:
+        >>> from lightning_metakd.losses import MostAccurate, example_rows
+        >>> context = example_rows()[2]._replace(teacher_support_accuracy=Tensor([0.4, 0.9]))
+        >>> MostAccurate()(Tensor([[1.0, 1.0], [1.0, 1.0]]), context)
+        tensor([False,  True])
     """
 
     def scores(self, weights: Float[Tensor, "k n"], context: Context) -> Float[Tensor, " k"]:
@@ -82,7 +94,7 @@ class MostAccurate(Choice):
 
 
 def largest(scores: Float[Tensor, " k"], count: int) -> Bool[Tensor, " k"]:
-    """True at the largest scores, the first of equal ones."""
+    """True at the `count` largest scores; of equal ones the first count."""
     # ranks by counting, as comparisons are the same under vmap: how many are larger, or equal and earlier
     k = torch.arange(len(scores), device=scores.device)
     larger = scores[None] > scores[:, None]
@@ -91,11 +103,14 @@ def largest(scores: Float[Tensor, " k"], count: int) -> Bool[Tensor, " k"]:
 
 
 class Weights(nn.Module):
-    """How much each teacher is followed, row by row: numbers that add up to 1.
+    """The weight of each teacher in each row; in every row they add up to 1.
 
     Args:
-        each: a weight >= 0 for each teacher, or a single one, which is asked of each in turn.
+        weights: >= 0, one for each teacher, or a single one that is evaluated for each teacher in turn.
         choose: which teachers teach at all; all by default.
+
+    Raises:
+        ValueError: if all weights are 0.
     """
 
     def __init__(self, weights: list[Value], choose: Choice | None = None) -> None:
@@ -110,20 +125,21 @@ class Weights(nn.Module):
                 )
 
     def coefficients(self) -> list[Coefficient]:
-        """What was given for each teacher, or the one for all."""
+        """The coefficient of each teacher, or the one for all."""
         return [cast(Coefficient, w) for w in self.of_teacher]
 
     def replace(self, weights: list[Value]) -> None:
-        """Weigh by these from now on."""
+        """Use these weights from now on."""
         self.of_teacher = Weights(weights).of_teacher
 
     def forward(
         self, views: Sequence[tuple[Output, Batch, Context]], context: Context
     ) -> Float[Tensor, "k n"]:
-        """The share of each teacher.
+        """The share of each teacher [k] in each row [n].
 
         Args:
-            views: what a loss of each teacher reads, as `for_one_teacher` makes it.
+            views: (student, batch, context) as a loss of each teacher reads them, from `for_one_teacher`.
+            context: that of all teachers.
 
         Raises:
             ValueError: if there are weights for another number of teachers.
@@ -145,13 +161,22 @@ class Weights(nn.Module):
 
 
 class MultiTeacher(Loss):
-    """Sum over the teachers of the pool of a loss, times the weight of each; weights are made to add up to 1.
+    """The sum over the teachers of the pool of a loss times its weight; weights are made to add up to 1.
 
     Args:
         loss: of one teacher.
         weights: of each teacher, >= 0, as numbers or coefficients; 1 is uniform. A single `LearnedPerSample`
-            looks at each teacher in turn, so that it can be carried to another pool.
+            is evaluated for each teacher in turn, so that it can be carried to another pool.
         choose: which teachers teach in an episode; all by default.
+
+    Raises:
+        ValueError: if a single learned weight is the same for every teacher, or all weights are 0.
+
+    Example:
+        >>> from lightning_metakd.losses import Hinton, MultiTeacher, example_rows
+        >>> student, batch, context = example_rows()
+        >>> MultiTeacher(Hinton(), weights=1.0)(student, batch, context)
+        tensor([0.5238, 0.1841, 0.2126, 0.0056])
     """
 
     def __init__(
@@ -187,6 +212,12 @@ class OfTeacher(Loss):
     Args:
         teacher: its number in model.teachers, from 0.
         loss: any loss of a teacher.
+
+    Example:
+        >>> from lightning_metakd.losses import Hinton, OfTeacher, example_rows
+        >>> student, batch, context = example_rows()
+        >>> OfTeacher(0, Hinton())(student, batch, context)
+        tensor([0.5238, 0.1841, 0.2126, 0.0056])
     """
 
     def __init__(self, teacher: int, loss: Loss) -> None:

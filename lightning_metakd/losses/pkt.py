@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer: who is whose neighbour.
+"""Probabilistic knowledge transfer: the student's rows have the neighbours that the teacher's have.
 
 Passalis, Tefas (2018), "Learning Deep Representations with Probabilistic Knowledge Transfer",
 arXiv:1803.10837.
@@ -21,7 +21,7 @@ from lightning_metakd.types import Batch, Context, Output
 
 
 def log_similarities(embedding: Float[Tensor, "n d"]) -> Float[Tensor, "n n-1"]:
-    """Logarithm of the similarity of row i to each other row; of a softmax they are the logits."""
+    """Log of the similarity of row i to each other row: logits whose softmax is the paper's distribution."""
     similarity = (1 + metric_logits(embedding, embedding[None], "cosine")) / 2
     itself = torch.arange(len(embedding), device=embedding.device)
     # 1e-7, as in the authors' code, for rows that are opposite, or by rounding a little more
@@ -31,10 +31,10 @@ def log_similarities(embedding: Float[Tensor, "n d"]) -> Float[Tensor, "n n-1"]:
 def pkt_loss(
     student_embedding: Float[Tensor, "n d"], teacher_embedding: Float[Tensor, "n e"]
 ) -> Float[Tensor, " n"]:
-    """Divergence KL(teacher || student) of each row's neighbours.
+    """Divergence KL(teacher || student) of each row's distribution over the other rows, in nats.
 
     Raises:
-        ValueError: if the two do not embed the same rows.
+        ValueError: if the two differ in their number of rows.
     """
     check_same_rows(student_embedding, teacher_embedding)
     student, teacher = (log_similarities(e) for e in (student_embedding, teacher_embedding))
@@ -42,7 +42,14 @@ def pkt_loss(
 
 
 class PKT(Loss):
-    """Match the neighbourhoods among the first teacher's embeddings of the batch."""
+    """Match each row's distribution over neighbours among the first teacher's embeddings of the batch.
+
+    Example:
+        >>> from lightning_metakd.losses import PKT, example_rows
+        >>> student, batch, context = example_rows()
+        >>> PKT()(student, batch, context)
+        tensor([0.0066, 0.1834, 0.1874, 0.0129])
+    """
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         return pkt_loss(student.embedding, batch.teacher_outputs[0].embedding)

@@ -21,7 +21,7 @@ from lightning_metakd.types import Batch, Context, Output
 def relations(
     embedding: Float[Tensor, "n d"],
 ) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n n"]]:
-    """(distances over their mean, which leaves out zeros; cosine at row i of the angle from j to k)."""
+    """Distances [n, n] over the mean of those above 0; cosines [n, n, n] of the angle at i from j to k."""
     difference = embedding[None] - embedding[:, None]  # [n n d], from i to j
     squared = difference.square().sum(-1)
     same = squared < 1e-12
@@ -36,10 +36,10 @@ def relations(
 def rkd_terms(
     student_embedding: Float[Tensor, "n d"], teacher_embedding: Float[Tensor, "n e"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """(distance-wise, angle-wise) Huber losses, each row's share: the pairs it begins, the angles at it.
+    """(distance-wise, angle-wise) Huber losses of each row: over its n pairs, and the n^2 angles at it.
 
     Raises:
-        ValueError: if the two do not embed the same rows.
+        ValueError: if the two differ in their number of rows.
     """
     check_same_rows(student_embedding, teacher_embedding)
     (distance, cosine), (wanted_distance, wanted_cosine) = (
@@ -57,6 +57,12 @@ class RKD(Loss):
     Args:
         distance: weight of the distances, >= 0; a number or a coefficient.
         angle: weight of the angles, >= 0; a number or a coefficient.
+
+    Example:
+        >>> from lightning_metakd.losses import RKD, example_rows
+        >>> student, batch, context = example_rows()
+        >>> RKD()(student, batch, context)
+        tensor([4.0590, 2.6598, 2.0316, 1.3363])
     """
 
     def __init__(self, distance: Value = 25.0, angle: Value = 50.0) -> None:

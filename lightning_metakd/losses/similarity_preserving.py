@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: rows that are alike to the teacher are alike to the student.
+"""Similarity-preserving distillation: rows are as similar in the student as in the teacher.
 
 Tung, Mori (2019), "Similarity-Preserving Knowledge Distillation", arXiv:1907.09682. With the layer of a batch
 as a matrix A [b, d], G = A A^T holds the similarities of its rows; each row of G is scaled to length one, and
@@ -33,7 +33,7 @@ def similarity_loss(
     """Each row's share of the squared difference of similarities; the mean over rows is the paper's loss.
 
     Raises:
-        ValueError: if the two do not answer for the same rows.
+        ValueError: if the two differ in their number of rows.
     """
     if len(student) != len(teacher):
         raise ValueError(
@@ -44,11 +44,17 @@ def similarity_loss(
 
 
 class SimilarityPreserving(Loss):
-    """Find those rows alike that the first teacher finds alike.
+    """Match the similarities among the rows of a batch in layers of the first teacher.
 
     Args:
         layers: module path in the student -> module path in the teacher; by default the embeddings.
         weights: of each pair, >= 0; a number or a coefficient, or such by the teacher's layer.
+
+    Example:
+        >>> from lightning_metakd.losses import SimilarityPreserving, example_rows
+        >>> student, batch, context = example_rows()
+        >>> SimilarityPreserving()(student, batch, context)
+        tensor([0.0898, 0.3133, 0.3494, 0.0855])
     """
 
     def __init__(self, layers: dict[str, str] | None = None, weights: Weights = 1.0) -> None:

@@ -2,14 +2,14 @@
 
 Jang, Lee, Hwang, Shin (2019), "Learning What and Where to Transfer", arXiv:1905.05901. Every pair (m, n) of a
 teacher's and a student's layer may be matched. With G the teacher's map and r(F) the student's at its width,
-L = lambda / (h w) sum_c w_c sum_ij (r(F) - G)^2_cij (eq. 1, 2): w, weights of channels that add up to 1, say
-what is transferred, and lambda says where to. Both are functions of the teacher's map alone,
+L = lambda / (h w) sum_c w_c sum_ij (r(F) - G)^2_cij (eq. 1, 2): w, weights of channels that add up to 1,
+decide what is transferred, and lambda where to. Both are functions of the teacher's map alone,
 w = softmax(W g + b) and lambda = ReLU6(v . g + c) with g the mean of G over positions, and are learned by how
 good the student becomes.
 
 How this differs: W, b, v, c are coefficients, so that uniform, constant and scheduled ones stand in the
-same place, and are trained by the quiz of the recipe, on rows held apart from those that teach (the paper
-asks the same batch). They start at uniform channels and lambda = 1. Maps meet at the smaller of their sizes.
+same place, and are trained by the quiz of the recipe, on rows held out of the training batch (the paper
+takes the same batch). They start at uniform channels and lambda = 1. Maps meet at the smaller of their sizes.
 """
 
 from abc import ABC
@@ -46,10 +46,12 @@ def channel_loss(
     target: Float[Tensor, "n ..."],
     channels: Float[Tensor, " ch"] | Float[Tensor, "n ch"],
 ) -> Float[Tensor, " n"]:
-    """Squared difference, mean over positions, weighted mean over channels (eq. 1).
+    """Squared difference of each row, mean over positions, weighted mean over channels (eq. 1).
 
     Args:
-        channels: weights that add up to 1.
+        hint: the student's layer at the teacher's width.
+        target: the teacher's layer.
+        channels: weights that add up to 1, for all rows or of each.
 
     Raises:
         ValueError: if hint and target differ in shape.
@@ -59,10 +61,14 @@ def channel_loss(
 
 
 def layer_means(batch: Batch, channels: int, who: str) -> Float[Tensor, "n ch"]:
-    """Means over positions of the one map that a coefficient of layers is shown.
+    """Means over positions of the one teacher's layer that the batch holds, see `with_teacher_layer`.
+
+    Args:
+        channels: its width.
+        who: the coefficient that reads it, for messages.
 
     Raises:
-        ValueError: if it is shown another number of maps, or one of another width.
+        ValueError: if there is not exactly one layer, or it has another width.
     """
     layers = list(batch.teacher_outputs[0].features.items())
     if len(layers) != 1:
@@ -83,11 +89,17 @@ def layer_means(batch: Batch, channels: int, who: str) -> Float[Tensor, "n ch"]:
 class LearnedPerMap(Coefficient):
     """Where to: ReLU6(v . g + c), g the means of the teacher's map; for weights of pairs of layers.
 
-    It starts at the same value for every row. Where the sum falls below 0 it is off and learns no more.
+    It starts at the same value for every row. For a row whose sum falls below 0 it is 0 and has no gradient.
 
     Args:
         channels: of the teacher's layer.
-        init: where it starts, in (0, 6); by default at the constant which the loss would use.
+        init: where it starts, in (0, 6); by default at the loss's own constant.
+
+    Example:
+        >>> from lightning_metakd.losses import LearnedPerMap, WhatWhere, example_rows
+        >>> loss = WhatWhere({"block": ["block"]}, weights=LearnedPerMap(channels=6, init=2.0))
+        >>> loss(*example_rows()).detach()
+        tensor([3.3679, 4.1436, 3.8128, 4.7283])
     """
 
     needs_teacher = True
@@ -124,7 +136,14 @@ class ChannelWeights(Coefficient, ABC):
 
 
 class UniformChannels(ChannelWeights):
-    """The same weight for every channel."""
+    """The same weight for every channel of the teacher's layer.
+
+    Example:
+        >>> from lightning_metakd.losses import UniformChannels, example_rows
+        >>> _, batch, context = example_rows()
+        >>> UniformChannels()(batch, context)
+        tensor([0.1667, 0.1667, 0.1667, 0.1667, 0.1667, 0.1667])
+    """
 
     def forward(self, batch: Batch, context: Context) -> Float[Tensor, " ch"]:
         ((_, features),) = batch.teacher_outputs[0].features.items()
@@ -137,6 +156,12 @@ class LearnedPerChannel(ChannelWeights):
 
     Args:
         channels: of the teacher's layer.
+
+    Example:
+        >>> from lightning_metakd.losses import LearnedPerChannel, example_rows
+        >>> _, batch, context = example_rows()
+        >>> LearnedPerChannel(channels=6)(batch, context).shape
+        torch.Size([4, 6])
     """
 
     needs_teacher = True
@@ -161,6 +186,12 @@ class WhatWhere(Loss):
         weights: where to; of each pair, >= 0; a number or a coefficient (LearnedPerMap is the paper's), or
             such by the teacher's layer.
         channels: what; LearnedPerChannel, or such by the teacher's layer; uniform by default.
+
+    Example:
+        >>> from lightning_metakd.losses import WhatWhere, example_rows
+        >>> student, batch, context = example_rows()
+        >>> WhatWhere({"block": ["block"]})(student, batch, context)
+        tensor([1.6840, 2.0718, 1.9064, 2.3641])
     """
 
     def __init__(

@@ -8,8 +8,9 @@ from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
 from lightning_metakd.learners.meta_sgd import MetaSGD
-from lightning_metakd.losses.coefficient import Learned, LearnedPerSample
+from lightning_metakd.losses.coefficient import Learned
 from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.loss import CalibratedCrossEntropy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher

@@ -11,11 +11,10 @@ from lightning_metakd.losses.coefficient import (
     Interval,
     Learned,
     LearnedPerClass,
-    LearnedPerSample,
     Scheduled,
     coefficient,
-    signals,
 )
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample, signals
 from lightning_metakd.types import Context, Output
 from tests.tiny import N_WAY, answered, batch, context, perturbed
 

@@ -8,17 +8,13 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.losses.attention_transfer import AttentionTransfer
 from lightning_metakd.losses.born_again import BornAgain
-from lightning_metakd.losses.coefficient import (
-    Learned,
-    LearnedPerClass,
-    LearnedPerSample,
-    Scheduled,
-)
+from lightning_metakd.losses.coefficient import Learned, LearnedPerClass, Scheduled
 from lightning_metakd.losses.crd import CRD
 from lightning_metakd.losses.dist import DIST
 from lightning_metakd.losses.dkd import DKD
 from lightning_metakd.losses.fitnets import FitNets
 from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.logit_standardisation import LogitStandardisation
 from lightning_metakd.losses.loss import (
     CalibratedCrossEntropy,

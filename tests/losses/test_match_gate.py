@@ -3,8 +3,9 @@ import torch
 from torch.func import grad
 from torch.nn.functional import cross_entropy
 
-from lightning_metakd.losses.coefficient import Constant, Learned, LearnedPerSample
+from lightning_metakd.losses.coefficient import Constant, Learned
 from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
 from lightning_metakd.types import Output

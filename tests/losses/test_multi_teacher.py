@@ -5,16 +5,11 @@ from torch.nn.functional import kl_div
 from torch.utils._pytree import tree_map
 
 from lightning_metakd.functional.bind import bind_loss
-from lightning_metakd.losses.coefficient import (
-    Constant,
-    Learned,
-    LearnedPerClass,
-    LearnedPerSample,
-    Scheduled,
-)
+from lightning_metakd.losses.coefficient import Constant, Learned, LearnedPerClass, Scheduled
 from lightning_metakd.losses.fitnets import FitNets
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.layer_pairs import LayerPair
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.loss import CrossEntropy, WeightedSum, batch_loss, held_out_accuracy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import (

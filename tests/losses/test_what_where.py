@@ -6,9 +6,10 @@ import torch
 from torch.func import grad
 
 from lightning_metakd.functional.bind import bind_loss
-from lightning_metakd.losses.coefficient import Learned, LearnedPerSample
+from lightning_metakd.losses.coefficient import Learned
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.layer_pairs import LayerPair, hint_name, with_teacher_layer
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.loss import WeightedSum
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.what_where import (

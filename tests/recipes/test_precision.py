@@ -7,8 +7,8 @@ from lightning_metakd.data.datamodules import EpisodicData
 from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
-from lightning_metakd.losses.coefficient import LearnedPerSample
 from lightning_metakd.losses.fitnets import FitNets
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.mlp import MLP
 from lightning_metakd.teachers.heads import PrototypeHead

@@ -8,8 +8,9 @@ import torch
 
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
-from lightning_metakd.losses.coefficient import Learned, LearnedPerClass, LearnedPerSample
+from lightning_metakd.losses.coefficient import Learned, LearnedPerClass
 from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher

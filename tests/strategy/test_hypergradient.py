@@ -5,12 +5,9 @@ import torch
 
 from lightning_metakd.functional.bind import bind, bind_loss
 from lightning_metakd.functional.inner_loop import inner_gradient, mean_loss
-from lightning_metakd.losses.coefficient import (
-    Learned,
-    LearnedPerClass,
-    LearnedPerSample,
-)
+from lightning_metakd.losses.coefficient import Learned, LearnedPerClass
 from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.loss import (
     CalibratedCrossEntropy,
     CrossEntropy,

@@ -5,8 +5,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lightning_metakd.losses.coefficient import Learned, LearnedPerSample
+from lightning_metakd.losses.coefficient import Learned
 from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.loss import WeightedSum
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
 from lightning_metakd.storage.tensor_file import UNSEALED, seal

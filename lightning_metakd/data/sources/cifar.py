@@ -58,6 +58,12 @@ class CIFAR100(Source):
         root: directory with cifar-100-python (as torchvision leaves it), cifar100*.zip, or
             {train,test}/<class>/<image>.
         download: fetch the archive (169 MB) into root if nothing is there.
+
+    Example:
+        >>> from lightning_metakd.data.sources import CIFAR100
+        >>> source = CIFAR100(root="data")  # reads its files where rows are first needed
+        >>> source.splits, source.normalisation().mean
+        (('train', 'test'), (0.5071, 0.4865, 0.4409))
     """
 
     splits: tuple[str, ...] = PARTS
@@ -76,7 +82,7 @@ class CIFAR100(Source):
 
 
 class ByClass(CIFAR100):
-    """All 600 images of each class, the classes divided by a published list."""
+    """All 600 images of each class of CIFAR-100, the classes divided by a published list."""
 
     splits = FEW_SHOT_SPLITS
 
@@ -91,7 +97,14 @@ class ByClass(CIFAR100):
 
 
 class CIFARFS(ByClass):
-    """CIFAR-FS: 64 base, 16 validation and 20 novel classes of CIFAR-100, 600 images each."""
+    """CIFAR-FS: 64 base, 16 validation and 20 novel classes of CIFAR-100, 600 images each.
+
+    Example:
+        >>> from lightning_metakd.data.sources import CIFARFS
+        >>> source = CIFARFS(root="data")  # reads its files where rows are first needed
+        >>> {split: len(names) for split, names in source.split_names.items()}
+        {'train': 64, 'val': 16, 'test': 20, 'teacher': 48, 'strategy': 16}
+    """
 
     @cached_property
     def split_names(self) -> dict[str, list[str]]:
@@ -100,7 +113,14 @@ class CIFARFS(ByClass):
 
 
 class FC100(ByClass):
-    """FC100: 60 base, 20 validation and 20 novel classes of CIFAR-100 that share no superclass."""
+    """FC100: 60 base, 20 validation and 20 novel classes of CIFAR-100 that share no superclass.
+
+    Example:
+        >>> from lightning_metakd.data.sources import FC100
+        >>> source = FC100(root="data")  # reads its files where rows are first needed
+        >>> len(source.split_names["train"]), source.split_names["strategy"][:3]
+        (60, ['apple', 'mushroom', 'orange'])
+    """
 
     @cached_property
     def split_names(self) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 """The rows of a source as a frozen network embeds them.
 
-Everything behind a source (episodes, learners, losses) then trains on vectors, in seconds. Each row and each
-of a few augmented views of it is embedded once, by the mechanism of the cache, and kept on disk.
+Learners and losses then train on vectors, in seconds. Each row, and each of a few augmented views of it, is
+embedded once, through the output cache, and kept on disk.
 """
 
 import shutil
@@ -29,13 +29,19 @@ MOST_VIEWS = 10_000
 
 
 class Embedded(Source):
-    """Another source seen through a frozen network: the same rows, classes and splits, vectors for images.
+    """Another source, embedded by a frozen network: the same rows, classes and splits, vectors for images.
 
     Args:
         source: the images.
         model: the network, built as it was trained.
         checkpoint: file of its weights, opened when the data are first used; null takes the network as it is.
         views: augmented views that are kept beside each image as it is; set data.views to the same number.
+
+    Example:
+        >>> from lightning_metakd.data.sources import Embedded, Synthetic
+        >>> from lightning_metakd.models import Conv4
+        >>> Embedded(Synthetic(per_class=2), Conv4(width=4), views=1).all_rows().x.shape
+        torch.Size([200, 2, 16])
     """
 
     def __init__(
@@ -47,7 +53,7 @@ class Embedded(Source):
 
     @property
     def name(self) -> str:
-        """Whose images, and through which network."""
+        """Names of the source of the images and of the network."""
         return f"{self.source.name} embedded by {type(self.model).__name__}"
 
     @property
@@ -57,7 +63,7 @@ class Embedded(Source):
 
     @property
     def external_data(self) -> tuple[str, ...]:
-        """Those of the embedding network."""
+        """Names of other data on which the embedding network was trained."""
         return self.model.external_data
 
     @property
@@ -66,7 +72,7 @@ class Embedded(Source):
 
     @property
     def files(self) -> Sequence[str]:
-        """Those of the images."""
+        """Path of each image."""
         return self.image_source.files
 
     def all_rows(self) -> Labelled:

@@ -2,7 +2,7 @@
 
 A class is the folder that holds the images directly. Folders of the same name are one class where no other
 folder tells them apart (`train/cat` and `test/cat`, or `cat` in two archives); see `class_paths`. Images are
-decoded once and kept (see `cache`).
+decoded once and kept (see `image_cache`).
 """
 
 from collections import Counter
@@ -51,7 +51,7 @@ SPLIT_FOLDERS = frozenset(
 class Folder(Source):
     """One folder per class, in directories or zip archives, with its classes divided for few-shot learning.
 
-    A class is called as its folder; where folders of one name have different folders above them
+    A class has the name of its folder; where folders of one name have different folders above them
     (`greek/alpha` and `latin/alpha`), as its path. `train`, `val`, `test` and the like do not count there.
 
     Args:
@@ -61,6 +61,15 @@ class Folder(Source):
             test 5 classes at least, or a quarter of all where they are fewer than 15.
         split_seed: of that draw.
         size: side in pixels; images are scaled to cover the square and cropped to its middle.
+
+    Raises:
+        ValueError: if a path is listed twice, or splits, fractions or a number are out of range.
+
+    Example:
+        >>> from lightning_metakd.data.sources import Folder
+        >>> source = Folder("pictures", fractions=(0.5, 0.25, 0.25), size=8)  # pictures/<class>/<image>
+        >>> source.all_rows().x.shape, sorted(source.split_names["train"])
+        (torch.Size([8, 3, 8, 8]), ['bee', 'cat'])
     """
 
     def __init__(

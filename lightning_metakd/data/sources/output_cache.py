@@ -1,9 +1,9 @@
-"""A teacher's answers, computed once.
+"""A teacher's outputs, computed once.
 
-For every image of some rows, and for each of a few fixed augmented views, the cache keeps what the teacher
-says: its embedding, and its logits where its head is used. Views are pure functions of (image, view), so
-the student sees exactly what the teacher saw. About one row in a hundred is asked again of the live
-teacher, and a difference is an error.
+For each image of some rows, and each of a few fixed augmented views, the cache keeps the teacher's
+embedding, and its logits where its head is used. Views are pure functions of (image, view), so student and
+teacher read the same pixels. About one row in a hundred is computed again by the live teacher, and a
+difference is an error.
 """
 
 import hashlib
@@ -52,13 +52,13 @@ def stored_under(model: Model, key: str, source: Source) -> str:
 
 
 class OutputCache:
-    """Stored answers of one frozen network for the rows of one source.
+    """Stored outputs of one frozen network for the rows of one source.
 
     Args:
         model: the network, frozen and in evaluation mode.
         key: what identifies its weights, a hash.
         source: whose rows and views.
-        folder: where the answers are kept between runs, a file for each view; None keeps them in memory.
+        folder: where the outputs are kept between runs, a file for each view; None keeps them in memory.
     """
 
     def __init__(self, model: Model, key: str, source: Source, folder: Path | None = None) -> None:
@@ -68,7 +68,7 @@ class OutputCache:
         self.tables: dict[int, CachedView] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OutputCache":
-        """The same answers and images for a copy of the network; nothing of them is ever changed."""
+        """The same outputs and images for a copy of the network, as neither ever changes."""
         other = copy(self)
         other.model, other.tables = deepcopy(self.model, memo), dict(self.tables)
         return other
@@ -76,7 +76,7 @@ class OutputCache:
     def fill(self, rows: Int[Tensor, " n"], view: int) -> None:
         """Have these rows in this view: from memory, from disk, or from the network.
 
-        Of several processes one asks the network, and the others wait and read.
+        Of several processes one computes the outputs, and the others wait and read.
         """
         if self.has(rows, view):
             return
@@ -113,7 +113,7 @@ class OutputCache:
 
     @property
     def weight(self) -> Tensor:
-        """One of the network's, which says where and in which precision it computes."""
+        """A parameter of the network, for its device and precision."""
         return next(self.model.parameters())
 
     @property
@@ -140,7 +140,7 @@ class OutputCache:
         return table
 
     def live(self, rows: Int[Tensor, " n"], views: Int[Tensor, " n"]) -> Output:
-        """What the network itself says, in full precision; no logits where it has no head of its own."""
+        """The output of the network itself, in full precision; no logits where it has no head of its own."""
         device = self.weight.device
         x = self.examples.x[rows.cpu()].to(device)
         x = self.source.inputs(x, rows.to(device), views.to(device), self.model.normalisation)
@@ -149,10 +149,10 @@ class OutputCache:
         return answer if self.has_head else answer._replace(logits=answer.logits[:, :0])
 
     def __call__(self, batch: Batch) -> Output:
-        """The stored answers for a batch.
+        """The stored outputs for a batch.
 
         Raises:
-            ValueError: if a view was not stored, or the live network answers otherwise.
+            ValueError: if a view was not stored, or the live network's embedding differs.
         """
         index, view = batch.index.cpu(), batch.view.cpu()
         answer = self.look_up(index, view)
@@ -188,7 +188,7 @@ class OutputCache:
         return view in self.tables and bool(self.tables[view].present[rows].all())
 
     def compare(self, index: Tensor, view: Tensor, embedding: Tensor) -> None:
-        """Ask the live network again."""
+        """Raise where the live network's embedding differs from the stored one."""
         with torch.no_grad():
             live = self.live(index, view).embedding.to(embedding)
         distance = (live - embedding).norm() / live.norm().clamp(min=1e-12)

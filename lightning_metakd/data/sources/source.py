@@ -1,13 +1,13 @@
 """Where labelled examples come from: named classes, divided by class or by row.
 
 A few-shot source divides its classes: `train` (base classes), `val` and `test` (novel classes), and
-`train` once more into `teacher` and `strategy`, so that a strategy can be learned on classes which
-the teacher has never seen. An ordinary source divides its rows: `train` and `test` over the same
+`train` once more into `teacher` and `strategy`, so that a strategy can be learned on classes on which
+the teacher was not trained. An ordinary source divides its rows: `train` and `test` over the same
 classes. `all` is every row of either.
 
 All rows of a source lie in one tensor, usually a memory-mapped file; a split is a set of row numbers
-into it. A row has the same number whatever split it is reached through, which is what lets answers
-be stored once and looked up by number.
+into it. A row has the same number whatever split it is reached through, so that a
+teacher's outputs can be stored once and looked up by number.
 """
 
 import hashlib
@@ -49,17 +49,21 @@ class Labelled(NamedTuple):
 
 
 class Source(ABC, Configured):
-    """Labelled examples in splits. A member says what all rows are, and which of them a split has."""
+    """Labelled examples in splits. A member returns all rows, and the row numbers of each split.
+
+    Attributes:
+        splits: names of its splits.
+    """
 
     splits: tuple[str, ...] = FEW_SHOT_SPLITS
 
     @property
     def name(self) -> str:
-        """What the source is called in messages, manifests and results."""
+        """Its name in messages, manifests and results."""
         return type(self).__name__
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Source":
-        """Itself: images are never changed, and are many."""
+        """Itself: its rows never change, and copies would fill memory."""
         return self
 
     @property
@@ -69,12 +73,12 @@ class Source(ABC, Configured):
 
     @property
     def external_data(self) -> tuple[str, ...]:
-        """Names of other data that what lies in the rows was trained on; none in pictures."""
+        """Names of other data on which the network that made the rows was trained; none for images."""
         return ()
 
     @property
     def more_classes(self) -> str:
-        """What to do where a split has fewer classes than an episode."""
+        """Advice for a message: what to do where a split has fewer classes than an episode."""
         return "lower data.n_way, or choose another split or data.source"
 
     @cached_property
@@ -88,12 +92,12 @@ class Source(ABC, Configured):
 
     @property
     def files(self) -> Sequence[str]:
-        """The file of each row; none where rows have no files of their own."""
+        """Path of the file of each row; empty where rows have no files of their own."""
         return ()
 
     @cached_property
     def content(self) -> str:
-        """A hash of the classes and of a few images, wherever they lie and whatever network reads them."""
+        """Hash of classes, labels and a few images; paths and networks make no difference."""
         x, y, index, names = self.image_source.all_rows()
         few = x[index[:: -(-len(index) // SAMPLED)]].contiguous()
         digest = hashlib.sha256(json.dumps(names).encode() + y.numpy().tobytes())
@@ -118,7 +122,7 @@ class Source(ABC, Configured):
         return self.all_rows().index if split == "all" else self.select(split)
 
     def check_split(self, split: str, argument: str = "split") -> None:
-        """Raise where a split does not exist, naming the argument that asks for it."""
+        """Raise where a split does not exist, naming the argument that names it."""
         if split not in (*self.splits, "all"):
             raise ValueError(
                 f"{argument}={split!r} is not a split of {self.name}; "
@@ -126,13 +130,13 @@ class Source(ABC, Configured):
             )
 
     def check_files(self) -> None:
-        """Raise where a file of weights that reads the examples is not there; opens none."""
+        """Raise where a checkpoint that embeds the rows is not there; opens none."""
 
     def check_views(self, views: int | None) -> None:
-        """Raise where so many augmented views of a row cannot be had; None stands for any number."""
+        """Raise where the source cannot make so many augmented views of a row; None stands for any number."""
 
     def load(self, split: str) -> Labelled:
-        """The examples of a split. A copy, except for `all`; `rows` selects without copying."""
+        """The examples of a split: a copy, except of `all`. `rows` returns their numbers alone."""
         labelled = self.all_rows()
         if split == "all":
             return labelled
@@ -146,13 +150,13 @@ class Source(ABC, Configured):
         view: Int[Tensor, " n"],
         normalisation: Normalisation | None = None,
     ) -> Float[Tensor, "n ..."]:
-        """What a network reads of these views of these rows, made on the device they are on.
+        """The input of a network for these views of these rows, computed on their device.
 
         Args:
-            x: the rows, as they lie in `everything`.
+            x: the rows, as in `all_rows`.
             index: their numbers.
-            view: -1 is a row as it is.
-            normalisation: by which the network was trained; None takes the source's own.
+            view: seed of the augmentation of each; -1 is a row as it is.
+            normalisation: of the images on which the network was trained; None takes the source's own.
         """
         views, reading = self.augmented(x, index, view), self.reading(normalisation)
         return views if reading is None else normalise(views, *reading)
@@ -160,14 +164,14 @@ class Source(ABC, Configured):
     def augmented(
         self, x: Shaped[Tensor, "n ..."], index: Int[Tensor, " n"], view: Int[Tensor, " n"]
     ) -> Shaped[Tensor, "n ..."]:
-        """These views of these rows, the same for every network."""
+        """These views of these rows, before normalisation: the same for every network."""
         return augment(x, index, view)
 
     def reading(self, normalisation: Normalisation | None) -> Normalisation | None:
-        """What a network's inputs are normalised by; None where they are no pictures.
+        """Mean and deviation by which a network's inputs are normalised; None where they are no images.
 
         Args:
-            normalisation: by which the network was trained; None takes the source's own.
+            normalisation: of the images on which the network was trained; None takes the source's own.
 
         Raises:
             ValueError: if it is of another number of channels, or the source has none of its own.
@@ -204,7 +208,7 @@ class Source(ABC, Configured):
 def channel_moments(
     x: UInt8[Tensor, "n ch h w"], rows: Int[Tensor, " m"], chunk: int = 4096
 ) -> Normalisation:
-    """(mean, standard deviation) of each channel over some rows, in units of [0, 1]; exact, in chunks."""
+    """Mean and standard deviation of each channel over some rows, in units of [0, 1]; sums are exact."""
     total = squares = torch.zeros(x.shape[1], dtype=torch.int64)
     pixels = 0
     for part in torch.split(rows, chunk):
@@ -230,7 +234,9 @@ def few_shot_splits(
     Args:
         train: base classes in their official order, as names or, where superclasses must stay whole, as
             lists of names.
-        every: every so manieth of them goes to `strategy`, the others to `teacher`.
+        val: validation classes, likewise.
+        test: novel classes, likewise.
+        every: of the base classes, each `every`-th goes to `strategy`, the others to `teacher`.
     """
 
     def names(groups: Groups) -> list[str]:
@@ -249,7 +255,7 @@ def few_shot_splits(
 
 @lru_cache
 def packaged(name: str) -> dict[str, Any]:
-    """A list of classes that comes with the package."""
+    """A published list of classes, from `data/splits/<name>.json`."""
     return json.loads((files("lightning_metakd.data") / "splits" / f"{name}.json").read_text())
 
 

@@ -71,6 +71,15 @@ class Synthetic(Source):
     Args:
         per_class: images of each class, 2 to 10,000.
         seed: of the images; the classes and their split stay the same.
+
+    Raises:
+        ValueError: if a class would have fewer than 2 images, or a number is out of range.
+
+    Example:
+        >>> from lightning_metakd.data.sources import Synthetic
+        >>> source = Synthetic(per_class=2)
+        >>> source.all_rows().x.shape, len(source.rows("train")), len(source.rows("test"))
+        (torch.Size([200, 3, 32, 32]), 128, 40)
     """
 
     def __init__(self, per_class: int = 200, seed: int = 0) -> None:
@@ -100,7 +109,7 @@ def split_names() -> dict[str, list[str]]:
 
 @lru_cache(maxsize=2)
 def generate(per_class: int, seed: int) -> Labelled:
-    """All images, drawn in a fixed order of classes; a pure function, remembered."""
+    """All images in the order of their classes: a pure function of its arguments, cached."""
     y = torch.arange(100).repeat_interleave(per_class)
     x = torch.empty(len(y), 3, SIDE, SIDE, dtype=torch.uint8)
     for part in torch.split(torch.arange(len(y)), 1000):
