@@ -109,7 +109,7 @@ WHOLE = {"loss": "MatchGate", "coefficients": {}, "teacher_heads": [], "teacher_
         ("[1, 2]", "its head is a list"),
         ("[" * 100_000 + "]" * 100_000, "its head is nested too deeply"),
         (json.dumps({"loss": "MatchGate", "coefficients": {}}), "its head has no 'teacher_heads'"),
-        (json.dumps(WHOLE | {"coefficient_values": 3}), "said in its head is a int"),
+        (json.dumps(WHOLE | {"coefficient_values": 3}), "coefficient_values in its head is a int"),
         (
             json.dumps(WHOLE | {"coefficient_values": {}, "teacher_heads": "PrototypeHead"}),
             "teacher_heads in its",
