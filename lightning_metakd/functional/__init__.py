@@ -1,6 +1,7 @@
-"""Pure functions of parameters: binding a network, descending, and differentiating a root."""
+"""Pure functions: binding a network, descending, differentiating a root, calibrating logits."""
 
 from lightning_metakd.functional.bind import bind, bind_loss, with_support_statistics
+from lightning_metakd.functional.calibration import likeliest_scale
 from lightning_metakd.functional.checkpointing import Draws
 from lightning_metakd.functional.implicit import flatten, implicit_root, newton_krylov, unflatten
 from lightning_metakd.functional.inner_loop import descend, inner_gradient, mean_loss, step
@@ -24,6 +25,7 @@ __all__ = [
     "flatten",
     "implicit_root",
     "inner_gradient",
+    "likeliest_scale",
     "mean_loss",
     "newton_krylov",
     "select_rows",

@@ -30,7 +30,7 @@ class Bound:
         ]
 
     def __call__(self, params: Params, x: Tensor) -> Output:
-        """The network's answer for `x` with these parameters.
+        """The network's output for `x` with these parameters.
 
         Attention is computed by its mathematical form: fused kernels have no second derivative.
         """
@@ -47,7 +47,7 @@ class Bound:
         return functional_call(self.module.head, head, (embedding,))
 
     def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
-        """The answer for `x` and the statistics of `x` at every norm of the form `support`."""
+        """The output for `x`, and the statistics of `x` at every norm of the form `support`."""
         with recording_statistics(layer for _, layer in self.norms) as recorded:
             output = self(params, x)
         statistics: dict[str, Tensor] = {}
@@ -91,5 +91,5 @@ def check_buffers_unchanged(module: nn.Module) -> None:
 def with_support_statistics(
     forward: Forward, support: Tensor
 ) -> Callable[[Params, Tensor], Output]:
-    """The network where it has seen a support set: the statistics of that serve other rows too."""
+    """(parameters, x) -> output, norms of the form `support` with the statistics of a support set."""
     return lambda params, x: forward({**params, **forward.statistics(params, support)}, x)

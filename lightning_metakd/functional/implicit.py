@@ -2,9 +2,9 @@
 
 Where r(w*; rest) = 0, the implicit function theorem gives dw*/d rest = -J^{-1} dr/d rest with J = dr/dw.
 Backward solves J^T u = slope and passes -u to r, so that neither the steps of the solver nor J are ever
-stored. Systems are solved by GMRES (Saad, Schultz 1986), which unlike conjugate gradients asks for
-neither symmetry (a coefficient that looks at the student breaks it) nor definiteness (a network's loss
-has none). All of it is done in single precision at least.
+stored. Systems are solved by GMRES (Saad, Schultz 1986), which unlike conjugate gradients needs
+neither symmetry (a coefficient that reads the student's output breaks it) nor definiteness (a network's
+loss has none). All of it is done in single precision at least.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def flatten(params: Params) -> Float[Tensor, " d"]:
 
 
 def unflatten(row: Float[Tensor, " d"], params: Params) -> dict[str, Tensor]:
-    """The inverse of `flat`."""
+    """The inverse of `flatten`; names and shapes are those of `params`."""
     parts = row.split([p.numel() for p in params.values()])
     return {n: part.view_as(p) for (n, p), part in zip(params.items(), parts, strict=True)}
 
@@ -61,9 +61,10 @@ def unflatten(row: Float[Tensor, " d"], params: Params) -> dict[str, Tensor]:
 def newton_krylov(
     residual: Residual, near: Params, steps: int, products: int, tolerance: float
 ) -> dict[str, Tensor]:
-    """A root close by.
+    """A root of r near a point, by Newton's method with GMRES.
 
     Args:
+        residual: w -> r(w).
         near: where it starts, close enough for steps of full length.
         steps: at most so many, each with `products` products of the Jacobian.
         tolerance: largest length of r(w) that is good enough.

@@ -1,8 +1,8 @@
 """Pure building blocks of every inner loop.
 
-A network becomes a function of explicit parameters (`bind`), one gradient step of a batch loss becomes
-a function from parameters to parameters (`inner_gradient`, `descend`), and everything that is
-learned travels in flat dictionaries. Nothing here mutates a module or an argument.
+A network becomes a function of explicit parameters (`bind`), a gradient step on a batch loss a function
+from parameters to parameters (`inner_gradient`, `descend`), and all that is learned travels in flat
+dictionaries. Nothing here mutates a module or an argument.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +21,12 @@ Rates = float | Tensor | Params
 
 
 def mean_loss(batch_loss: BatchLoss, output: Output, progress: Tensor | None = None) -> Tensor:
-    """The mean loss; coefficients see the student undifferentiated.
+    """The mean over rows of a batch loss; coefficients read the student's output without its graph.
 
     Args:
-        progress: how far the student is, by default at the end of its task.
+        batch_loss: of the rows.
+        output: the student's, for them.
+        progress: of the student in its task, in [0, 1]; None stands for its end.
     """
     end = output.logits.new_ones(()) if progress is None else progress
     return batch_loss(output, detach_tree(output), end).mean()
@@ -45,7 +47,7 @@ def inner_gradient(
 
 
 def step(params: Params, grads: Params, lr: Rates) -> dict[str, Tensor]:
-    """Params - lr * grads, with one rate for all or one per name."""
+    """Params - lr * grads, with one rate for all parameters or one for each name."""
     if isinstance(lr, Mapping):
         return {name: p - lr[name] * grads[name] for name, p in params.items()}
     return {name: p - lr * grads[name] for name, p in params.items()}
@@ -66,7 +68,7 @@ def descent_step(
 
 @cache
 def compiled_descent_step() -> Callable[..., dict[str, Tensor]]:
-    """`descent_step` as one graph; compiled when it first sees a network, a lesson or a shape."""
+    """`descent_step` as one graph, compiled once for each network, loss and shape."""
     return torch.compile(descent_step, fullgraph=True, dynamic=False)
 
 

@@ -27,15 +27,15 @@ def subtree(params: Params, prefix: str) -> dict[str, Tensor]:
 
 
 def with_prefix(prefix: str, params: Params) -> dict[str, Tensor]:
-    """The inverse of `part`."""
+    """The inverse of `subtree`."""
     return {f"{prefix}.{name}": p for name, p in params.items()}
 
 
 def as_key(name: str) -> str:
-    """A name with dots as modules allow it for one of their own."""
+    """A dotted name as a key that `nn.ParameterDict` and `nn.ModuleDict` accept."""
     return name.replace(".", "/")
 
 
 def select_rows(batch: Batch, part: slice | Tensor) -> Batch:
-    """Some rows of a batch, their teachers' answers included."""
+    """Some rows of a batch, their teachers' outputs included."""
     return tree_map(lambda leaf: leaf[part], batch)

@@ -1,6 +1,6 @@
-"""Numbers with their uncertainty, calibration and cost."""
+"""Accuracies with their uncertainty, calibration, forgetting and cost."""
 
-from lightning_metakd.metrics.calibration_error import Calibration
+from lightning_metakd.metrics.calibration_error import Calibration, expected_calibration_error
 from lightning_metakd.metrics.cost import (
     Cost,
     Shape,
@@ -16,6 +16,7 @@ from lightning_metakd.metrics.episode_metrics import (
     EpisodeRows,
     accuracy,
     agreement,
+    forgetting,
     interval,
     nll,
     paired_difference,
@@ -31,6 +32,8 @@ __all__ = [
     "agreement",
     "count_flops",
     "evaluating",
+    "expected_calibration_error",
+    "forgetting",
     "input_shapes",
     "interval",
     "measure",

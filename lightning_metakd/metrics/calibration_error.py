@@ -1,4 +1,4 @@
-"""How far confidence is from accuracy, the same to the last digit whatever the number of processes.
+"""Calibration error: the difference of confidence and accuracy, bit for bit independent of processes.
 
 Guo, Pleiss, Sun, Weinberger (2017), "On Calibration of Modern Neural Networks", arXiv:1706.04599. Rows
 are counted in bins of confidence, in integers, so that the order of the episodes does not matter.
@@ -22,7 +22,7 @@ FIXED_POINT = 2**40
 def calibration_counts(
     probs: Float[Tensor, "n c"], y: Int[Tensor, " n"], bins: int = 15
 ) -> Int[Tensor, "b 3"]:
-    """Rows, correct rows and summed confidence (times 2^40) of each bin of confidence.
+    """Rows, correct rows and summed confidence (times 2^40) of each bin of confidence, [b, 3].
 
     Args:
         probs: class probabilities, not logits.
@@ -65,15 +65,22 @@ def calibration_gap(counts: Int[Tensor, "b 3"]) -> float:
 def expected_calibration_error(
     probs: Float[Tensor, "n c"], y: Int[Tensor, " n"], bins: int = 15
 ) -> float:
-    """How far confidence is from accuracy, in [0, 1]; 0 is calibrated.
+    """Expected calibration error of rows at hand (equation 3), in [0, 1]; 0 is calibrated.
 
-    Equation 3. Over a few rows it is biased upwards: pool all episodes (`Calibration`) rather than
-    averaging over them.
+    Over a few rows it is biased upwards. Evaluations pool the rows of all episodes by `Calibration`; this
+    function is for one set of rows, as for the card that describes a finished student.
 
     Args:
         probs: class probabilities, not logits.
         y: labels.
         bins: of equal width over (0, 1].
+
+    Raises:
+        ValueError: if there are no rows, bins is out of range, or probs are no probabilities.
+
+    Example:
+        >>> expected_calibration_error(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([0, 1]))
+        0.25
     """
     return calibration_gap(calibration_counts(probs, y, bins))
 
@@ -97,7 +104,7 @@ class Calibration(Metric):
 
     @property
     def update_called(self) -> bool:
-        """A process without rows is not a mistake."""
+        """Always true, as a process may have no rows."""
         return True
 
     def update(self, probs: Tensor, y: Tensor) -> None:
@@ -105,5 +112,9 @@ class Calibration(Metric):
         self.counts += calibration_counts(probs.detach(), y, self.bins).to(self.counts.device)
 
     def compute(self) -> float:
-        """The error over everything counted."""
+        """The error over all counted rows.
+
+        Raises:
+            ValueError: if there are none.
+        """
         return calibration_gap(self.counts)

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, bytes, multiply-adds, milliseconds.
+"""The cost of a network: parameters, bytes, multiply-adds, milliseconds.
 
 Multiply-adds are those of convolutions, matrix products and attention; norms, activations and pooling
 are not counted. One multiply-add is 2 FLOPs.
@@ -20,14 +20,14 @@ from lightning_metakd.arguments.ranges import check_integer
 
 WARM_UP = 10
 FEWEST = 30
-"""Repeats from which a 95th percentile can be told."""
+"""Fewest repeats for a 95th percentile."""
 
 
 class Cost(NamedTuple):
-    """What one network costs for one input.
+    """The cost of one network for one input.
 
     Attributes:
-        params: numbers that training may move.
+        params: numbers in the parameters, trainable or frozen.
         bytes: parameters and buffers, as they lie in memory.
         macs: multiply-adds of one forward pass.
         flops: 2 * macs.
@@ -44,7 +44,7 @@ class Cost(NamedTuple):
 
 
 class Untracked:
-    """Nothing but the total: torch's own tracker of modules hangs hooks that fail in nested gradients."""
+    """A tracker of the total alone: torch's own, by module, sets hooks that fail in nested gradients."""
 
     parents = ("Global",)
 
@@ -56,7 +56,7 @@ class Untracked:
 
 
 class Shape(NamedTuple):
-    """What an input looks like; a tensor seen inside `torch.func` must not leave it."""
+    """Shape, type and device of an input, kept in place of a tensor that must not leave `torch.func`."""
 
     size: tuple[int, ...]
     dtype: torch.dtype
@@ -126,7 +126,7 @@ def latency(
 
 
 def measure(module: nn.Module, x: Tensor, repeats: int = 30) -> Cost:
-    """Everything a network costs for `x`; it is measured in evaluation mode and left as it was."""
+    """The cost of a network for `x`, measured in evaluation mode; modes are restored."""
     with evaluating(module), torch.random.fork_rng(devices=[]):
         macs = count_macs(module, x)
         median, p95 = latency(module, x, repeats)
@@ -143,7 +143,7 @@ def peak_memory(device: torch.device) -> int:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Every part in evaluation mode, and back in the mode that each had."""
+    """Set every part to evaluation mode, and restore the mode of each at the end."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -155,7 +155,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def input_shapes(modules: list[nn.Module], shapes: dict[nn.Module, Shape]) -> Iterator[None]:
-    """Note what the first input of each module looks like; under `vmap` that of one task."""
+    """Record the shape of the first input of each module; under `vmap` that of one task."""
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
         if args and isinstance(args[0], Tensor) and module not in shapes:

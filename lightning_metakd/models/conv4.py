@@ -6,8 +6,8 @@ is a 3x3 convolution, a norm, a ReLU and a 2x2 max-pool. Two read-outs are publi
 map after four pools, and that of Tian et al. (2020), "Rethinking Few-Shot Image Classification",
 arXiv:2003.11539, without the fourth pool and with global average pooling.
 
-Here the ReLU follows the max-pool: the two commute, and it then sees a quarter of the values. So does the
-affine part of a norm for episodes (models/norm.py).
+Here the ReLU follows the max-pool: the two commute, and it then has a quarter of the values. So has
+the affine part of a norm for episodes (models/norm.py).
 Convolutions keep their bias, as in the published counts (113 k for 64 channels); in front of a
 batch norm it changes nothing and its gradient is zero.
 """

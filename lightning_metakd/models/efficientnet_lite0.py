@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as it was trained on ImageNet: a teacher that has seen other data.
+"""EfficientNet-Lite0 as it was trained on ImageNet: a teacher from other data.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019
 (arXiv:1905.11946); Lite: without squeeze-and-excitation and with ReLU6. The network and its weights come from

@@ -1,4 +1,4 @@
-"""What every network of the project is: a body and a head.
+"""The contract of a network: a body and a head.
 
 A body turns inputs into one vector per row; a head turns vectors into logits. Learners, teachers
 and export need the two apart, and everything that is worth transferring lies in the body.
@@ -18,7 +18,7 @@ from lightning_metakd.types import Normalisation, Output
 
 Maps = dict[str, Tensor]
 EMBEDDING = "embedding"
-"""What the embedding is called where a tap may be named."""
+"""Path of the embedding, where a tap names a layer."""
 
 
 class Model(nn.Module, ABC, Configured):
@@ -28,8 +28,8 @@ class Model(nn.Module, ABC, Configured):
     them and no module does. What else belongs to its weights is kept beside them, in checkpoints too:
 
     Attributes:
-        normalisation: of the images that it was trained on; None before that.
-        external_data: names of data beside those of the experiment that it was trained on, or taught with.
+        normalisation: of the images on which it was trained; None before that.
+        external_data: names of data beside the experiment's on which it, or a teacher of it, was trained.
         input_size: side to which it scales its images; None takes them as they are.
         head_fits_task: whether recipes bring its head to the size of their task: that of a network which
             was written elsewhere, and has no n_classes.
@@ -46,7 +46,11 @@ class Model(nn.Module, ABC, Configured):
 
     @abstractmethod
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
-        """Embedding [n, d], and what was seen on the way, by name."""
+        """Embedding [n, d], and maps that no module returns, by their names in `maps`.
+
+        Args:
+            x: inputs [n, ...].
+        """
 
     def resize_head(self, n_classes: int) -> None:
         """Take a new head of this size in place of the old one; 0 takes it away."""
@@ -54,7 +58,7 @@ class Model(nn.Module, ABC, Configured):
         self.head = new.to(next(self.head.parameters(), torch.empty(0)))
 
     def read_as(self, normalisation: Normalisation, who: str) -> None:
-        """From now on, read images as the weights that it has taken over were trained to.
+        """Normalise images from now on as in the training of the weights that were loaded.
 
         Args:
             who: whose weights these are, for messages.
@@ -67,11 +71,11 @@ class Model(nn.Module, ABC, Configured):
         return self
 
     def own_name(self, name: str) -> str:
-        """What a tensor is called here that has this name in the network which was handed over."""
+        """The name here of a tensor that has this name in the network which was wrapped."""
         return name
 
     def tap(self, paths: Sequence[str]) -> None:
-        """From now on, answer with what these modules return as features.
+        """Return the outputs of these modules as features from now on.
 
         Args:
             paths: of modules, or names among `maps`, or `embedding`.
@@ -98,7 +102,7 @@ class Model(nn.Module, ABC, Configured):
 
 
 def check_width(network: nn.Module, x: Tensor, argument: str, width: int) -> None:
-    """Raise where rows have more or fewer channels, or numbers, than the argument of a network says."""
+    """Raise where the rows' channels, or numbers, are not those of the network's argument."""
     if x.shape[1] != width:
         raise ValueError(
             f"rows of shape {list(x.shape[1:])} do not fit {argument}={width} of {type(network).__name__}; "
@@ -126,7 +130,7 @@ def head_width(model: Model) -> int:
 
 @contextmanager
 def recording(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
-    """What the modules at these paths return while this lasts; names of no module stay without."""
+    """Outputs of the modules at these paths inside the context, by path; empty where there is no module."""
     modules = dict(module.named_modules()) if paths else {}
     outputs: dict[str, list[Any]] = {path: [] for path in paths}
     with ExitStack() as hooks:

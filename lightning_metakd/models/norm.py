@@ -4,14 +4,14 @@ Ioffe, Szegedy (2015), "Batch Normalization", arXiv:1502.03167. In an inner loop
 remembered from one episode to the next, so `EpisodicNorm` mutates no running statistics. It has
 four named forms, which differ in what normalises the query rows:
 
-- `support`: the statistics of the support set, under the adapted parameters. Inductive: each query
-  row is answered alone.
+- `support`: the statistics of the support set, under the adapted parameters. Inductive: each
+  query row is classified alone.
 - `running`: the frozen statistics of a pretrained start. Inductive.
 - `tracked`: for learners without an inner loop, as in ordinary training: a batch's own while training,
   which the running ones follow (`update_running_statistics`) by the momentum of the norm, once for each
   outer step, and those in evaluation. Inductive.
-- `batch`: those of the query rows themselves, as in the published MAML. Transductive: queries see
-  one another, and every result says so.
+- `batch`: those of the query rows themselves, as in the published MAML. Transductive: query
+  rows depend on one another, and every result records it.
 
 All is written with means: differentiated a second time through `torch.func.vmap`, `F.batch_norm` (hence
 `nn.InstanceNorm2d`) and `F.layer_norm` silently lose part of the gradient, and a compiled step takes an
@@ -33,7 +33,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from lightning_metakd.arguments.ranges import check_choice
 
 NormForm = Literal["support", "running", "tracked", "batch"]
-Heard = tuple[Tensor, Tensor, int]
+PassStatistics = tuple[Tensor, Tensor, int]
 """Variance and mean [ch] that normalised a pass, and of how many values they are."""
 PoolFunction = Callable[[Tensor], Tensor]
 
@@ -65,7 +65,7 @@ class EpisodicNorm(nn.Module):
         # given through functional_call by whoever holds the statistics of a support set
         self.register_buffer("mean", torch.empty(0), persistent=False)
         self.register_buffer("var", torch.empty(0), persistent=False)
-        self.recorded: list[Heard] | None = None
+        self.recorded: list[PassStatistics] | None = None
 
     def follow(self, var: Tensor, mean: Tensor) -> None:
         """Let the running statistics go a part of the way to those of a step, or average all steps."""
@@ -77,7 +77,7 @@ class EpisodicNorm(nn.Module):
         self.running_mean.lerp_(mean, part)
 
     def fixed_statistics(self) -> tuple[Tensor, Tensor] | None:
-        """Variance and mean [ch] that were given or are remembered; None where they are those of the rows."""
+        """Variance and mean [ch] that are fixed before the pass; None where they are those of the rows."""
         if self.mean.numel():
             return self.var, self.mean
         if self.form == "running" or (self.form == "tracked" and not self.training):
@@ -88,8 +88,8 @@ class EpisodicNorm(nn.Module):
         """The norm of `x`, and its maxima over windows.
 
         Args:
-            pool: takes the maxima. It is asked before weight and bias, which are then applied to a quarter of
-                the values, and less is kept for backward; where a weight is negative, of minus the values.
+            pool: takes the maxima. It runs before weight and bias, which then apply to a quarter of the
+                values, and less is kept for backward; where a weight is negative, it takes minus the values.
         """
         fixed, dims = self.fixed_statistics(), (0, *range(2, x.dim()))
         shape = (-1, *(1,) * (x.dim() - 2))
@@ -143,7 +143,7 @@ def at_least_single(x: Tensor) -> Tensor:
 
 
 def answers_row_by_row(module: nn.Module) -> bool:
-    """Whether what a network in evaluation mode says of a row is the same in any batch."""
+    """Whether a network in evaluation mode has the same output for a row in any batch."""
     return all(
         m.form in ("running", "tracked") for m in module.modules() if isinstance(m, EpisodicNorm)
     )
@@ -161,10 +161,10 @@ def untrained_statistics(module: nn.Module) -> list[str]:
 
 
 @contextmanager
-def recording_statistics(layers: Iterable[EpisodicNorm]) -> Iterator[list[list[Heard]]]:
+def recording_statistics(layers: Iterable[EpisodicNorm]) -> Iterator[list[list[PassStatistics]]]:
     """For each norm the statistics of every pass inside; without hooks, which do not compile."""
     norms = list(layers)
-    recorded: list[list[Heard]] = [[] for _ in norms]
+    recorded: list[list[PassStatistics]] = [[] for _ in norms]
     for layer, passes in zip(norms, recorded, strict=True):
         layer.recorded = passes
     try:
@@ -178,10 +178,11 @@ def recording_statistics(layers: Iterable[EpisodicNorm]) -> Iterator[list[list[H
 def update_running_statistics(
     module: nn.Module, mean_over_processes: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
-    """Norms of the form `tracked` see the batches that pass inside, and follow their mean statistics.
+    """Have norms of the form `tracked` follow the mean statistics of the batches that pass inside.
 
     Args:
-        mean_over_processes: so that replicas stay equal.
+        module: the network.
+        mean_over_processes: averages a tensor over processes, so that replicas stay equal.
     """
     norms = [m for m in module.modules() if isinstance(m, EpisodicNorm)]
     tracked = [m for m in norms if m.form == "tracked" and m.training]  # others are frozen

@@ -1,4 +1,4 @@
-"""A network that brings its own preprocessing: the size, mean and deviation that it was trained with."""
+"""A network with its own preprocessing: the size, mean and deviation of the images of its training."""
 
 from typing import Literal
 
@@ -19,17 +19,17 @@ Moments = Literal["imagenet"] | float | list[float]
 class Preprocessed(Model):
     """A network that reads images in its own way, as a teacher beside a student that reads them in another.
 
-    Teacher and student read the same augmented view, live and from stored answers.
+    Teacher and student read the same augmented view, live and from stored outputs.
 
     Args:
         model: the network; a copy is taken.
         size: side of the square to which images are scaled (bicubic, with antialiasing); null takes them as
             they come.
         mean: of its training images in units of [0, 1], of each channel or one number for all; `imagenet`
-            for that data set's; null for what its checkpoint says or else those of the source.
+            for that data set's; null for those in its checkpoint, or else those of the source.
         std: their standard deviation, likewise.
         pretrained_on: name of data beside the experiment's that its weights were trained on, for instance
-            ImageNet; results of whoever learns from it name them as external_data.
+            ImageNet; results of a student that learns from it list them as external_data.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Preprocessed(Model):
         self.normalisation = self.fixed or self.model.normalisation
 
     def read_as(self, normalisation: Normalisation, who: str) -> None:
-        """Refuse what differs from what was given.
+        """Refuse mean and deviation other than the configured ones.
 
         Raises:
             ValueError: if it does.
@@ -90,7 +90,7 @@ class Preprocessed(Model):
 
 
 def numbers(moments: Moments, name: Literal["mean", "std"]) -> list[float]:
-    """What is meant, channel by channel."""
+    """Mean or deviation channel by channel, where a name stands for them."""
     if moments == "imagenet":
         return list(getattr(IMAGENET, name))
     return moments if isinstance(moments, list) else [moments]

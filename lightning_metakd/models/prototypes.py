@@ -1,4 +1,4 @@
-"""Embeddings and the means of classes: what prototypes are and how rows are compared with them."""
+"""Prototypes: class means of embeddings, and the similarities of rows to them."""
 
 from typing import Literal
 
@@ -20,6 +20,7 @@ def metric_logits(
     """Similarity of each row to each prototype.
 
     Args:
+        embedding: of the rows.
         prototypes: shared by all rows (first axis 1), or each row's own.
         metric: `euclidean`: minus the squared distance (Snell 2017, eq. 1); `cosine`: in [-1, 1].
     """
@@ -32,7 +33,7 @@ def metric_logits(
 def leave_one_out_means(
     embedding: Float[Tensor, "s d"], y: Int[Tensor, " s"], n_way: int
 ) -> Float[Tensor, "s c d"]:
-    """Each row's view of the class means: its own class without itself, (k c - e) / (k - 1).
+    """The class means for each row: of its own class without itself, (k c - e) / (k - 1).
 
     A row that is alone in its class stays in its mean; a class without rows has the origin for a mean.
     """

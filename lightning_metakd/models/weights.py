@@ -16,7 +16,7 @@ from lightning_metakd.models.model import Model, listed
 from lightning_metakd.types import Normalisation
 
 PREFIXES = 3
-"""So many of them, one before another, may stand before the names of a file."""
+"""Most prefixes, one before another, of the names in a file."""
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ def load_weights(
     """Load a checkpoint's weights into a network, in place, or change nothing and raise.
 
     The head is loaded where both have the same. Where they differ (a 64-way head, a 5-way student)
-    or only one has a head, it is left out, and that is said. Names that differ by a prefix, or are those
-    of the network that was wrapped, are translated, and that is said too.
+    or only one has a head, it is left out. Names that differ by a prefix, or are those of the network that
+    was wrapped, are translated. Both are logged.
 
     Args:
         who: whose weights these are and where they came from, for the messages.
@@ -111,8 +111,9 @@ def head_for(
     """Weights with the rows of their head in the order of other classes, and why they cannot be, if so.
 
     Args:
-        theirs: class of each row of the head; where it is not known, the weights stay as they are.
-        own: class of each row of the network's.
+        state: the weights.
+        file_classes: class of each row of their head; where unknown, the weights stay as they are.
+        classes: class of each row of the network's head.
     """
     body, head = body_and_head(state)
     if (
@@ -136,7 +137,7 @@ def body_and_head(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
 
 
 def check_weights(state: Mapping[str, Tensor], loaded: Mapping[str, Tensor], who: str) -> None:
-    """Raise where two bodies differ, and tell where."""
+    """Raise where two bodies differ, naming the tensors."""
     faults = [f"{name} is missing in the checkpoint" for name in state if name not in loaded]
     faults += [f"{name} is unknown to the network" for name in loaded if name not in state]
     faults += [
@@ -172,7 +173,7 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def origin(model: Model) -> dict[str, Any]:
-    """What a checkpoint says of a network's training that the weights do not; see `Model`."""
+    """Normalisation and external data of a network, which a checkpoint keeps beside its weights."""
     normalisation = model.normalisation
     return {
         "normalisation": None
@@ -183,7 +184,7 @@ def origin(model: Model) -> dict[str, Any]:
 
 
 def load_origin(model: Model, checkpoint: Mapping[str, Any], who: str) -> None:
-    """Have a network that took over the weights of a checkpoint read images as they were trained to.
+    """Take normalisation and external data from a checkpoint whose weights were loaded.
 
     Args:
         who: whose weights these are, for messages.

@@ -2,7 +2,7 @@
 
 The classifier is the linear layer whose output is that of the network, or becomes it by a softmax or
 log-softmax: the network is run once on random inputs to see which. It is taken out and becomes the head;
-what it was fed with becomes the embedding. A softmax behind it still runs, on the embedding, but is not
+its input becomes the embedding. A softmax behind it still runs, on the embedding, but is not
 part of the logits, which it would not change as scores.
 """
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Wrapped(Model):
-    """A network of any origin as body and head; the network that was given stays as it was.
+    """A network of any origin as body and head; a copy is taken.
 
     Args:
         module: the network, called with the images alone.
@@ -65,7 +65,7 @@ class Wrapped(Model):
         return f"head.{name.removeprefix(f'{self.classifier}.')}" if of_head else f"module.{name}"
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
-        """What the classifier is fed with."""
+        """The input of the classifier, as embedding."""
         with recording(self.module, [self.classifier]) as recorded:
             self.module(x)
         embedding = the_tensor(self.classifier, recorded[self.classifier]).flatten(1)

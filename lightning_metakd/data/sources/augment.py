@@ -2,7 +2,7 @@
 
 A view of an image is a pure function of (seed, index, view): its crop and flip come from an integer
 hash of the three, not from a random state. The same view therefore has the same pixels whenever and
-wherever it is made, so that a teacher's answer for it can be stored and looked up.
+wherever it is made, so that a teacher's output for it can be stored and looked up.
 """
 
 import torch
@@ -51,7 +51,7 @@ def normalise(
 def renormalise(
     x: Float[Tensor, "*n ch h w"], before: Normalisation, after: Normalisation
 ) -> Float[Tensor, "*n ch h w"]:
-    """What was normalised in one way, as if it had been in another; equal up to rounding."""
+    """Images normalised by `before`, as `after` would have normalised them; equal up to rounding."""
     (shift, scale), (to_shift, to_scale) = (
         [torch.tensor(part, dtype=torch.float64)[:, None, None] for part in of]
         for of in (before, after)

@@ -1,8 +1,8 @@
 """Decoded images on disk: one safetensors file, written whole or not at all, memory-mapped when read.
 
 The file appears under its name by one atomic rename, so that a full disk, a killed process or a
-second process at the same work never leaves something that looks whole and is not. What has changed
-on disk since does not agree with its checksum and is made again.
+second process at the same work never leaves an incomplete file under it. A file that has changed since
+no longer agrees with its checksum and is written again.
 """
 
 import json
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Plan(NamedTuple):
-    """What is to be written: labels and names at once, images in pieces that never all lie in memory."""
+    """The content of a file to write: labels and names at once, images in pieces, never all in memory."""
 
     y: list[int]
     class_names: tuple[str, ...]
@@ -43,7 +43,7 @@ def folder() -> Path:
 
 @lru_cache
 def tidy(place: Path) -> None:
-    """Remove what killed processes left unfinished, once per process."""
+    """Remove unfinished files of killed processes, once per process."""
     remove_unfinished(place, below=True)
 
 
@@ -94,7 +94,7 @@ def header(plan: Plan) -> bytes:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Say where writing failed, and what to do about it."""
+    """Raise the error of a failed write again with the file and the way out."""
     try:
         yield
     except OSError as error:

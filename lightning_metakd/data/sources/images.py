@@ -1,4 +1,4 @@
-"""Image files in directories and zip archives: which there are, and their pixels.
+"""Image files in directories and zip archives: their paths and their pixels.
 
 An image is read as a viewer shows it: turned as its EXIF data say, transparent parts on white, 16 bits of
 grey scaled to 8.
@@ -177,7 +177,7 @@ def picture(
 
 
 def unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """What a member holds, no more of it than it says.
+    """The bytes of a member, no more of them than its header announces.
 
     Raises:
         ValueError: if it is compressed in a way that is unpacked without a limit.

@@ -10,8 +10,10 @@ from torch import Tensor
 def generator(*key: object) -> torch.Generator:
     """A random generator seeded by a key, the same on every machine.
 
-    >>> torch.rand((), generator=generator("val", 0, 3)) == torch.rand((), generator=generator("val", 0, 3))
-    tensor(True)
+    Example:
+        >>> first, second = (generator("val", 0, 3) for _ in range(2))
+        >>> torch.rand((), generator=first) == torch.rand((), generator=second)
+        tensor(True)
     """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
