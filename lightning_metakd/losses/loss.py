@@ -77,8 +77,8 @@ def check_same_classes(
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(
             f"student_logits {tuple(student_logits.shape)} and teacher_logits "
-            f"{tuple(teacher_logits.shape)} must answer for the same rows and classes; "
-            "give the teacher a head that answers for this episode's classes."
+            f"{tuple(teacher_logits.shape)} must have the same rows and classes; "
+            "give the teacher a head for this episode's classes."
         )
 
 
@@ -90,7 +90,7 @@ def check_same_rows(
         raise ValueError(
             f"student_embedding {tuple(student_embedding.shape)} and teacher_embedding "
             f"{tuple(teacher_embedding.shape)} must embed the same rows; "
-            "ask the teacher about the batch that the student saw."
+            "give the teacher the student's batch."
         )
 
 

@@ -191,7 +191,7 @@ class MultiTeacher(Loss):
         one, *others = self.weights.coefficients()
         if not others and any(True for _ in one.parameters()) and not one.needs_teacher:
             raise ValueError(
-                f"weights={type(one).__name__} says the same of every teacher, which cancels, as weights are "
+                f"weights={type(one).__name__} is the same for every teacher, which cancels, as weights are "
                 "made to add up to 1; give a list with one for each teacher, or LearnedPerSample."
             )
 

@@ -37,8 +37,8 @@ def similarity_loss(
     """
     if len(student) != len(teacher):
         raise ValueError(
-            f"student [{len(student)} rows] and teacher [{len(teacher)} rows] must answer for the same rows; "
-            "ask the teacher about the batch that the student saw."
+            f"student [{len(student)} rows] and teacher [{len(teacher)} rows] must have the same rows; "
+            "give the teacher the student's batch."
         )
     return (similarities(student) - similarities(teacher)).square().mean(1)
 

@@ -117,7 +117,7 @@ class LearnedPerMap(Coefficient):
         value = default if self.init is None else self.init
         if self.interval.low > 0 or self.interval.high < 6 or not 0 < value < 6:
             raise ValueError(
-                f"LearnedPerMap lies in [0, 6] and starts inside, but is asked for {value} in "
+                f"LearnedPerMap lies in [0, 6] and starts inside, but is to start at {value} in "
                 f"{tuple(self.interval)}; use it for weights of layers, or take LearnedPerSample."
             )
         self.set_value(value)

@@ -60,7 +60,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise OSError(
                 cause.errno,
                 f"checkpoint {target} could not be written ({cause.strerror}; {free(target)}); free some "
-                "space, lower save_top_k of ModelCheckpoint, or choose another save_dir of RunLogger. "
+                "space, or choose another save_dir of RunLogger. "
                 "Earlier checkpoints are unchanged; resume with --ckpt_path.",
             ) from error
 

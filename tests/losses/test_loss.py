@@ -253,7 +253,7 @@ def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn(name, rows):
 def test_a_teacher_of_other_classes_or_rows_is_refused(name, n, c, rows, student, as_users_run_it):
     other = Output(torch.randn(n, c).double(), torch.randn(n, 5).double())
     loss = type(LOSSES[name]())()  # without a coefficient that meets the teacher first
-    with pytest.raises(ValueError, match=rf"teacher_logits \({n}, {c}\) must answer for the same"):
+    with pytest.raises(ValueError, match=rf"teacher_logits \({n}, {c}\) must have the same"):
         loss(student, rows._replace(teacher_outputs=(other,)), context(rows, student))
 
 

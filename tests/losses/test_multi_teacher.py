@@ -344,7 +344,7 @@ def test_a_negative_weight_is_refused():
 @pytest.mark.parametrize("one", [Learned(), LearnedPerClass(4), [Learned()]])
 def test_one_learned_weight_that_no_teacher_changes_is_refused(one):
     with pytest.raises(
-        ValueError, match=r"weights=Learned\w* says the same of every teacher, which"
+        ValueError, match=r"weights=Learned\w* is the same for every teacher, which"
     ):
         MultiTeacher(Hinton(), one)
 

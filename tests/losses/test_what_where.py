@@ -174,7 +174,7 @@ def test_uniform_channels_add_up_to_one(rows):
             lambda: WhatWhere(ALL, LearnedPerMap(6, init=-1.0)),
             "init=-1.0 must be positive and less than 6",
         ),
-        (lambda: MatchGate(LearnedPerMap(6)), r"is asked for 0.5 in \(0.0, 1.0\); use it for"),
+        (lambda: MatchGate(LearnedPerMap(6)), r"is to start at 0.5 in \(0.0, 1.0\); use it for"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(make, message):

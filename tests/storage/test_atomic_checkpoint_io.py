@@ -62,8 +62,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(fail, tmp_path, 
         fail(patch)
         with pytest.raises(
             OSError,
-            match=r"last\.ckpt could not be written \(No space left on device; \d+\.\d\d GiB free in .*lower "
-            "save_top_k",
+            match=r"last\.ckpt could not be written \(No space left on device; \d+\.\d\d GiB free in .*free "
+            "some space, or choose another save_dir",
         ) as caught:
             io.save_checkpoint({"step": 2, "x": torch.ones(1000)}, path)
     assert caught.value.errno == 28

@@ -213,7 +213,7 @@ def plan(paths: Sequence[Path], size: int) -> image_cache.Plan:
     if single := [name for name, count in counts.items() if count < 2]:
         raise ValueError(
             f"class folder {single[0]!r} in path={where} holds 1 image, and a class needs 2 at least, one "
-            "to learn from and one to be asked; add images or remove the folder."
+            "for support and one for query; add images or remove the folder."
         )
     names = tuple(sorted(counts))
     ids = {name: i for i, name in enumerate(names)}
