@@ -1,8 +1,8 @@
-"""Time for memory: a function whose graph is not kept but made again in backward.
+"""Gradient checkpointing under `torch.func`: backward computes a function, and its graph, once more.
 
 Chen, Xu, Zhang, Guestrin (2016), "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174.
-`torch.utils.checkpoint` cannot look into `torch.func` and finds no gradient for what a function is
-closed over; here the leaves of these are named.
+`torch.utils.checkpoint` cannot look into `torch.func` and finds no gradient for the tensors in a
+function's closure; here their leaves are named.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ Step = Callable[[Params], Params]
 
 
 class Draws:
-    """The state of all random generators, so that dropout can be drawn the same once more."""
+    """The state of all random generators, from which the same dropout is drawn again."""
 
     def __init__(self) -> None:
         self.cpu = torch.get_rng_state()
@@ -27,7 +27,7 @@ class Draws:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Draws inside are those that followed; those after it are not touched."""
+        """Draw inside the context as from that state; the draws after it stay as they would have been."""
         with torch.random.fork_rng(devices=range(len(self.cuda))):
             torch.set_rng_state(self.cpu)
             if self.cuda:
@@ -36,7 +36,7 @@ class Draws:
 
 
 class Recomputed(torch.autograd.Function):
-    """The values of `run`, whose graph is made when it is needed."""
+    """The values of `run`; backward makes their graph."""
 
     @staticmethod
     def forward(
@@ -59,10 +59,12 @@ class Recomputed(torch.autograd.Function):
 
 
 def recomputed(run: Step, at: Params, leaves: Sequence[Tensor]) -> dict[str, Tensor]:
-    """run(at), of the same names.
+    """run(at), without keeping its graph.
 
     Args:
-        leaves: leaf tensors which `run` is closed over and which want a gradient.
+        run: from parameters to parameters of the same names.
+        at: where it is evaluated.
+        leaves: leaf tensors in the closure of `run` that need a gradient.
     """
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
     values = Recomputed.apply(run, tuple(at), wanted, *at.values(), *wanted)

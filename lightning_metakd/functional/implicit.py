@@ -1,4 +1,4 @@
-"""Find a root, and differentiate it without differentiating the solver.
+"""Implicit differentiation of a root, and a solver that finds one.
 
 Where r(w*; rest) = 0, the implicit function theorem gives dw*/d rest = -J^{-1} dr/d rest with J = dr/dw.
 Backward solves J^T u = slope and passes -u to r, so that neither the steps of the solver nor J are ever
@@ -21,7 +21,7 @@ from lightning_metakd.types import Params
 
 Residual = Callable[[Params], Params]
 BREAKDOWN = 1e-6
-"""A new direction shorter than this, beside the product it comes from, adds nothing but rounding."""
+"""A new direction shorter than this part of the product from which it comes is rounding alone."""
 
 
 def gmres(
@@ -47,7 +47,7 @@ def gmres(
 
 
 def flatten(params: Params) -> Float[Tensor, " d"]:
-    """All numbers in one row."""
+    """All parameters in one vector."""
     return torch.cat([p.flatten() for p in params.values()])
 
 

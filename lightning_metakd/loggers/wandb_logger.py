@@ -143,12 +143,12 @@ class WandbOrOffline(WandbLogger):
 def with_run_logger(
     configured: Logger | Iterable[Logger] | bool | None, experiment: str, save_dir: str = "runs"
 ) -> list[Logger]:
-    """The loggers of a Trainer: the run's directory first, and what was asked for beside it.
+    """The loggers of a Trainer: a RunLogger first, then the other configured ones.
 
     Args:
-        given: what `trainer.logger` says; false writes nothing at all.
-        experiment: name of the run, where `given` does not hold a RunLogger with one.
-        save_dir: folder of all runs, where `given` does not hold a RunLogger.
+        configured: `trainer.logger` of the configuration; false writes nothing at all.
+        experiment: name of the run, where no RunLogger with a name is configured.
+        save_dir: folder of all runs, where no RunLogger is configured.
     """
     if configured is False:
         return []

@@ -1,4 +1,4 @@
-"""Which layers of student and teacher a loss compares, and how the two are brought to one size.
+"""Pairs of layers of student and teacher that a loss compares, at one size.
 
 A loss names layers by module path (`layer3`, `blocks.4`), or `embedding` for the vector in front of the
 head. Where it needs the student's layer at the teacher's width, the student's adapters project it

@@ -87,7 +87,7 @@ def layer_means(batch: Batch, channels: int, who: str) -> Float[Tensor, "n ch"]:
 
 
 class LearnedPerMap(Coefficient):
-    """Where to: ReLU6(v . g + c), g the means of the teacher's map; for weights of pairs of layers.
+    """The weight of a pair of layers, `where to`: ReLU6(v . g + c), g the means of the teacher's map.
 
     It starts at the same value for every row. For a row whose sum falls below 0 it is 0 and has no gradient.
 
@@ -152,7 +152,7 @@ class UniformChannels(ChannelWeights):
 
 
 class LearnedPerChannel(ChannelWeights):
-    """What: softmax(W g + b), g the means of the teacher's map. It starts uniform.
+    """The weights of channels, `what`: softmax(W g + b), g the means of the teacher's map; uniform at first.
 
     Args:
         channels: of the teacher's layer.

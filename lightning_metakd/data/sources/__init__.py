@@ -1,4 +1,4 @@
-"""Where labelled rows come from, and what is kept of them on disk."""
+"""Sources of labelled rows, and the files that keep decoded images and teachers' outputs."""
 
 from lightning_metakd.data.sources.cifar import CIFAR100, CIFARFS, FC100, ByClass
 from lightning_metakd.data.sources.embedded import Embedded

@@ -32,12 +32,12 @@ TOLERANCE = 1e-3
 
 
 class CachedView(NamedTuple):
-    """What is stored of one view.
+    """The stored outputs of one view.
 
     Attributes:
         embedding: by row number.
         logits: of the network's own head, without columns where it has none.
-        known: whether a row is stored.
+        present: whether a row is stored.
     """
 
     embedding: Float[Tensor, "n d"]
@@ -163,7 +163,7 @@ class OutputCache:
         return Output(answer.logits.to(device, dtype), answer.embedding.to(device, dtype))
 
     def look_up(self, index: Tensor, view: Tensor) -> Output:
-        """What is stored, row by row."""
+        """The stored output of each row in its view."""
         views = view.unique().tolist()
         if missing := [v for v in views if not self.has(index[view == v], v)]:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Where labelled examples come from: named classes, divided by class or by row.
+"""The contract of a source: labelled examples in named classes, divided by class or by row.
 
 A few-shot source divides its classes: `train` (base classes), `val` and `test` (novel classes), and
 `train` once more into `teacher` and `strategy`, so that a strategy can be learned on classes on which
