@@ -65,14 +65,14 @@ define a_test
 TESTS += runs/table/$(2)_$(3)shot/$(1)/latest/results.jsonl
 runs/table/$(2)_$(3)shot/$(1)/latest/results.jsonl: $(TEACHER) $(call trained,$(1))
 	$(METAKD) test --runs=runs/table/$(2)_$(3)shot --experiment=$(1) --config configs/experiment/$(4).yaml \
-	--model.init=$(call trained,$(1)) --data.k_shot=$(3) --data.source.root=$(DATA) $(5)
+	--model.initialisation.checkpoint=$(call trained,$(1)) --data.k_shot=$(3) --data.source.root=$(DATA) $(5)
 endef
 
 EVALUATE := meta_kd_cifar_fs_5w5s_evaluate
 FINE_TUNE := meta_kd_cifar_fs_5w5s_fine_tune
 $(CONSTANT)_TEACHES := --model.teacher_at_test=true --model.loss=configs/loss/match_gate_constant.yaml
 $(GATE)_TEACHES := --model.teacher_at_test=true --model.loss=configs/loss/match_gate_per_sample.yaml \
-	--model.strategy=runs/$(GATE)/latest/strategy.safetensors
+	--model.initialisation.strategy_file=runs/$(GATE)/latest/strategy.safetensors
 $(foreach shots,1 5,$(foreach row,$(ROWS), \
 	$(eval $(call a_test,$(row),evaluate,$(shots),$(EVALUATE))) \
 	$(eval $(call a_test,$(row),fine_tune,$(shots),$(FINE_TUNE)))) \
@@ -93,7 +93,7 @@ define a_learner_test
 LEARNER_TESTS += runs/learners/$(4)shot/$(1)/latest/results.jsonl
 runs/learners/$(4)shot/$(1)/latest/results.jsonl: $(call trained,$(2))
 	$(METAKD) test --runs=runs/learners/$(4)shot --experiment=$(1) --config configs/experiment/$(3).yaml \
-	--model.init=$(call trained,$(2)) --data.k_shot=$(4) --data.n_query=15 --data.n_episodes=2000 \
+	--model.initialisation.checkpoint=$(call trained,$(2)) --data.k_shot=$(4) --data.n_query=15 --data.n_episodes=2000 \
 	--data.source.root=$(DATA) $(5)
 endef
 

@@ -21,9 +21,8 @@ from lightning_metakd.learners.ridge import Ridge
 from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.norm import make_episodic
-from lightning_metakd.recipes.episode_objective import Objective
+from lightning_metakd.recipes.episode_objective import EpisodeObjective
 from lightning_metakd.recipes.task_batching import mean_over_tasks
-from lightning_metakd.strategy.hypergradient import tangent
 from lightning_metakd.types import Batch, Episode
 
 INNER_LR = 0.01
@@ -107,9 +106,7 @@ def ours(
     if compiled and not whole:
         learner.compile_steps()
     learner.to(setting.device, setting.dtype)
-    objective = Objective(
-        learner, bind(net), bind_loss(CrossEntropy()), CrossEntropy(), tangent, INNER_LR
-    )
+    objective = EpisodeObjective(learner, bind(net), bind_loss(CrossEntropy()), pilot_lr=INNER_LR)
 
     def loss(*at: Any) -> tuple[Tensor, ...]:
         return (objective.student_loss(*at),)

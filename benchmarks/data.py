@@ -28,7 +28,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from benchmarks.plain_conv4 import PlainConv4
 from benchmarks.steps import installed, provenance, provenance_text, write
-from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.data.sources.synthetic import Synthetic
@@ -136,7 +136,7 @@ def test_ours(source: Source, net: Conv4, n_episodes: int) -> float:
     )
     recipe = MetaKD(net, ProtoNet(), norm="running")
     trainer.test(recipe, data, verbose=False)
-    return float(recipe.episode_rows["accuracy"].mean())
+    return float(recipe.record.episode_rows["accuracy"].mean())
 
 
 def test_easyfsl(source: Source, net: Conv4, n_episodes: int) -> float:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from benchmarks.plain_conv4 import PlainConv4
 from lightning_metakd.callbacks.results import processor, versions
-from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.maml import MAML
@@ -146,7 +146,7 @@ def run_ours(student: Conv4, data: EpisodicData, pace: Pace, folder: Path, every
     """Accuracy on each test episode after training."""
     recipe = ours(student)
     train_ours(recipe, data, pace, folder, every).test(recipe, data, verbose=False)
-    return recipe.episode_rows["accuracy"]
+    return recipe.record.episode_rows["accuracy"]
 
 
 # --- the rival --------------------------------------------------------------------------------

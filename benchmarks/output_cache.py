@@ -21,7 +21,7 @@ from lightning.pytorch import Callback
 
 from benchmarks.steps import provenance, provenance_text, write
 from lightning_metakd.callbacks.results import code_version
-from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.hinton import Hinton

@@ -18,7 +18,7 @@ from lightning_metakd.cli.command import main as metakd
 
 LOSSES, EXPERIMENTS = Path("configs/loss"), Path("configs/experiment")
 ALONE = "meta_kd_cifar_fs_teaching"
-LEARNING = ("--model.strategy_lr=0.02",)
+LEARNING = ("--model.strategy_training.lr=0.02",)
 ALL = ("frozen", "shuffled", "step_size", "final_constant")
 
 
@@ -53,13 +53,16 @@ WAYS = {
     "Match-Gate": Way("match_gate", LEARNING, ALL),
     "Match-Gate per sample": Way("match_gate_per_sample", LEARNING, ALL),
     "Match-Gate per sample, plain quiz": Way(
-        "match_gate_per_sample", (*LEARNING, "--model.quiz=CrossEntropy"), ()
+        "match_gate_per_sample", (*LEARNING, "--model.strategy_training.quiz=CrossEntropy"), ()
     ),
     "MetaDistil": Way(
         "match_gate_constant", (), ("frozen", "shuffled"), "meta_kd_cifar_fs_meta_distil"
     ),
 }
-HELD_OUT, OTHER = ("--data.train_split=teacher",), (*LEARNING, "--model.quiz_classes=other")
+HELD_OUT, OTHER = (
+    ("--data.train_split=teacher",),
+    (*LEARNING, "--model.strategy_training.quiz_classes=other"),
+)
 UNSEEN = (
     *HELD_OUT,
     "--data.source.checkpoint=runs/single_task_cifar_fs_start_held_out/latest/checkpoints/final.ckpt",
@@ -83,7 +86,7 @@ TABLES = {
         ),
         "MetaDistil": Way(
             "match_gate_constant",
-            (*HELD_OUT, "--model.quiz_classes=other"),
+            (*HELD_OUT, "--model.strategy_training.quiz_classes=other"),
             ("shuffled",),
             "meta_kd_cifar_fs_meta_distil",
         ),
@@ -127,13 +130,16 @@ def train(run: Run, words: list[str]) -> None:
         return
     if run.control == "final_constant":
         strategies = run._replace(control="none").trained / "strategy.safetensors"
-        words = [*words, f"--model.strategy={strategies}"]
+        words = [*words, f"--model.initialisation.strategy_file={strategies}"]
     metakd(
         [
             *("fit", "--resume", "--config", str(EXPERIMENTS / f"{way.experiment}.yaml")),
             *(f"--runs={run.at('fit')}", f"--experiment={run.experiment}"),
             *(f"--seed_everything={run.seed}", f"--data.seed={run.seed}"),
-            *(f"--model.loss={LOSSES / way.loss}.yaml", f"--model.control={run.control}"),
+            *(
+                f"--model.loss={LOSSES / way.loss}.yaml",
+                f"--model.strategy_training.control={run.control}",
+            ),
             *(*way.words, *words),
         ]
     )
@@ -150,7 +156,10 @@ def test(run: Run, k_shot: int, words: list[str]) -> None:
         [
             *("test", "--config", str(EXPERIMENTS / f"{ALONE}.yaml")),
             *(f"--runs={place}", f"--experiment={run.experiment}"),
-            *(f"--model.init={run.trained / 'checkpoints/final.ckpt'}", f"--data.k_shot={k_shot}"),
+            *(
+                f"--model.initialisation.checkpoint={run.trained / 'checkpoints/final.ckpt'}",
+                f"--data.k_shot={k_shot}",
+            ),
             *(*alone, *embedded, *words),
         ]
     )

@@ -55,17 +55,29 @@ def run(task: str, way: str, seed: int, options: argparse.Namespace) -> None:
     if not final.is_file():
         seeds = [f"--seed_everything={seed}", f"--data.seed={seed}"]
         place = [f"--runs={fit}", f"--experiment={way}", f"--trainer.max_steps={options.steps}"]
-        teach = [f"--model.loss={LOSSES / loss}.yaml", f"--model.strategy={strategy}"]
+        teach = [
+            f"--model.loss={LOSSES / loss}.yaml",
+            f"--model.initialisation.strategy_file={strategy}",
+        ]
         metakd(["fit", "--resume", *config, *root, *place, *seeds, *teach])
     for k_shot in SHOTS:
         place = options.folder / f"{k_shot}shot" / f"seed{seed}" / task
         if (place / way / "latest/results.jsonl").is_file():
             continue
         requested = [f"--runs={place}", f"--experiment={way}", f"--data.k_shot={k_shot}"]
-        alone = [f"--model.loss={LOSSES}/targets.yaml", "--model.strategy=null"]
+        alone = [f"--model.loss={LOSSES}/targets.yaml", "--model.initialisation.strategy_file=null"]
         if (way, seed) != ("alone", 0):  # one row is enough to show what the teacher knows
             alone.append("--model.teachers=[]")
-        metakd(["test", *config, *root, *requested, *alone, f"--model.init={final}"])
+        metakd(
+            [
+                "test",
+                *config,
+                *root,
+                *requested,
+                *alone,
+                f"--model.initialisation.checkpoint={final}",
+            ]
+        )
 
 
 def main() -> None:

@@ -158,6 +158,18 @@ class BatchLoss(NamedTuple):
         return self.teach(self.strategy, student, self.batch, context)
 
 
+class TrainBatch(NamedTuple):
+    """What one training step gets.
+
+    Attributes:
+        train: what the student is trained on: rows, or a meta-batch, an episode with a leading `t`.
+        quiz: of the same kind, what judges the strategy; None where the data keep none.
+    """
+
+    train: Episode | Batch
+    quiz: Episode | Batch | None = None
+
+
 @runtime_checkable
 class Forward(Protocol):
     """A network as a pure function of its parameters."""

@@ -56,7 +56,7 @@ STUDENT = {
                     },
                 },
             },
-            "strategy_lr": 0.01,
+            "strategy_training": {"lr": 0.01},
             "teachers": [
                 {
                     "class_path": "lightning_metakd.teachers.Teacher",

@@ -58,12 +58,16 @@ def on(world, folder, *words):
 
 KINDS = {
     "maml": ["--data.meta_batch_size"],
-    "student": ["--model.strategy_every=2", "--model.norm=tracked", "--data.meta_batch_size"],
+    "student": [
+        "--model.strategy_training.every=2",
+        "--model.norm=tracked",
+        "--data.meta_batch_size",
+    ],
     "other classes": [
-        *("--model.quiz_classes=other", "--data.strategy_split=strategy"),
+        *("--model.strategy_training.quiz_classes=other", "--data.strategy_split=strategy"),
         *("--data.train_split=teacher", "--data.meta_batch_size"),
     ],
-    "learning teachers": ["--model.teacher_lr=0.1", "--data.meta_batch_size"],
+    "learning teachers": ["--model.strategy_training.teacher_lr=0.1", "--data.meta_batch_size"],
     "hints": ["--model.student.width=6", "--model.loss=what_where.yaml", "--data.meta_batch_size"],
 }
 
@@ -129,8 +133,9 @@ def test_teachers_of_a_single_task_learn_alike_and_one_that_nobody_follows_does_
         "class_path": "OfTeacher",
         "init_args": {"teacher": 1, "loss": {"class_path": "Hinton"}},
     }
-    learning = {"teachers": [one, one], "loss": loss, "teacher_lr": 0.1}
-    learning["quiz"] = {"class_path": "CrossEntropy"}
+    learning = {"teachers": [one, one], "loss": loss}
+    quiz = {"class_path": "CrossEntropy"}
+    learning["strategy_training"] = {"teacher_lr": 0.1, "quiz": quiz}
     single = deepcopy(TEACHER)
     single["model"]["init_args"] |= learning
     single["data"]["init_args"] |= {"quiz_fraction": 0.25, "batch_size": 16}

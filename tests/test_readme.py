@@ -25,7 +25,7 @@ def test_the_lines_of_python_run(tmp_path, monkeypatch):
     exec(compile(block, "README.md", "exec"), settings)
     assert settings["trainer"].global_step == 1
     (result,) = read_results(tmp_path / "runs" / "first")
-    assert result.row["accuracy"] == settings["recipe"].result_record["accuracy"]
+    assert result.row["accuracy"] == settings["recipe"].record.result["accuracy"]
     assert not (tmp_path / "lightning_logs").exists()
 
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, softplus
 from torch.utils.data import DataLoader
 
-from lightning_metakd.data.datamodules import SourceData
 from lightning_metakd.data.distributed_sampling import identity_collate
+from lightning_metakd.data.episodic_data import EpisodicData
+from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.data.sources.source import Labelled, Source, rows_of
 from lightning_metakd.losses.coefficient import Coefficient, Learned
 from lightning_metakd.losses.hinton import Hinton
@@ -21,7 +22,7 @@ from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.model import EMBEDDING, Maps, Model, linear_head
 from lightning_metakd.teachers.heads import PrototypeHead
 from lightning_metakd.teachers.teacher import Teacher
-from lightning_metakd.types import Batch, Context, Episode, Output
+from lightning_metakd.types import Batch, Context, Episode, Output, TrainBatch
 
 N_WAY, SHOTS, QUERIES, WIDTH = 3, 2, 4, 3
 STUDENT_MAPS = {"low": (4, 4, 4), "high": (5, 2, 2)}
@@ -163,23 +164,51 @@ class Blobs(Source):
         return rows_of(self.all.y, self.of_split[split])
 
 
-class Fixed(SourceData):
-    """The same training batches each epoch, ready for the network."""
+class Fixed(EpisodicData):
+    """The same meta-batches each epoch, ready for the network: `(train, quiz)`, or one without a quiz."""
 
-    train_split, strategy_split, views = "train", None, 0
+    def __init__(self, batches: list) -> None:
+        super().__init__(Blobs(), N_WAY, k_shot=2, n_query=4, views=0)
+        self.batches = as_train_batches(batches)
 
-    def __init__(self, batches: list, classes: Tensor | None = None) -> None:
-        super().__init__(Blobs(), 0)
-        self.batches, self.ids = batches, torch.arange(12) if classes is None else classes
+    def train_classes(self) -> Tensor:
+        return torch.arange(12)
 
     def classes(self, split: str) -> Tensor:
-        return self.ids
+        return torch.arange(12)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return batch
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.batches, batch_size=None, collate_fn=identity_collate)
+
+
+class FixedRows(SourceData):
+    """The same batches of rows each epoch, of a few classes."""
+
+    views, seed, has_quiz = 0, 0, True
+
+    def __init__(self, batches: list) -> None:
+        super().__init__(Blobs(), 0)
+        self.batches = as_train_batches(batches)
+
+    def train_classes(self) -> Tensor:
+        return torch.arange(N_WAY)
+
+    def cache_views(self, stage: str | None) -> list:
+        return []
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.batches, batch_size=None, collate_fn=identity_collate)
+
+
+def as_train_batches(batches: list) -> list[TrainBatch]:
+    """Batches, or pairs of one and its quiz, as a recipe gets them."""
+    return [TrainBatch(*b) if type(b) is tuple else TrainBatch(b) for b in batches]
 
 
 def trainer(**settings) -> Trainer:

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from lightning_metakd.arguments.ranges import check_integer
+from lightning_metakd.callbacks.reported_recipe import reported
 from lightning_metakd.data.sources.output_cache import OutputCache
 from lightning_metakd.loggers.run_logger import is_dry_run
 from lightning_metakd.metrics.cost import (
@@ -61,7 +62,7 @@ class CostReport(Callback):
         input_shape = self.shapes.get(student, self.shapes.get(eval_student))
         if input_shape is None:
             return
-        recipe: Any = pl_module
+        recipe = reported(pl_module)
         shapes = [
             self.shapes.get(t.model, shape_without_forward(t.output_cache, input_shape))
             for t in recipe.teachers
@@ -82,12 +83,12 @@ class CostReport(Callback):
             step = max(trainer.global_step - 1, 0)  # where the Trainer puts what this batch logged
             for logger in trainer.loggers:
                 logger.log_metrics({f"cost/{k}": v for k, v in numbers.items()}, step)
-        record: dict[str, Any] = pl_module.result_record  # type: ignore[assignment]
+        record = reported(pl_module).record.result
         record |= {RESULT_KEYS.get(k, k): v for k, v in numbers.items()} | {"latency_batch": 1}
 
     def adaptation(self, pl_module: LightningModule) -> dict[str, int | float]:
         """FLOPs and median time of adapting to one episode, nothing where the recipe does not adapt."""
-        run = pl_module.adaptation()  # type: ignore[operator]
+        run = reported(pl_module).adaptation()
         if run is None:
             return {}
         with evaluating(pl_module), torch.random.fork_rng(devices=cuda(pl_module.device)):
@@ -114,7 +115,7 @@ class CostReport(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The peak is known at the end only."""
-        record: dict[str, Any] = pl_module.result_record  # type: ignore[assignment]
+        record = reported(pl_module).record.result
         record["peak_memory_bytes"] = peak_memory(pl_module.device)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -134,7 +135,7 @@ RESULT_KEYS = {
 
 def networks(pl_module: LightningModule) -> tuple[nn.Module, nn.Module, list[nn.Module]]:
     """The student, the one that is evaluated (its average, where one is kept), and the teachers'."""
-    recipe: Any = pl_module
+    recipe = reported(pl_module)
     return recipe.student, recipe.eval_student, [teacher.model for teacher in recipe.teachers]
 
 

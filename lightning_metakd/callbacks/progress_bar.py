@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 
 from lightning_metakd.arguments.ranges import check_integer, check_positive
+from lightning_metakd.callbacks.reported_recipe import reported
 from lightning_metakd.loggers.run_logger import run_directory
 
 SHOWN = {
@@ -56,8 +57,7 @@ class ProgressBar(TQDMProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        recipe: Any = pl_module
-        coefficients = recipe.describe_strategy().items()
+        coefficients = reported(pl_module).coefficient_log.values.items()
         means = {n.removesuffix("_mean"): v for n, v in coefficients if n.endswith("_mean")}
         return bar_values(trainer) | means
 

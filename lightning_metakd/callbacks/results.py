@@ -18,6 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 import lightning_metakd
+from lightning_metakd.callbacks.reported_recipe import reported
 from lightning_metakd.loggers.run_logger import is_dry_run, run_directory
 from lightning_metakd.loggers.wandb_logger import keep_file
 from lightning_metakd.storage.atomic_files import append_line, atomic_write, file_sha256
@@ -205,8 +206,8 @@ class Results(Callback):
         folder = run_directory(trainer)
         if not trainer.is_global_zero or is_dry_run(trainer):
             return
-        recipe: Any = pl_module
-        row = result_row(recipe.result_record, self.run_fields(trainer, pl_module, stage))
+        record = reported(pl_module).record
+        row = result_row(record.result, self.run_fields(trainer, pl_module, stage))
         print(sentence(row), end="", flush=True)  # before anything can fail
         where = ""
         try:
@@ -216,17 +217,16 @@ class Results(Callback):
         finally:
             print(where)
         if folder is not None:
-            if recipe.episode_rows:
-                write_episodes(folder / f"episodes.{row['split']}.csv", recipe.episode_rows)
+            if record.episode_rows:
+                write_episodes(folder / f"episodes.{row['split']}.csv", record.episode_rows)
             keep_file(trainer, folder / "results.jsonl", "results")
 
     def run_fields(
         self, trainer: Trainer, pl_module: LightningModule, stage: str
     ) -> dict[str, Any]:
         """What can be said without the recipe."""
-        recipe: Any = pl_module
         seconds = time.monotonic() - self.evaluation_began
-        episodes = recipe.result_record.get("episodes")
+        episodes = reported(pl_module).record.result.get("episodes")
         checkpoint = trainer.ckpt_path
         return {
             "experiment": trainer.loggers[0].name if trainer.loggers else None,

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
+from lightning_metakd.callbacks.reported_recipe import reported
 from lightning_metakd.loggers.run_logger import run_directory
 from lightning_metakd.settings.run_settings import flat_settings
 from lightning_metakd.storage.atomic_files import atomic_write
@@ -30,7 +31,7 @@ class SaveConfig(SaveConfigCallback):
                 self.parser.dump(self.config, format="json", skip_unset=False, skip_validation=True)
             )
         )
-        pl_module.configured = flat_settings(self.hidden)  # type: ignore[assignment]
+        reported(pl_module).record.configured = flat_settings(self.hidden)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self.write(trainer, "fit")

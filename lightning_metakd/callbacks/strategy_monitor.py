@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metakd.arguments.ranges import check_integer
+from lightning_metakd.callbacks.reported_recipe import reported
 from lightning_metakd.loggers.run_logger import run_directory
 from lightning_metakd.loggers.wandb_logger import keep_file
 from lightning_metakd.storage.atomic_files import atomic_write
@@ -34,11 +35,9 @@ class StrategyMonitor(Callback):
         step = trainer.global_step
         if step != 1 and step % self.every_n_steps:
             return
-        recipe: Any = pl_module
-        # what the first process saw; coefficients of a sample differ between processes
-        coefficients: dict[str, float] = {
-            f"strategy/{name}": value for name, value in recipe.describe_strategy().items()
-        }
+        # of the first process; coefficients of a sample differ between processes
+        values = reported(pl_module).coefficient_log.values
+        coefficients = {f"strategy/{name}": value for name, value in values.items()}
         for logger in trainer.loggers:
             logger.log_metrics(
                 coefficients, step - 1
@@ -55,14 +54,14 @@ class StrategyMonitor(Callback):
             warnings.warn(
                 f"strategy/pilot_gain was negative {GAINS} times in a row, last {float(gain):.2g}: a pilot "
                 "step makes the quiz worse, and the strategy learns from steps that lead astray; lower "
-                "model.pilot_lr.",
+                "model.strategy_training.pilot_lr.",
                 stacklevel=2,
             )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file; its coefficients are what the recipe calls strategy."""
         folder = run_directory(trainer)  # every process
-        recipe: Any = pl_module
+        recipe = reported(pl_module)
         if (
             folder is None
             or not trainer.is_global_zero

@@ -38,7 +38,7 @@ from lightning_metakd.cli.parser import Parser
 from lightning_metakd.cli.precompute import fill_caches
 from lightning_metakd.cli.processes import check_others
 from lightning_metakd.cli.trainer import SETTINGS, as_list, with_built_in
-from lightning_metakd.data.datamodules import SourceData
+from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.loggers.run_logger import RunLogger, directory_made, first_process
 from lightning_metakd.loggers.wandb_logger import with_run_logger
 from lightning_metakd.recipes.recipe import Recipe
@@ -103,7 +103,7 @@ class MetaKDCLI(LightningCLI):
             raise self.parser.refusal_in(error) from error
         if self.subcommand in (None, "fit"):
             self.model.check_teachers("fit")  # before the data are read
-        self.model.is_resuming = self.checkpoint() is not None
+        self.model.record.is_resuming = self.checkpoint() is not None
 
     def check_checkpoint(self, path: str | None) -> None:
         """Refuse a checkpoint that is no file; Lightning has words too, for files among its own."""

@@ -111,10 +111,11 @@ def check_trained(command: str | None, config: Any) -> None:
     """Raise where a student would be judged that nobody has trained."""
     if command in (None, "fit") or config[command].ckpt_path is not None:
         return
-    if config[command].get("model.init_args.init") is None:
+    if config[command].get("model.init_args.initialisation.checkpoint") is None:
         raise ValueError(
-            f"ckpt_path=null and model.init=null: {command} would judge random weights; add --ckpt_path "
-            "runs/<experiment>/latest/checkpoints/final.ckpt, or --model.init to start from other weights."
+            f"ckpt_path=null and model.initialisation.checkpoint=null: {command} would judge random weights; "
+            "add --ckpt_path runs/<experiment>/latest/checkpoints/final.ckpt, or "
+            "--model.initialisation.checkpoint to start from other weights."
         )
 
 

@@ -100,13 +100,3 @@ class BatchSet(Dataset[Batch]):
         return torch.randint(
             self.views or UNLIMITED_VIEWS, (n,), generator=generator("views", *self.key, b)
         )
-
-
-class Paired(Dataset[tuple[Batch, Batch]]):
-    """Batch b of two sets at once."""
-
-    def __init__(self, first: BatchSet, second: BatchSet) -> None:
-        self.first, self.second = first, second
-
-    def __getitem__(self, b: int) -> tuple[Batch, Batch]:
-        return self.first[b], self.second[b]

@@ -163,17 +163,3 @@ class EpisodeSet(Dataset[Episode]):
         x = self.x.index_select(0, index.flatten()).unflatten(0, index.shape)
         y = torch.arange(self.n_way).repeat(len(rows), rows.shape[1])
         return Batch(x, y, index, views.flatten(1))
-
-
-class Together(Dataset[tuple[Episode, Episode]]):
-    """Episode i of two sets at once."""
-
-    def __init__(self, first: EpisodeSet, second: EpisodeSet) -> None:
-        self.first, self.second = first, second
-
-    def __getitem__(self, i: int) -> tuple[Episode, Episode]:
-        return self.first[i], self.second[i]
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Episode, Episode]:
-        """Some of both at once."""
-        return self.first.__getitems__(indices), self.second.__getitems__(indices)

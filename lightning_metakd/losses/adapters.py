@@ -47,8 +47,12 @@ class Adapters(nn.Module):
             {as_key(name_of(pair)): made for pair, made in projections.items()}
         )
 
+    def take_over(self, other: "Adapters") -> None:
+        """Hold the projections of others in place of these."""
+        self.layer_pairs, self.projections = other.layer_pairs, other.projections
+
     def forward(self, output: Output) -> Output:
-        """The student's answer with its hints."""
+        """The student's output with its hints."""
         if not self.layer_pairs:
             return output
         made = zip(self.layer_pairs, self.projections.values(), strict=True)

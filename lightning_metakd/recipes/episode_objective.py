@@ -17,7 +17,12 @@ from lightning_metakd.functional.params import detach, detach_tree, subtree
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.adapters import Adapters
 from lightning_metakd.losses.loss import CrossEntropy, Loss, batch_loss
-from lightning_metakd.strategy.hypergradient import GRADIENT_COUNTS, Pilot
+from lightning_metakd.strategy.hypergradient import (
+    HYPERGRADIENTS,
+    Hypergradient,
+    Pilot,
+    PilotProblem,
+)
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.types import Batch, BatchLoss, Episode, Forward, Output, Params, QuizEpisodes
 
@@ -26,7 +31,7 @@ TEACHERS = "teachers."
 
 
 @dataclass(frozen=True)
-class Objective:
+class EpisodeObjective:
     """What a meta-step minimises for one episode.
 
     Attributes:
@@ -34,21 +39,21 @@ class Objective:
         forward: the student as a pure function.
         teach: the teaching loss as a function of the strategy.
         quiz: what judges the strategy.
-        pilot: how the quiz is differentiated where no lesson acts inside `adapt`.
-        pilot_lr: step of that pilot.
+        hypergradient: how the quiz is differentiated where no teaching loss acts inside `adapt`.
+        pilot_lr: step size of the pilot.
+        pilot_steps: how many of them, or terms of its series.
         adapters: which fill in the student's hints.
-        pilot_steps: how many of them.
         teachers: all of them where they learn to teach, as part of the strategy.
     """
 
     learner: Learner
     forward: Forward
     teach: Callable[..., Tensor]
-    quiz: Loss
-    pilot: Callable[..., Pilot]
-    pilot_lr: float
-    adapters: Adapters = field(default_factory=Adapters)
+    quiz: Loss = field(default_factory=CrossEntropy)
+    hypergradient: Hypergradient = HYPERGRADIENTS["tangent"]
+    pilot_lr: float = 0.001
     pilot_steps: int = 1
+    adapters: Adapters = field(default_factory=Adapters)
     teachers: Sequence[Teacher] = ()
 
     def teaching_loss(self, strategy: Params, batch: Batch, episode: Episode) -> BatchLoss:
@@ -139,13 +144,15 @@ class Objective:
             return self.learner.outer_loss(at, adapted, quiz_loss, held_out.query)
 
         train_loss = self.teaching_loss(strategy, train.query, train)
-        return self.pilot(predict, train_loss, quiz, theta, self.pilot_lr, self.pilot_steps)
+        return self.hypergradient.solve(
+            PilotProblem(predict, train_loss, quiz, theta, self.pilot_lr, self.pilot_steps)
+        )
 
     def count_gradients(self, of_strategy: bool) -> int:
         """Gradients with respect to the student that one task takes, one way or the other."""
         if not of_strategy or self.learner.uses_inner_loss:
             return self.learner.inner_steps + 1
-        return GRADIENT_COUNTS[self.pilot](self.pilot_steps)
+        return self.hypergradient.count_gradients(self.pilot_steps)
 
     def strategy_loss(
         self, theta: Params, strategy: Params, task: Episode | QuizEpisodes

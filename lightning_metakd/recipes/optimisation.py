@@ -26,7 +26,7 @@ Optimiser = Literal["sgd", "adam", "adamw"]
 StrategyOptimiser = Literal["sgd", "adam"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Optimisation:
     """One outer update.
 

@@ -1,4 +1,4 @@
-"""The outer loop: one scalar, one backward, one step of everything that it moves.
+"""The outer update: one scalar, one backward, one step of everything that it moves.
 
 One `manual_backward` to the leaf parameters (several processes then average it), clip, step through
 Lightning's optimiser, schedule, average. No gradient is ever assigned by hand: replicas would drift apart
@@ -6,22 +6,19 @@ silently.
 """
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NoReturn, cast, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import torch
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from lightning_metakd.arguments.configured import Configured
-from lightning_metakd.losses.adapters import Adapters
 from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.optimisation import (
     Optimisation,
-    averaged,
     decay_groups,
     parameters_of,
     set_rates,
@@ -31,95 +28,69 @@ Who = Literal["student", "strategy"]
 Moves = tuple[Who, ...]
 
 
-class OuterLoop(LightningModule, ABC, Configured):
-    """A student that is trained, with its adapters, and a strategy beside it.
+class OuterUpdate:
+    """The optimisers of a recipe, and one step of them.
 
     Args:
+        module: whose step it is.
+        optimisation: how it descends.
         student: the network that is trained.
-        optimisation: how the outer loop descends.
+        average: of the student, if one is kept.
     """
 
-    def __init__(self, student: Model, optimisation: Optimisation | None) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.student, self.adapters = student, Adapters()
-        self.optimisation = optimisation or Optimisation()
-        decay = self.optimisation.ema_decay
-        self.ema = None if decay is None else averaged(student, decay)
+    def __init__(
+        self,
+        module: LightningModule,
+        optimisation: Optimisation,
+        student: Model,
+        average: AveragedModel | None,
+    ) -> None:
+        self.module, self.optimisation = module, optimisation
+        self.student, self.average = student, average
+        self.clipped_together: dict[Who, list[list[nn.Parameter]]] = {}
 
-    @classmethod
-    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refused: Lightning would build what the file says."""
-        raise TypeError(
-            "load_from_checkpoint would build what a file says, and is not there; "
-            f"build {cls.__name__} by its arguments, and name the file as its init or as ckpt_path of the "
-            "Trainer."
-        )
+    def configure(
+        self,
+        trained: Mapping[str, nn.Parameter],
+        adapters: Mapping[str, nn.Parameter],
+        strategy: Sequence[dict[str, Any]],
+    ) -> list[torch.optim.Optimizer]:
+        """One optimiser for student, learner and adapters; one for a strategy that learns.
 
-    @property
-    def eval_student(self) -> Model:
-        """The student that is evaluated: its average where one is kept."""
-        return self.student if self.ema is None else cast(Model, self.ema.module)
-
-    @abstractmethod
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One outer update on a batch or meta-batch."""
-
-    @abstractmethod
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained beside adapters and strategy, by name."""
-
-    @abstractmethod
-    def strategy_groups(self) -> list[dict[str, Any]]:
-        """What is trained of the strategy, in groups of one rate; none where nothing is learned."""
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One for student, learner and adapters; one for a strategy that is learned, at its own rates."""
+        Args:
+            trained: student and learner by name.
+            adapters: by name.
+            strategy: groups of parameters with their own rates; none where nothing learns.
+        """
+        self.clipped_together = {
+            "student": [list(trained.values()), list(adapters.values())],
+            "strategy": [[p for group in strategy for p in group["params"]]],
+        }
+        moving = {n: p for n, p in {**trained, **adapters}.items() if p.requires_grad}
         optimisation = self.optimisation
-        adapters = dict(self.adapters.named_parameters(prefix="adapters"))
-        every = {**self.trained_parameters(), **adapters}
-        trained = {name: p for name, p in every.items() if p.requires_grad}
-        student = optimisation.build(
-            decay_groups(trained, optimisation.lr, optimisation.weight_decay)
-        )
-        groups = self.strategy_groups()
-        return (
-            [student, optimisation.build(groups, optimisation.strategy_optimiser)]
-            if groups
-            else [student]
-        )
+        groups = decay_groups(moving, optimisation.lr, optimisation.weight_decay)
+        student = optimisation.build(groups)
+        if not strategy:
+            return [student]
+        return [student, optimisation.build(list(strategy), optimisation.strategy_optimiser)]
 
-    def total_steps(self) -> float:
-        """Outer steps that Lightning will make, whichever limit ends them; inf where only time does."""
-        total = self.trainer.estimated_stepping_batches
-        return float(total) if total > 0 else math.inf
-
-    def progress(self) -> float:
-        """Part of the training that is done, in [0, 1]: by steps or by time, whichever is further."""
-        trainer = self.trainer
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        timers: list[Any] = [c for c in callbacks if isinstance(c, Timer) and c._duration]
-        parts = [timer.time_elapsed() / timer._duration for timer in timers]
-        furthest = min(1.0, max(trainer.global_step / self.total_steps(), *parts, 0.0))
-        if timers and trainer.world_size > 1:  # clocks differ between processes, and rates must not
-            return float(trainer.strategy.broadcast(furthest))
-        return furthest
-
-    def outer_update(self, scalar: Tensor, moves: Moves = ("student", "strategy")) -> None:
+    def __call__(self, loss: Tensor, moves: Moves = ("student", "strategy")) -> None:
         """Backward, clip, step, average.
 
         Args:
+            loss: a scalar.
             moves: what this update moves; an outer step is counted where it is the student.
 
         Raises:
             FloatingPointError: if the gradient is not finite; nothing was changed then.
         """
-        configured: Any = self.optimizers()
+        trainer = self.module.trainer
+        configured: Any = self.module.optimizers()
         configured = configured if isinstance(configured, list) else [configured]
         optimisers: dict[Who, LightningOptimizer] = dict(
             zip(get_args(Who), configured, strict=False)
         )
-        factor = self.optimisation.factor(self.progress(), 1 / self.total_steps())
+        factor = self.optimisation.factor(progress(trainer), 1 / total_steps(trainer))
         for optimiser in optimisers.values():
             set_rates(optimiser, factor)
             optimiser.zero_grad()
@@ -127,40 +98,70 @@ class OuterLoop(LightningModule, ABC, Configured):
         # of a teacher that learns and is not followed
         still = [o for who, o in optimisers.items() if who == "strategy" or who not in moves]
         idle = [p for optimiser in still for p in parameters_of(optimiser)]
-        self.manual_backward(scalar + sum(0.0 * p.sum() for p in idle))
+        self.module.manual_backward(loss + sum(0.0 * p.sum() for p in idle))
         moved = {who: optimiser for who, optimiser in optimisers.items() if who in moves}
-        self.clip(scalar, moved)
+        self.clip(loss, moved)
         if "strategy" in moved:  # past Lightning, which would count an outer step
             moved["strategy"].optimizer.step()
         if "student" in moved:
             moved["student"].step()
-            if self.ema is not None:
-                self.ema.update_parameters(self.student)
-        self.log("train/lr", self.optimisation.lr * factor)
+            if self.average is not None:
+                self.average.update_parameters(self.student)
+        self.module.log("train/lr", self.optimisation.lr * factor)
 
-    def clip(self, scalar: Tensor, moved: Mapping[Who, LightningOptimizer]) -> None:
+    def clip(self, loss: Tensor, moved: Mapping[Who, LightningOptimizer]) -> None:
         """Shorten gradients, each kind apart: a large one does not shorten the step of another.
 
         Raises:
             FloatingPointError: if one is not finite.
         """
-        together: list[Iterable[nn.Parameter]] = []
-        if "student" in moved:
-            together += [self.trained_parameters().values(), self.adapters.parameters()]
-        if "strategy" in moved:
-            together.append(parameters_of(moved["strategy"]))
         limit = self.optimisation.grad_clip or float("inf")
         norms = [
-            nn.utils.clip_grad_norm_(list(params), limit).to(self.device) for params in together
+            nn.utils.clip_grad_norm_(params, limit).to(self.module.device)
+            for who in moved
+            for params in self.clipped_together[who]
         ]
         norm = torch.stack(norms).max()
         if not torch.isfinite(norm):  # the averaged gradient: every process sees the same
             raise FloatingPointError(
-                f"the gradient is {norm.item()} at step {self.trainer.global_step} "
-                f"(loss {scalar.item():.4g}); nothing was changed. Start anew "
+                f"the gradient is {norm.item()} at step {self.module.trainer.global_step} "
+                f"(loss {loss.item():.4g}); nothing was changed. Start anew "
                 f"with a lower model.optimisation.lr={self.optimisation.lr}, or set "
                 "model.optimisation.grad_clip and go on with --resume."
             )
+
+
+def total_steps(trainer: Trainer) -> float:
+    """Outer steps that Lightning will make, whichever limit ends them; inf where only time does."""
+    total = trainer.estimated_stepping_batches
+    return float(total) if total > 0 else math.inf
+
+
+def progress(trainer: Trainer) -> float:
+    """Part of the training that is done, in [0, 1]: by steps or by time, whichever is further."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    timers: list[Any] = [c for c in callbacks if isinstance(c, Timer) and c._duration]
+    parts = [timer.time_elapsed() / timer._duration for timer in timers]
+    furthest = min(1.0, max(trainer.global_step / total_steps(trainer), *parts, 0.0))
+    if timers and trainer.world_size > 1:  # clocks differ between processes, and rates must not
+        return float(trainer.strategy.broadcast(furthest))
+    return furthest
+
+
+def check_finite(logits: Tensor, lr: float) -> None:
+    """Raise where the logits of an evaluated student are no numbers.
+
+    Args:
+        lr: rate of its training, for the message.
+
+    Raises:
+        FloatingPointError: names the rate.
+    """
+    if not logits.isfinite().all():
+        raise FloatingPointError(
+            "the student's answers are not finite: its training has diverged, or its weights or images "
+            f"are none; start anew with a lower model.optimisation.lr={lr}."
+        )
 
 
 def check_precision(precision: object) -> None:

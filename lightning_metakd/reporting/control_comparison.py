@@ -21,7 +21,10 @@ from lightning_metakd.reporting.seed_intervals import SEEDS_OF_A_CLAIM, between_
 SAME_TEST = ("stage", "learner", "teacher_at_test", "episodes")
 """A control is tested as its row is."""
 
-CONTROLLED = ("train.model.control", "train.model.strategy.origin")
+CONTROLLED = (
+    "train.model.strategy_training.control",
+    "train.model.initialisation.strategy_file.origin",
+)
 """Settings that a control has of its own."""
 
 

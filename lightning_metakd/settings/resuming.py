@@ -12,7 +12,11 @@ from lightning_metakd.settings.run_settings import ORIGIN, RUNNING, Settings
 
 MAY_CHANGE = RUNNING - {"seed"} | {"n_episodes", "eval_seed", "grad_clip"}
 """Last parts of names of settings of model and data with which a training goes on."""
-ARE_BEHIND = {"model.init", "model.strategy", "model.student.trained_by"}
+ARE_BEHIND = {
+    "model.initialisation.checkpoint",
+    "model.initialisation.strategy_file",
+    "model.student.trained_by",
+}
 """What a training begins from, and one that goes on does not read."""
 AROUND = ("trainer.callbacks", "trainer.logger")
 """What watches a training."""
@@ -37,7 +41,7 @@ def check_resumable(checkpoint: Mapping[str, Any], path: Path, settings: Setting
     if not {"optimizer_states", "lr_schedulers"} <= checkpoint.keys():
         raise ValueError(
             f"ckpt_path={path} holds weights and no training that could go on; begin from it by "
-            f"--model.init={path}."
+            f"--model.initialisation.checkpoint={path}."
         )
     earlier: Settings = checkpoint.get("settings", {})
     if not any(key.startswith("model.") for key in earlier):  # written without the command
@@ -56,7 +60,7 @@ def check_resumable(checkpoint: Mapping[str, Any], path: Path, settings: Setting
         more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
         raise ValueError(
             f"{what}{more} in {path}: it cannot go on with other settings; leave them as they were, start "
-            f"anew without it, or begin from its weights by --model.init={path}."
+            f"anew without it, or begin from its weights by --model.initialisation.checkpoint={path}."
         )
     around = [name for name in AROUND if any(key.startswith(name) for key in names)]
     changed = [

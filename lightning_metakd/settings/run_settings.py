@@ -37,13 +37,12 @@ TRAINER_TESTS = ("precision", "limit_test_batches")
 TRAINER_CHOOSES = ("limit_val_batches", "val_check_interval", "check_val_every_n_epoch")
 """What of the Trainer decides which state of a training is its best."""
 TRAINS_ALONE = {
-    *("init", "optimisation", "share", "quiz", "quiz_classes", "hypergradient", "pilot_lr"),
-    *("pilot_steps", "strategy_lr", "strategy_every", "strategy_warmup", "teacher_lr", "control"),
-    *("strategy_on_seen_classes", "train_split", "strategy_split", "train_n_way"),
-    *("train_n_query", "meta_batch_size", "steps_per_epoch", "batch_size", "views", "augment"),
+    *("optimisation", "strategy_training", "initialisation", "execution"),
+    *("train_split", "strategy_split", "train_n_way", "train_n_query", "meta_batch_size"),
+    *("steps_per_epoch", "batch_size", "views", "augment"),
 }
 """What of model and data does not change a test."""
-TEACHES = {"loss", "teachers", "strategy"}
+TEACHES = ("model.loss", "model.teachers", "model.initialisation.strategy_file")
 """What changes a test only where teachers help in it."""
 LENGTH = 16
 """Digits of a digest."""
@@ -132,12 +131,17 @@ def training_settings(settings: Settings) -> Settings:
 
 def evaluation_settings(settings: Settings) -> Settings:
     """Those that test: the network and how it adapts, the episodes, and teachers that help."""
-    teaches = set() if settings.get("model.teacher_at_test") else TEACHES
+    teaches = bool(settings.get("model.teacher_at_test"))
     return {
         key: value
         for key, value in chosen(settings, *named_trainer(*TRAINER_TESTS)).items()
-        if [*key.split("."), ""][1] not in TRAINS_ALONE | teaches
+        if (teaches if key.startswith(TEACHES) else tests(key))
     }
+
+
+def tests(key: str) -> bool:
+    """Whether a setting of model or data changes a test."""
+    return [*key.split("."), ""][1] not in TRAINS_ALONE
 
 
 def chosen(settings: Settings, *others: str) -> Settings:

@@ -84,8 +84,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         checkpoint = open_checkpoint(path)
         if not isinstance(checkpoint.get("pytorch-lightning_version"), str):
             raise ValueError(
-                f"checkpoint={str(path)!r} holds weights, and not the state of a run; name it as model.init "
-                "to start from its weights."
+                f"checkpoint={str(path)!r} holds weights, and not the state of a run; name it as "
+                "model.initialisation.checkpoint to start from its weights."
             )
         return checkpoint
 

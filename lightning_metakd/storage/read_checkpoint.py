@@ -1,8 +1,9 @@
 """Reading checkpoints: only tensors and plain values, never code.
 
-Whoever names a file of weights (`ckpt_path`, `model.init`, a teacher, an embedded source), it is opened by
-`open_checkpoint`. Sizes are compared with a limit before anything is read, and contents with their checksums
-before anything is used. What a file says is data: nothing is imported, called or built by its names.
+Every file of weights (`ckpt_path`, `model.initialisation.checkpoint`, a teacher's, an embedded source's)
+is opened by `open_checkpoint`. Sizes are compared with a limit before anything is read, and contents with
+their checksums before anything is used. What a file says is data: nothing is imported, called or built by
+its names.
 """
 
 import re

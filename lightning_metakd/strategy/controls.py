@@ -31,22 +31,22 @@ STEP_SIZES = Interval(0.0, 2.0)
 """By what `step_size` can multiply the lesson."""
 
 
-def check_control(control: Control, strategy_lr: float, teacher_lr: float) -> None:
+def check_control(control: Control, lr: float, teacher_lr: float) -> None:
     """Refuse a control of nothing.
 
     Raises:
         ValueError: if it is unknown, or no strategy is learned that it could be compared with.
     """
     check_choice("control", control, get_args(Control))
-    if control != "none" and strategy_lr == teacher_lr == 0:
+    if control != "none" and lr == teacher_lr == 0:
         raise ValueError(
-            f"control={control} takes something away from the learning of a strategy, and strategy_lr=0 "
-            "learns none; give the strategy_lr of the run that it is to be compared with."
+            f"control={control} takes something away from the learning of a strategy, and "
+            "strategy_training.lr=0 learns none; give the lr of the run that it is to be compared with."
         )
-    if control == "step_size" and strategy_lr == 0:
+    if control == "step_size" and lr == 0:
         raise ValueError(
-            "control=step_size learns one number at the rate strategy_lr=0; give it a rate, and the loss a "
-            "learned coefficient, or compare teachers that learn with frozen or shuffled."
+            "control=step_size learns one number at the rate strategy_training.lr=0; give it a rate, and the "
+            "loss a learned coefficient, or compare teachers that learn with frozen or shuffled."
         )
 
 
@@ -106,7 +106,7 @@ def set_values(loss: Loss, values: Mapping[str, float]) -> None:
             continue
         if names[name] not in values:
             raise ValueError(
-                f"strategy has no value of {name} (it says {', '.join(values) or 'nothing'}); name the "
+                f"strategy_file has no value of {name} (it says {', '.join(values) or 'nothing'}); name the "
                 "strategy.safetensors of a run with the same loss for control=final_constant."
             )
         low, high = c.interval

@@ -13,32 +13,50 @@ phi is judged by Q where theta <- theta - eta g(theta; phi) leads, from a theta 
   of the series of the inverse Hessian (Lorraine, Vicol, Duvenaud 2020, arXiv:1911.02590, eq. 3 and
   algorithm 3), memory of one step. At a minimum they are the K unrolled steps.
 
-The student's answer is a function `answer(theta) -> Output`; the lesson, which knows phi, is asked at
-`progress`, by default at the end of the task.
+Quiz and pilot are the words of MetaDistil (Zhou, Xu, McAuley 2022, "BERT Learns to Teach: Knowledge
+Distillation with Meta Learning", arXiv:2106.04570), whose teacher learns from `unrolled` with one step.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, jvp, vjp
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lightning_metakd.arguments.ranges import (
-    MOST_STEPS,
-    check_choice,
-    check_integer,
-    check_positive,
-)
 from lightning_metakd.functional.checkpointing import Draws
 from lightning_metakd.functional.inner_loop import inner_gradient, step
 from lightning_metakd.functional.params import detach, detach_tree
 from lightning_metakd.types import BatchLoss, Output, Params
 
-Answer = Callable[[Params], Output]
-Quiz = Callable[[Params], Tensor]
 HypergradientMethod = Literal["tangent", "unrolled", "neumann"]
+
+
+class PilotProblem(NamedTuple):
+    """What a pilot trains on and what judges it.
+
+    Attributes:
+        predict: the student's output for the training rows, as a function of its parameters.
+        train_loss: the teaching loss of these rows; knows the strategy.
+        quiz: loss of the held-out rows, as a function of the student's parameters.
+        params: the student's, from which the pilot starts; held fixed.
+        lr: step size.
+        steps: how many (`neumann`: terms of the series).
+        progress: how far in its task the student is, in [0, 1]; by default at the end.
+    """
+
+    predict: Callable[[Params], Output]
+    train_loss: BatchLoss
+    quiz: Callable[[Params], Tensor]
+    params: Params
+    lr: float
+    steps: int = 1
+    progress: Tensor | None = None
+
+    def progress_at(self, params: Params) -> Tensor:
+        """The progress as a tensor like the parameters."""
+        return next(iter(params.values())).new_ones(()) if self.progress is None else self.progress
 
 
 class Pilot(NamedTuple):
@@ -54,62 +72,41 @@ class Pilot(NamedTuple):
     gain: Tensor
 
 
-def unrolled(
-    answer: Answer,
-    batch_loss: BatchLoss,
-    quiz: Quiz,
-    theta: Params,
-    lr: float,
-    steps: int = 1,
-    progress: Tensor | None = None,
-) -> Pilot:
+def unrolled(problem: PilotProblem) -> Pilot:
     """The pilot by differentiating through its steps."""
-    start = at = detach(theta)
+    predict, train_loss, quiz, params, lr, steps, _ = problem
+    start = at = detach(params)
     for _ in range(steps):
-        at = step(at, inner_gradient(answer, at, batch_loss, default_progress(at, progress)), lr)
+        at = step(at, inner_gradient(predict, at, train_loss, problem.progress_at(at)), lr)
     loss = quiz(at)
     return Pilot(loss, (quiz(start) - loss).detach())
 
 
-def tangent(
-    answer: Answer,
-    batch_loss: BatchLoss,
-    quiz: Quiz,
-    theta: Params,
-    lr: float,
-    steps: int = 1,
-    progress: Tensor | None = None,
-) -> Pilot:
+def tangent(problem: PilotProblem) -> Pilot:
     """The pilot of one step by one forward-mode product, without double backward."""
-    at, draws = detach(theta), Draws()
-    output, pull_back = vjp(answer, at)  # type: ignore[misc]
+    predict, train_loss, quiz, params, lr, _, _ = problem
+    at, draws = detach(params), Draws()
+    output, pull_back = vjp(predict, at)  # type: ignore[misc]
     output = detach_tree(output)
-    progress_at = default_progress(at, progress)
+    progress = problem.progress_at(at)
     # the graph to the strategy starts here; coefficients see the output undifferentiated
-    slope = grad(lambda o: batch_loss(o, output, progress_at).mean())(output)
+    slope = grad(lambda o: train_loss(o, output, progress).mean())(output)
     (grads,) = pull_back(detach_tree(slope))
     v, after = grad_and_value(quiz)(detach(step(at, grads, lr)))
     with draws.again():  # the same dropout
-        _, moved = jvp(answer, (at,), (v,))  # type: ignore[misc]
+        _, moved = jvp(predict, (at,), (v,))  # type: ignore[misc]
     pairs = zip(tree_leaves(slope), tree_leaves(moved), strict=True)
     inner = torch.stack([(s * m.detach()).sum() for s, m in pairs]).sum()
     return Pilot(with_gradient_of(after, -lr * inner), (quiz(at) - after).detach())
 
 
-def neumann(
-    answer: Answer,
-    batch_loss: BatchLoss,
-    quiz: Quiz,
-    theta: Params,
-    lr: float,
-    steps: int = 1,
-    progress: Tensor | None = None,
-) -> Pilot:
-    """The implicit gradient at a minimum of the lesson, by `steps` terms of a Neumann series."""
-    at = detach(theta)
+def neumann(problem: PilotProblem) -> Pilot:
+    """The implicit gradient at a minimum of the teaching loss, by `steps` terms of a Neumann series."""
+    predict, train_loss, quiz, params, lr, steps, _ = problem
+    at = detach(params)
     v, before = grad_and_value(quiz)(at)
     grads, transposed = vjp(
-        lambda p: inner_gradient(answer, p, batch_loss, default_progress(at, progress)), dict(at)
+        lambda p: inner_gradient(predict, p, train_loss, problem.progress_at(p)), dict(at)
     )  # type: ignore[misc]
     total = v
     for _ in range(steps - 1):
@@ -121,42 +118,27 @@ def neumann(
     return Pilot(with_gradient_of(before, -lr * inner), (before - after).detach())
 
 
-def default_progress(theta: Params, progress: Tensor | None) -> Tensor:
-    """How far the student is, by default at the end of its task."""
-    return next(iter(theta.values())).new_ones(()) if progress is None else progress
-
-
 def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
     """The value with the gradient of the surrogate."""
     return value.detach() + surrogate - surrogate.detach()
 
 
-HYPERGRADIENTS: dict[str, Callable[..., Pilot]] = {
-    "tangent": tangent,
-    "unrolled": unrolled,
-    "neumann": neumann,
+class Hypergradient(NamedTuple):
+    """One way to differentiate a pilot, and what it costs.
+
+    Attributes:
+        solve: the pilot of a problem.
+        count_gradients: derivatives with respect to the student for a number of steps, products with one
+            included.
+    """
+
+    solve: Callable[[PilotProblem], Pilot]
+    count_gradients: Callable[[int], int]
+
+
+HYPERGRADIENTS: dict[HypergradientMethod, Hypergradient] = {
+    "tangent": Hypergradient(tangent, lambda steps: 3),
+    "unrolled": Hypergradient(unrolled, lambda steps: 2 * steps + 1),
+    "neumann": Hypergradient(neumann, lambda steps: steps + 2),
 }
 """The ways by their names in configurations."""
-
-GRADIENT_COUNTS: dict[Callable[..., Pilot], Callable[[int], int]] = {
-    tangent: lambda steps: 3,
-    unrolled: lambda steps: 2 * steps + 1,
-    neumann: lambda steps: steps + 2,
-}
-"""Derivatives with respect to the student that a pilot of some steps takes, products with one included."""
-
-
-def check_pilot(way: HypergradientMethod, lr: float, steps: int) -> None:
-    """Refuse a pilot that could not be made.
-
-    Raises:
-        ValueError: if a number is out of range, or the way is unknown or cannot take them.
-    """
-    check_choice("hypergradient", way, get_args(HypergradientMethod))
-    check_positive("pilot_lr", lr, "and so small that a step lowers the quiz")
-    check_integer("pilot_steps", steps, 1, MOST_STEPS)
-    if way == "tangent" and steps > 1:
-        raise ValueError(
-            f"pilot_steps={steps} with hypergradient={way!r}: tangent looks one step ahead, unrolled and "
-            "neumann 1 or more; change either."
-        )

@@ -11,9 +11,9 @@ does best is what generalises from class to class, as a student has to.
 import logging
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from lightning_metakd.arguments.ranges import check_choice
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.functional.params import select_rows
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.models.model import listed
@@ -61,21 +61,21 @@ def split_query(episode: Episode) -> QuizEpisodes:
     return QuizEpisodes(episode._replace(query=first), episode._replace(query=second))
 
 
-def check_quiz(data: Any, learner: Learner, quiz_classes: QuizClasses) -> None:
+def check_quiz(data: EpisodicData, learner: Learner, quiz_classes: QuizClasses) -> None:
     """Refuse a quiz for which learner or data have no place; reads settings alone.
 
     Raises:
         ValueError: if the word is unknown, a learner that adapts by a loss is to be asked of other classes,
             or the data have none, or no query rows beside those that are taught.
     """
-    check_choice("quiz_classes", quiz_classes, get_args(QuizClasses))
     name = "n_query" if data.strategy_split else "train_n_query"
     if learner.uses_inner_loss:
         if quiz_classes == "other":
             raise ValueError(
                 f"quiz_classes=other asks of other classes after a pilot step, and {type(learner).__name__} "
                 "makes none: its lesson acts on the support set, and the query rows of the same episode are "
-                "the quiz; set model.quiz_classes to same, or take a learner such as ProtoNet."
+                "the quiz; set model.strategy_training.quiz_classes to same, or take a learner such as "
+                "ProtoNet."
             )
     elif quiz_classes == "other":
         if data.strategy_split in (None, data.train_split):
@@ -84,11 +84,11 @@ def check_quiz(data: Any, learner: Learner, quiz_classes: QuizClasses) -> None:
                 f"teaches, and data.strategy_split={data.strategy_split!r} names none; name a split that "
                 "neither teachers nor the student are trained on."
             )
-    elif getattr(data, name, 2) < 2:
+    elif getattr(data, name) < 2:
         raise ValueError(
             f"{name}={getattr(data, name)} leaves no rows to judge the strategy on: for "
             f"{type(learner).__name__} half of the query rows of a class teach, and the other half is the "
-            "quiz; set data.n_query to 2 or more, or strategy_lr and teacher_lr to 0."
+            "quiz; set data.n_query to 2 or more, or lr and teacher_lr of model.strategy_training to 0."
         )
 
 
@@ -102,13 +102,13 @@ def warn_if_first_order(learner: Learner) -> None:
         )
 
 
-def warn_of_trained_classes(data: Any, trained_on: AbstractSet[str]) -> None:
+def warn_of_trained_classes(data: EpisodicData, trained_on: AbstractSet[str]) -> None:
     """Tell of a quiz of other classes with some that the student knows.
 
     Args:
         trained_on: names of the classes that the student is trained on, here and before.
     """
-    quiz = data.names(data.classes(data.strategy_split))
+    quiz = data.names(data.classes(str(data.strategy_split)))
     if overlap := [name for name in quiz if name in trained_on]:
         log.warning(
             f"The student is trained on {len(overlap)} of the {len(quiz)} classes of "

@@ -133,10 +133,10 @@ def save_strategy(
 
 def check_strategy_exists(path: Path) -> None:
     """Refuse a path without a file."""
-    check_address(path, "strategy")
+    check_address(path, "strategy_file")
     if not path.is_file():
         raise FileNotFoundError(
-            f"strategy={str(path)!r} does not exist; name a strategy.safetensors that a MetaKD run wrote."
+            f"strategy_file={str(path)!r} does not exist; name a strategy.safetensors that a run wrote."
         )
 
 
@@ -148,7 +148,7 @@ def read_strategy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ValueError: if it is damaged, or a number in it is none.
     """
     check_strategy_exists(path)
-    check_size(path.stat().st_size, f"strategy={str(path)!r}")
+    check_size(path.stat().st_size, f"strategy_file={str(path)!r}")
     try:
         metadata, tensors = read_sealed(path)
         head = json.loads(metadata["strategy"])
@@ -161,15 +161,16 @@ def read_strategy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(not_readable(path, str(error))) from error
     if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise ValueError(
-            f"strategy={str(path)!r} holds numbers that are none (NaN or infinite) in {', '.join(bad)}; the "
-            "run that learned it has diverged. Take the strategy of another run, or lower strategy_lr there."
+            f"strategy_file={str(path)!r} holds numbers that are none (NaN or infinite) in {', '.join(bad)}; "
+            "the run that learned it has diverged. Take the strategy of another run, or lower "
+            "strategy_training.lr there."
         )
     return head, tensors
 
 
 def not_readable(path: Path, reason: str) -> str:
     """The message about a file that is no strategy."""
-    return f"strategy={str(path)!r} is damaged or no strategy ({reason}); take another copy of it."
+    return f"strategy_file={str(path)!r} is damaged or no strategy ({reason}); take another copy of it."
 
 
 def check_head(head: object) -> None:
@@ -208,8 +209,8 @@ def by_name(
         file_raw, raw = tensors[name], loss.state_dict()[name].clone()
         if new := [c for c in classes if learned_on.get(c) not in range(len(file_raw))]:
             raise ValueError(
-                f"strategy={str(path)!r} has no {name.removesuffix('.raw')} for {', '.join(new[:5])}: it was "
-                f"learned on {listed(list(learned_on), 5) or 'classes without names'}; use Learned or "
+                f"strategy_file={str(path)!r} has no {name.removesuffix('.raw')} for {', '.join(new[:5])}: "
+                f"it was learned on {listed(list(learned_on), 5) or 'classes without names'}; use Learned or "
                 "LearnedPerSample, or data of these classes."
             )
         for c, place in classes.items():
@@ -243,13 +244,13 @@ def load_strategy(
     recorded = {name: head.get(name) for name in build(loss)} | {"shapes": shapes(tensors)}
     if expected != recorded:
         raise ValueError(
-            f"strategy={str(path)!r} was learned for {recorded}, but this loss is {expected}; configure the "
-            "loss as the head of the file says."
+            f"strategy_file={str(path)!r} was learned for {recorded}, but this loss is {expected}; configure "
+            "the loss as the head of the file says."
         )
     if teacher_heads is not None and not same_heads(teacher_heads, head["teacher_heads"]):
         raise ValueError(
-            f"strategy={str(path)!r} was learned with teachers that answer by {head['teacher_heads']}, and "
-            f"these answer by {teacher_heads}; give model.teachers the same heads in the same order."
+            f"strategy_file={str(path)!r} was learned with teachers that answer by {head['teacher_heads']}, "
+            f"and these answer by {teacher_heads}; give model.teachers the same heads in the same order."
         )
     with torch.no_grad():
         loss.load_state_dict(tensors)

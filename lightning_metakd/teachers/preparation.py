@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -11,6 +10,8 @@ from lightning import Trainer
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 
+from lightning_metakd.data.episodic_data import EpisodicData
+from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.losses.adapters import tap_layers
 from lightning_metakd.losses.layer_pairs import LayerPair
@@ -40,7 +41,7 @@ def two_inputs(source: Source) -> Tensor:
     return source.augmented(labelled.x[:2], index, torch.full_like(index, -1)).float()
 
 
-def cache_outputs(teachers: TeacherPool, data: Any, trainer: Trainer) -> None:
+def cache_outputs(teachers: TeacherPool, data: SourceData, trainer: Trainer) -> None:
     """Fill the caches of those teachers that keep one, and have heads know what they centre by."""
     for teacher in teachers:
         teacher.attach_source(data.source, data.reader)
@@ -53,7 +54,7 @@ def cache_outputs(teachers: TeacherPool, data: Any, trainer: Trainer) -> None:
 
 
 def outputs_needed(
-    teachers: TeacherPool, data: Any, stage: str | None
+    teachers: TeacherPool, data: SourceData, stage: str | None
 ) -> list[tuple[Int[Tensor, " n"], range]]:
     """The rows and views that caches are to store for a stage; none where no teacher keeps one."""
     if not any(t.uses_cache for t in teachers):
@@ -63,7 +64,7 @@ def outputs_needed(
     return data.cache_views(stage)
 
 
-def check_views(teachers: TeacherPool, data: Any) -> None:
+def check_views(teachers: TeacherPool, data: SourceData) -> None:
     """Refuse an output cache of views without number."""
     if data.views is None and any(t.uses_cache for t in teachers):
         raise ValueError(
@@ -82,7 +83,7 @@ def first_process_first(trainer: Trainer) -> Iterator[None]:
         trainer.strategy.barrier()
 
 
-def calibrate(teachers: TeacherPool, data: Any, device: torch.device) -> None:
+def calibrate(teachers: TeacherPool, data: EpisodicData, device: torch.device) -> None:
     """Set each teacher's logit scale by leave-one-out likelihood on episodes of the val split."""
     for teacher in teachers:
         if teacher.head.calibrated:
@@ -95,7 +96,7 @@ def calibrate(teachers: TeacherPool, data: Any, device: torch.device) -> None:
         teacher.head.calibrate(torch.cat(answers), torch.cat([e.support.y for e in episodes]))
 
 
-def val_episode(data: Any, i: int, device: torch.device) -> Episode:
+def val_episode(data: EpisodicData, i: int, device: torch.device) -> Episode:
     """Episode i of the val split, as the networks see it."""
     episode = move_data_to_device(data.evaluation_episodes("val")[i], device)
     return data.on_after_batch_transfer(episode, 0)

@@ -45,7 +45,7 @@ class Teacher(nn.Module, Configured):
         head: how it answers for an episode's classes, by default from class means of its embeddings.
         cache: compute its answers for all images (and each of data.views augmented views) once and keep
             them; then teaching costs next to nothing. Losses that read its layers ask it live all the same.
-        top: a network over its embedding that answers in its place and, with model.teacher_lr, learns to
+        top: a network over its embedding that answers in its place and, with a teacher_lr, learns to
             teach; what is under it stays frozen and may keep a cache.
         classes: names of the classes that it was trained on, in the order of its logits, for weights whose
             file does not say; checkpoints of this project do.
@@ -184,13 +184,14 @@ class Teacher(nn.Module, Configured):
         """Let the network be trained: all of it that its answers depend on."""
         if self.head.centre:
             raise ValueError(
-                "head.centre=true takes a mean of embeddings, and teacher_lr > 0 changes them; set "
-                "head.centre to false, or teacher_lr to 0."
+                "head.centre=true takes a mean of embeddings, and strategy_training.teacher_lr > 0 changes "
+                "them; set head.centre to false, or teacher_lr to 0."
             )
         if self.cache and self.top is None:
             raise ValueError(
-                "cache=true keeps a teacher's answers, and teacher_lr > 0 changes them; set the teacher's "
-                "cache to false, give it a top that learns in its place, or set teacher_lr to 0."
+                "cache=true keeps a teacher's answers, and strategy_training.teacher_lr > 0 changes them; "
+                "set the teacher's cache to false, give it a top that learns in its place, or set "
+                "teacher_lr to 0."
             )
         for name, p in self.learning.named_parameters():
             p.requires_grad_(not (self.head.needs_support and name.startswith("head.")))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lightning_metakd.arguments.configured import Configured, as_config
-from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
@@ -31,7 +31,7 @@ from lightning_metakd.settings.run_settings import (
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.weight_sharing import Share
 from tests.commands import STUDENT, TEACHER, Net, written
-from tests.recipes.runs import episodes, meta_kd
+from tests.recipes.runs import episodes, grouped, meta_kd
 from tests.tiny import SmoothConv4, trainer
 
 SHORT = (
@@ -50,7 +50,9 @@ def run(
 ):
     """What trains in a run from Python."""
     loss = MatchGate(gate, Hinton(temperature)) if teachers else None
-    model = MetaKD(student or Conv4(width=4), learner or ProtoNet(), loss, list(teachers), **more)
+    model = MetaKD(
+        student or Conv4(width=4), learner or ProtoNet(), loss, list(teachers), **grouped(more)
+    )
     data = EpisodicData(Synthetic(per_class), n_way)
     return training_settings(flat_settings({"model": as_config(model), "data": as_config(data)}))
 
@@ -93,7 +95,7 @@ def teacher(**settings):
         (
             {"teachers": [teacher()], "share": [Share({"convs.0": "convs.0"})]},
             {"teachers": [teacher()], "share": [Share({"convs.0": "convs.0"}, how="freeze")]},
-            "model.share.0.how",
+            "model.initialisation.share.0.how",
         ),
     ],
 )
@@ -116,7 +118,7 @@ def test_python_and_command_say_the_same_settings(config, metakd, tmp_path):
     assert built["data.seed"] == 3
     of_both = ("model", "data")
     assert built == {
-        k: v for k, v in run.model.configured.items() if k.partition(".")[0] in of_both
+        k: v for k, v in run.model.record.configured.items() if k.partition(".")[0] in of_both
     }
 
 

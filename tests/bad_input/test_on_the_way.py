@@ -16,7 +16,11 @@ MAML_FIT = ("fit", "--config", "maml.yaml")
 
 def test_a_learned_strategy_may_be_frozen(metakd, folder):
     run = metakd(
-        "fit", "--config", "student.yaml", "--model.strategy_lr=0", "--trainer.max_epochs=1"
+        "fit",
+        "--config",
+        "student.yaml",
+        "--model.strategy_training.lr=0",
+        "--trainer.max_epochs=1",
     )
     assert all(not p.requires_grad for p in run.model.loss.parameters())
     assert Path("runs/student/0/strategy.safetensors").is_file()

@@ -23,7 +23,7 @@ from benchmarks.maml_against_higher import (
     train_rival,
 )
 from benchmarks.plain_conv4 import PlainConv4, its_name
-from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS, locate
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.data.sources.synthetic import Synthetic

@@ -100,7 +100,7 @@ def test_costs_reach_the_result_row_and_the_log(stage, tmp_path):
     module = Tiny()
     runner = trainer(tmp_path, CostReport())
     getattr(runner, stage)(module, batches())
-    record = module.result_record
+    record = module.record.result
     assert record["student_params"] == STUDENT_PARAMS
     assert record["student_macs"] == STUDENT_MACS
     assert record["student_flops"] == 2 * STUDENT_MACS
@@ -128,13 +128,13 @@ def test_costs_are_those_of_the_model_in_evaluation_mode_and_it_trains_on(tmp_pa
     module = Modes()
     trainer(tmp_path, CostReport()).fit(module, batches())
     assert not module.student._forward_pre_hooks
-    assert math.isfinite(module.result_record["latency_ms"])
+    assert math.isfinite(module.record.result["latency_ms"])
 
 
 def test_a_rehearsal_measures_nothing(tmp_path):
     module = Tiny()
     trainer(tmp_path, CostReport(), fast_dev_run=True).fit(module, batches())
-    assert module.result_record == {}
+    assert module.record.result == {}
 
 
 def test_too_few_repeats_are_refused():

@@ -22,7 +22,7 @@ def test_on_a_terminal_the_bar_shows_what_matters(tmp_path, capsys, monkeypatch)
     module = Tiny()
     runner.fit(module, batches(), batches())
     result = bar.get_metrics(runner, module)
-    assert result == {"loss": 0.5, "val": 0.625, "gate": module.describe_strategy()["gate_mean"]}
+    assert result == {"loss": 0.5, "val": 0.625, "gate": module.coefficient_log.values["gate_mean"]}
     printed = capsys.readouterr()
     assert "gate=" in printed.out + printed.err
 

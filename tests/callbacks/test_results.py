@@ -62,7 +62,7 @@ def test_a_test_leaves_one_complete_line_and_one_row_per_episode(tmp_path, capsy
     with (run / "episodes.test.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(r["id"]) for r in rows] == [0, 1, 2]
-    assert [float(r["accuracy"]) for r in rows] == module.episode_rows["accuracy"].tolist()
+    assert [float(r["accuracy"]) for r in rows] == module.record.episode_rows["accuracy"].tolist()
     assert capsys.readouterr().out == (
         "tiny: test accuracy 50.00 +- 1.00 %, teacher 75.00 % (3 episodes, 95% interval); "
         f"written to {run / 'results.jsonl'}\n"

@@ -18,7 +18,7 @@ def test_the_strategy_is_logged_every_n_steps_and_kept_as_a_file(tmp_path):
     assert [int(r["step"]) for r in rows] == [0, 2, 5]
     assert torch.equal(load_file(run / "strategy.safetensors")["raw"], module.loss.raw.detach())
     assert float(rows[-1]["strategy/gate_mean"]) == pytest.approx(
-        module.describe_strategy()["gate_mean"]
+        module.coefficient_log.values["gate_mean"]
     )
 
 
@@ -50,7 +50,7 @@ def test_pilot_steps_that_keep_leading_astray_are_warned_of(tmp_path, gains, war
         trainer(tmp_path, StrategyMonitor(every_n_steps=1)).fit(Judged(), batches(len(gains)))
     message = [str(w.message) for w in caught if "pilot_gain" in str(w.message)]
     assert len(message) == warns
-    assert all("lower model.pilot_lr" in text for text in message)
+    assert all("lower model.strategy_training.pilot_lr" in text for text in message)
 
 
 def test_an_interval_below_one_is_refused():

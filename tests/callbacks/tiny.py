@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_metakd.loggers.run_logger import RunLogger
 from lightning_metakd.models.model import Model
+from lightning_metakd.recipes.coefficient_log import CoefficientLog
+from lightning_metakd.recipes.training_record import TrainingRecord
 from lightning_metakd.types import Output
 
 
@@ -43,7 +45,7 @@ class Tiny(LightningModule):
         self.automatic_optimization = False
         self.student, self.loss = Linear(), Gate()
         self.teachers = nn.ModuleList([Teacher()])
-        self.result_record, self.episode_rows = {}, {}
+        self.record, self.coefficient_log = TrainingRecord(), CoefficientLog(self)
 
     @property
     def eval_student(self):
@@ -64,6 +66,7 @@ class Tiny(LightningModule):
         optimiser.zero_grad()
         self.manual_backward(self.batch_loss(batch))
         optimiser.step()
+        self.coefficient_log.values = {"gate_mean": float(self.loss.raw.detach().sigmoid())}
         self.log("train/outer_loss", 0.5)
 
     def test_step(self, batch, index):
@@ -72,20 +75,17 @@ class Tiny(LightningModule):
     validation_step = test_step
 
     def on_test_epoch_end(self):
-        self.episode_rows = {
+        self.record.episode_rows = {
             "id": torch.arange(3),
             "accuracy": torch.tensor([0.1, 0.2, 1 / 3], dtype=torch.float64),
         }
-        self.result_record.update(
+        self.record.result.update(
             accuracy=0.5, ci95=0.01, episodes=3, teacher_accuracy=torch.tensor(0.75)
         )
 
     def on_validation_epoch_end(self):
         self.on_test_epoch_end()
         self.log("val/student_accuracy", 0.625)
-
-    def describe_strategy(self):
-        return {"gate_mean": float(self.loss.raw.detach().sigmoid())}
 
     def save_strategy(self, path: Path):
         save_file(self.loss.state_dict(), path)

@@ -15,7 +15,7 @@ from lightning import Trainer
 
 import lightning_metakd
 from lightning_metakd.cli.command import main
-from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.models.conv4 import Conv4
@@ -54,7 +54,7 @@ def once(tmp_path_factory):
         main(["fit", "--config", "teacher.yaml"])
         run = main(["fit", "--config", "student.yaml"])
         run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
-    return folder, dict(run.model.result_record)
+    return folder, dict(run.model.record.result)
 
 
 @pytest.fixture
@@ -214,8 +214,8 @@ def test_a_second_configuration_overrides_the_first_and_words_override_both(meta
             "data.n_wayy is no setting of EpisodicData; the nearest is n_way.",
         ),
         (
-            ["fit", "--config", "student.yaml", "--model.strategy_lrr=3"],
-            "model.strategy_lrr is no setting of MetaKD; the nearest is strategy_lr.",
+            ["fit", "--config", "student.yaml", "--model.strategy_training.lrr=3"],
+            "model.strategy_training.lrr is no setting of StrategyTraining; the nearest is lr.",
         ),
         (
             ["fit", "--config", "student.yaml", "--model.learner.inner_lrr=3"],

@@ -22,7 +22,7 @@ def train(metakd, tmp_path):
     """Train a tiny student under a seed."""
     written(tmp_path, maml=MAML)
     return lambda seed=0, *words: metakd(
-        *("fit", *SHORT, *TRAINING, f"--seed_all_rows={seed}", f"--data.seed={seed}", *words)
+        *("fit", *SHORT, *TRAINING, f"--seed_everything={seed}", f"--data.seed={seed}", *words)
     )
 
 
@@ -51,7 +51,11 @@ def test_a_run_that_was_cut_moved_and_tested_elsewhere_is_the_same_row(train, me
     shutil.copytree("runs", "elsewhere", symlinks=True)
     metakd("fit", *SHORT, *TRAINING, "--resume", "--runs=elsewhere", "--data.num_workers=1")
     path = "elsewhere/maml/latest/checkpoints/final.ckpt"
-    by_file = ("--runs=elsewhere", f"--model.init={path}", "--trainer.accelerator=auto")
+    by_file = (
+        "--runs=elsewhere",
+        f"--model.initialisation.checkpoint={path}",
+        "--trainer.accelerator=auto",
+    )
     metakd("test", *SHORT, "--experiment=maml.test", *by_file)
     actual = [result.row for result in read_results(Path("elsewhere"))]
     assert len(actual) == 2

@@ -186,7 +186,10 @@ def test_a_training_with_other_settings_does_not_go_on(metakd, folder):
         metakd("fit", "--resume", "--config=student.yaml", *words)
     text = str(refusal.value)
     assert text.startswith("data.n_way=4 was 5; model.student.width=8 was 4 in /")
-    assert "start anew without it, or begin from its weights by --model.init=" in text
+    assert (
+        "start anew without it, or begin from its weights by --model.initialisation.checkpoint="
+        in text
+    )
     assert hashes(Path("runs/student/0")) == before
 
 

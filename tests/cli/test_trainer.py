@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.cli.trainer import Trainer, built_in
-from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.loggers.run_logger import RunLogger
 from lightning_metakd.models.conv4 import Conv4

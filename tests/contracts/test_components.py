@@ -8,7 +8,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from lightning_metakd.cli.command import import_everything
-from lightning_metakd.data.datamodules import SourceData
+from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss
@@ -111,7 +111,7 @@ def test_a_loss_teaches(path, teacher, metakd, tmp_path):
         student["model"]["init_args"]["teachers"] *= 2
     written(tmp_path, student=student, single=single_task)
     strategies = any("Learned" in line for line in path.read_text().splitlines() if "#" not in line)
-    rate = f"--model.strategy_lr={0.01 if strategies else 0.0}"
+    rate = f"--model.strategy_training.lr={0.01 if strategies else 0.0}"
     if "per_class" in path.stem:
         words = ["--config", "single.yaml", rate]
     else:
@@ -120,7 +120,7 @@ def test_a_loss_teaches(path, teacher, metakd, tmp_path):
     assert type(run.model.loss).__name__ == content(path)["class_path"].rpartition(".")[2]
     assert run.trainer.global_step == 1
     assert any(p.requires_grad for p in run.model.loss.parameters()) == strategies
-    assert (run.model.describe_strategy() != {}) == (path.stem != "cross_entropy")
+    assert (run.model.coefficient_log.values != {}) == (path.stem != "cross_entropy")
 
 
 @parametrized("data")

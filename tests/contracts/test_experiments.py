@@ -85,7 +85,11 @@ def test_an_experiment_without_teachers_trains_for_a_step(path, metakd):
         result += ["--model.student.in_channels=3", "--model.student.image_size=32"]
     run = metakd(
         *("fit", "--config", path, "--trainer.accelerator=cpu", "--trainer.fast_dev_run=1"),
-        *("--data.source.class_path=Synthetic", "--data.source.per_class=8", "--model.init=null"),
+        *(
+            "--data.source.class_path=Synthetic",
+            "--data.source.per_class=8",
+            "--model.initialisation.checkpoint=null",
+        ),
         *(small if episodic else ["--data.batch_size=32", *result]),
     )
     assert run.trainer.global_step == 1

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from torchmetrics import Metric
 
 import lightning_metakd
-from lightning_metakd.data.datamodules import SourceData
+from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.maml import MAML
@@ -25,8 +25,10 @@ from lightning_metakd.losses.loss import CrossEntropy, Loss
 from lightning_metakd.losses.multi_teacher import Choice
 from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.model import Model
+from lightning_metakd.recipes.execution import Execution
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.teachers.heads import Head
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.weight_sharing import Share
@@ -35,7 +37,7 @@ from tests.tiny import N_WAY, Blobs, SmoothConv4
 
 KINDS = (
     *(Model, Learner, Loss, Coefficient, Head, Choice, Source, SourceData, Recipe, Teacher),
-    *(Callback, Logger, Metric, Optimisation, Share),
+    *(Callback, Logger, Metric, Optimisation, StrategyTraining, Execution, Share),
 )
 VALUES = (math.nan, math.inf, -math.inf, -1, 0, 1, 2, None, True, "many", 10**9, 10**12, 1e300)
 
@@ -122,12 +124,12 @@ RANGES = {
     "per_class": "[2, 10_000]",
     "num_workers": "[0, 1_000]",
     # recipes
-    "strategy_lr": WEIGHT,
+    "StrategyTraining.lr": WEIGHT,
     "teacher_lr": WEIGHT,
-    "strategy_every": COUNT,
-    "strategy_warmup": SHARE,
+    "every": COUNT,
+    "StrategyTraining.pilot_steps": STEPS,
+    "StrategyTraining.neumann_terms": STEPS,
     "pilot_lr": POSITIVE,
-    "pilot_steps": STEPS,
     "tasks_at_once": COUNT,
     "lr": POSITIVE,
     "momentum": SHARE,
@@ -148,7 +150,11 @@ RANGES = {
 """In which interval an accepted number lies, by argument, or by class and argument where they differ."""
 
 PAIR = {"low": "low"}
-RECIPE = {"loss": gate, "teachers": lambda: [helper()], "strategy_lr": lambda: 0.1}
+RECIPE = {
+    "loss": gate,
+    "teachers": lambda: [helper()],
+    "strategy_training": lambda: StrategyTraining(0.1),
+}
 REQUIRED: dict[str, dict[str, Any]] = {
     "AttentionTransfer": {"layers": PAIR},
     "Constant": {"value": 1.0},

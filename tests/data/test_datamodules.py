@@ -12,12 +12,14 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from lightning_metakd.data.batches import partition
-from lightning_metakd.data.datamodules import EpisodicData, SourceData, SupervisedData
 from lightning_metakd.data.distributed_sampling import TrainingSampler, evaluation_indices
+from lightning_metakd.data.episodic_data import EpisodicData
+from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.data.sources.augment import augment, normalise
 from lightning_metakd.data.sources.cifar import CIFAR100
 from lightning_metakd.data.sources.synthetic import Synthetic
-from lightning_metakd.types import Batch, Episode
+from lightning_metakd.data.supervised_data import SupervisedData
+from lightning_metakd.types import Batch, Episode, TrainBatch
 
 EXPECTED = (  # of Lightning: what these tests do on purpose
     "Using ModelCheckpoint with manual optimization",
@@ -60,6 +62,8 @@ def first(batch):
 
 
 def what(batch):
+    if isinstance(batch, TrainBatch):
+        batch = batch.train
     if isinstance(batch, Episode):
         return batch.id.tolist()
     return hashlib.sha256(first(batch).x.numpy().tobytes()).hexdigest()
@@ -152,7 +156,7 @@ def test_more_ranks_than_episodes_are_refused():
 
 def test_a_training_batch_is_a_stack_of_episodes(episodic):
     data = episodic()
-    batch = next(iter(data.train_dataloader()))
+    batch, _ = next(iter(data.train_dataloader()))
     assert batch.id.tolist() == [0, 1]
     assert batch.support.x.shape == (2, 3, 3, 32, 32)
     assert batch.query.y.tolist() == [[0, 1, 2, 0, 1, 2]] * 2
@@ -204,6 +208,7 @@ def test_pixels_are_augmented_in_training_only_and_normalised_always(episodic):
     data = episodic()
     for loader in (data.train_dataloader(), data.val_dataloader()):
         raw = next(iter(loader))
+        raw = raw.train if isinstance(raw, TrainBatch) else raw
         done = data.on_after_batch_transfer(raw, 0)
         moments = data.source.normalisation()
         for before, after in ((raw.support, done.support), (raw.query, done.query)):
@@ -221,7 +226,7 @@ def test_a_pair_of_batches_is_normalised_whole(supervised):
 
 
 def test_without_augmentation_the_images_are_as_they_are(episodic):
-    assert (next(iter(episodic(augment=False).train_dataloader())).query.view == -1).all()
+    assert (next(iter(episodic(augment=False).train_dataloader())).train.query.view == -1).all()
 
 
 @pytest.mark.parametrize(
@@ -283,7 +288,7 @@ def test_the_division_does_not_depend_on_the_training_seed(supervised):
 
 def test_an_epoch_has_every_row_once_in_an_order_of_its_own(supervised):
     data = supervised(batch_size=64, views=4)
-    batches = data.train_dataloader().loader.dataset
+    batches = data.train_dataloader().loader.dataset.train
     epochs = [torch.cat([batches[b].index for b in range(8 * e, 8 * e + 8)]) for e in (0, 1)]
     assert epochs[0].sort().values.equal(data.parts["train"])
     assert epochs[1].sort().values.equal(data.parts["train"])
@@ -292,8 +297,8 @@ def test_an_epoch_has_every_row_once_in_an_order_of_its_own(supervised):
 
 def test_labels_count_the_classes_of_the_split(supervised):
     data = supervised(split="strategy")
-    batch = next(iter(data.train_dataloader()))
-    assert data.classes[batch.y].equal(data.images().y[batch.index])
+    batch, _ = next(iter(data.train_dataloader()))
+    assert data.train_classes()[batch.y].equal(data.images().y[batch.index])
     assert batch.y.unique().tolist() == list(range(16))
 
 
@@ -302,7 +307,7 @@ def test_ranks_of_a_step_take_different_rows(source):
     for place in ranks(2):
         data = SupervisedData(source, batch_size=32)
         data.trainer = place
-        drawn.append([batch.index for batch in data.train_dataloader()])
+        drawn.append([batch.index for batch, _ in data.train_dataloader()])
     assert len(drawn[0]) == 8
     assert torch.cat([torch.cat(d) for d in drawn]).unique().numel() == 512
 
@@ -338,7 +343,7 @@ def test_the_manifest_tells_what_was_trained_on(supervised, tmp_path):
     manifest = json.loads((tmp_path / "lightning_logs" / "version_0" / "manifest.json").read_text())
     assert manifest == data.manifest()
     assert manifest["source"] == "Synthetic"
-    assert manifest["class_ids"] == data.classes.tolist()
+    assert manifest["class_ids"] == data.train_classes().tolist()
     assert manifest["rows"] == {"quiz": 0, "val": 96, "train": 288}
     expected = hashlib.sha256(data.parts["train"].numpy().astype("<i8").tobytes()).hexdigest()
     assert manifest["rows_sha256"]["train"] == expected
@@ -400,7 +405,7 @@ def test_a_wrong_argument_is_refused_at_once_by_its_name(kind, monkeypatch, as_u
 def test_arguments_at_their_bounds_mean_something(source):
     SupervisedData(source, batch_size=1, quiz_fraction=0.0, views=1, seed=2**32 - 1)
     data = EpisodicData(source, 2, (1, 1), 1, 1, 1, 1, train_n_way=2, train_n_query=1, views=0)
-    assert (next(iter(data.train_dataloader())).query.view == -1).all()
+    assert (next(iter(data.train_dataloader())).train.query.view == -1).all()
     with pytest.raises(
         ValueError, match=r"quiz_fraction=0.5 and val_fraction=0.7 leave nothing to train on"
     ):
@@ -440,8 +445,6 @@ def test_what_is_shown_to_teachers_is_what_the_loaders_yield(episodic, supervise
     assert len(few.cache_views("test")) == 2
 
 
-def test_other_data_must_say_what_a_cache_stores(source):
-    with pytest.raises(
-        NotImplementedError, match="SourceData does not say what a cache must store"
-    ):
-        SourceData(source, 0).cache_views("fit")
+def test_other_data_must_say_what_a_cache_stores_and_on_what_a_student_trains(source):
+    with pytest.raises(TypeError, match="abstract methods cache_views, has_quiz, train_classes"):
+        SourceData(source, 0)

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.models.conv4 import Conv4
@@ -71,6 +71,6 @@ def test_its_accuracy_is_the_one_measured_elsewhere(k_shot, real_data, tmp_path,
     data = EpisodicData(Some(str(real_data)), k_shot=k_shot, n_episodes=600)
     trainer().test(recipe, datamodule=data, verbose=False)
     measured, interval = MEASURED[k_shot]
-    within = math.hypot(interval, recipe.result_record["teacher_ci95"])
-    assert recipe.result_record["teacher_accuracy"] == pytest.approx(measured, abs=within)
-    assert recipe.result_record["external_data"] == "ImageNet"
+    within = math.hypot(interval, recipe.record.result["teacher_ci95"])
+    assert recipe.record.result["teacher_accuracy"] == pytest.approx(measured, abs=within)
+    assert recipe.record.result["external_data"] == "ImageNet"

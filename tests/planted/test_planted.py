@@ -11,7 +11,7 @@ import yaml
 from lightning_metakd.functional.params import detach
 from lightning_metakd.metrics.episode_metrics import paired_difference
 from lightning_metakd.reporting.seed_intervals import over_seeds
-from lightning_metakd.strategy.hypergradient import unrolled
+from lightning_metakd.strategy.hypergradient import HYPERGRADIENTS
 from lightning_metakd.strategy.quiz import split_query
 from lightning_metakd.types import Context
 from tests.commands import written
@@ -33,7 +33,7 @@ def fit(metakd):
     def fit(config, seed, *words):
         name = config if isinstance(config, str) else "given"
         written(Path(), **{name: planted(name) if config == name else config})
-        seeds = ("--seed_all_rows", seed, "--data.seed", seed)
+        seeds = ("--seed_everything", seed, "--data.seed", seed)
         return metakd("fit", "--config", f"{name}.yaml", *seeds, *words)
 
     return fit
@@ -46,7 +46,7 @@ def planted(name):
 def accuracy_of(run):
     """Accuracy on novel classes, on the same episodes whatever the run."""
     run.trainer.test(run.model, datamodule=run.datamodule, verbose=False)
-    return run.model.result_record["accuracy"]
+    return run.model.record.result["accuracy"]
 
 
 def is_positive(differences):
@@ -62,7 +62,11 @@ def share(run, teacher):
 
 
 def test_weights_soon_leave_the_teacher_that_is_wrong(fit):
-    soon = ("--trainer.max_steps=120", "--model.strategy_warmup=0.5", "--model.strategy_lr=0.1")
+    soon = (
+        "--trainer.max_steps=120",
+        "--model.strategy_training.warmup=0.5",
+        "--model.strategy_training.lr=0.1",
+    )
     run = fit("one_wrong", 0, *soon, "--model.optimisation.lr=0.01")
     assert share(run, teacher=0) > 0.9
 
@@ -75,8 +79,8 @@ def test_weights_go_to_the_right_teacher_and_the_student_is_better_for_it(fit):
     for seed in SEEDS:
         strategies, reversed_ = fit("one_wrong", seed), fit(other_order, seed)
         assert min(share(strategies, teacher=0), share(reversed_, teacher=1)) >= 0.9
-        uniform = fit("one_wrong", seed, "--model.control=uniform")
-        assert uniform.model.describe_strategy()["match.weights.0_mean"] == 0.5
+        uniform = fit("one_wrong", seed, "--model.strategy_training.control=uniform")
+        assert uniform.model.coefficient_log.values["match.weights.0_mean"] == 0.5
         gains.append(accuracy_of(strategies) - accuracy_of(uniform))
     assert is_positive(gains)
 
@@ -84,11 +88,11 @@ def test_weights_go_to_the_right_teacher_and_the_student_is_better_for_it(fit):
 def separation(run, episodes=40):
     """(by how much the gate is higher where the teacher is wrong, the probability that it is)."""
     model, data = run.model, run.datamodule
-    objective, theta = model.objective(), detach(model.meta())
+    objective, theta = model.meta_step().objective, detach(model.evaluator.theta(model.student))
     gates, wrong = [], []
     for i in range(episodes):
         episode = data.on_after_batch_transfer(data.evaluation_episodes("test")[i], 0)
-        support, query, classes, _ = episode = model.with_teacher_outputs(episode)
+        support, query, classes, _ = episode = model.evaluator.with_teacher_outputs(episode)
         adapted = objective.adapt(theta, objective.teaching_loss({}, support, episode), episode)
         with torch.no_grad():
             context = Context(classes[query.y], torch.ones(()), adapted.predict(query.x))
@@ -107,7 +111,7 @@ def test_a_gate_of_each_row_learns_alone_where_the_teacher_is_wrong(fit):
         by, probability = separation(strategies)
         assert by > 0.5
         assert probability > 0.95
-        shuffled = fit("half_right", seed, "--model.control=shuffled")
+        shuffled = fit("half_right", seed, "--model.strategy_training.control=shuffled")
         accuracy_of(shuffled)
         assert separation(shuffled)[0] < 0.2
 
@@ -115,13 +119,15 @@ def test_a_gate_of_each_row_learns_alone_where_the_teacher_is_wrong(fit):
 def quiz_after_a_step(run, temperatures, episodes=1000):
     """The quiz after a pilot step at each of some temperatures [episode, temperature]."""
     model, data = run.model, run.datamodule
-    objective = dataclasses.replace(model.objective(), pilot=unrolled)
-    theta = detach(model.meta())
+    objective = dataclasses.replace(
+        model.meta_step().objective, hypergradient=HYPERGRADIENTS["unrolled"]
+    )
+    theta = detach(model.evaluator.theta(model.student))
     drawn = data.training_episodes("strategy", data.n_way, data.n_query)
     actual = torch.zeros(episodes, len(temperatures), dtype=torch.float64)
     for i in range(episodes):
         episode = data.on_after_batch_transfer(drawn[OTHER_EPISODES + i], 0)
-        episode = model.with_teacher_outputs(episode)
+        episode = model.evaluator.with_teacher_outputs(episode)
         for k, temperature in enumerate(temperatures):
             strategy = {"temperature.raw": torch.tensor(math.log(temperature))}
             with torch.no_grad():

@@ -28,6 +28,7 @@ from tests.recipes.runs import (
     sgd,
     single_task,
     state,
+    watch,
 )
 from tests.tiny import SmoothConv4, trainer
 
@@ -80,7 +81,7 @@ def test_a_student_that_comes_in_evaluation_mode_is_trained_in_training_mode(mak
             modes.update((name, m.training) for name, m in student.named_modules())
         update(*args)
 
-    recipe.outer_update = watched
+    watch(recipe, watched)
     fit(recipe, data())
     assert {name for name, mode in modes if not mode} == {"norms.0", "convs.0"}
     assert ("dropout", True) in modes
@@ -172,8 +173,10 @@ def test_a_quiz_without_a_slope_is_told_once(make, data, classes, caplog):
 def test_a_quiz_with_a_slope_is_not_told(caplog):
     recipe = meta_kd(ProtoNet())
     recipe.trainer = trainer()
-    recipe.warn_of_flat_quiz(CalibratedCrossEntropy(), torch.tensor(3.0).log() - 1e-3, 3)
-    recipe.warn_of_flat_quiz(CrossEntropy(), torch.tensor(3.0).log(), 3)
+    recipe.coefficient_log.warn_of_flat_quiz(
+        CalibratedCrossEntropy(), torch.tensor(3.0).log() - 1e-3, 3
+    )
+    recipe.coefficient_log.warn_of_flat_quiz(CrossEntropy(), torch.tensor(3.0).log(), 3)
     assert not caplog.text
 
 
@@ -192,17 +195,17 @@ def test_what_a_recipe_has_trained_is_tested_and_not_the_files_it_began_from(
     first.trainer.save_checkpoint(path)
     first.save_strategy(strategy)
     torch.manual_seed(3)
-    recipe = make(init=str(path), strategy=str(strategy), optimisation=sgd(ema_decay=ema))
+    recipe = make(init=str(path), strategy_file=str(strategy), optimisation=sgd(ema_decay=ema))
     fit(recipe, few(), max_steps=2)
-    trained, settings = state(recipe), training_settings(recipe.settings)
+    trained, settings = state(recipe), training_settings(recipe.record.settings)
     assert moved(state(first.student), state(recipe.student))
     trainer().test(recipe, few(), verbose=False)
     assert not moved(trained, state(recipe))
-    row = recipe.settings_fields()["settings"]
+    row = recipe.record.settings_fields(recipe.eval_student)["settings"]
     assert {f"train.{key}": value for key, value in settings.items()}.items() <= row.items()
     fit(recipe, few(), max_steps=1)
     assert moved(trained, state(recipe))
-    assert training_settings(recipe.settings) == settings | {
+    assert training_settings(recipe.record.settings) == settings | {
         "trainer.max_steps": 1,
         "resumed": digest(settings),
     }
@@ -215,12 +218,12 @@ def test_a_recipe_that_goes_on_from_a_checkpoint_is_of_that_training_whatever_it
     first = make()
     fit(first, data())
     first.trainer.save_checkpoint(tmp_path / "run.ckpt")
-    settings, again = training_settings(first.settings), make()
+    settings, again = training_settings(first.record.settings), make()
     for _ in range(2):
         fit(again, data(), tmp_path / "run.ckpt")
-        assert training_settings(again.settings) == settings
+        assert training_settings(again.record.settings) == settings
     fit(again, data(), tmp_path / "run.ckpt", max_steps=2)
-    assert training_settings(again.settings)["resumed"] == digest(settings)
+    assert training_settings(again.record.settings)["resumed"] == digest(settings)
 
 
 def test_shared_weights_are_held_in_common_again_and_others_go_on():

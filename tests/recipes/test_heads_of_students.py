@@ -4,7 +4,8 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from lightning_metakd.data.datamodules import EpisodicData, SupervisedData
+from lightning_metakd.data.episodic_data import EpisodicData
+from lightning_metakd.data.supervised_data import SupervisedData
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.meta_sgd import MetaSGD
 from lightning_metakd.learners.protonet import ProtoNet
@@ -63,7 +64,7 @@ def test_a_classifier_that_the_learner_does_not_use_is_left_out(student, caplog)
 def test_a_single_task_gives_a_logit_to_each_class_of_its_data(caplog):
     recipe = SingleTask(Grey(), optimisation=Optimisation(ema_decay=0.5))
     trainer().fit(recipe, SupervisedData(Blobs(), batch_size=24))
-    assert [head_width(network) for network in recipe.copies_of_student()] == [12, 12, 12]
+    assert [head_width(network) for network in recipe.students()] == [12, 12, 12]
     assert "head of 10 logits is replaced by one of 12" in caplog.text
 
 

@@ -22,6 +22,7 @@ from lightning_metakd.losses.what_where import LearnedPerChannel, LearnedPerMap,
 from lightning_metakd.models.resnet import ResNet
 from lightning_metakd.models.vit import ViT
 from lightning_metakd.recipes.meta_kd import MetaKD
+from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from lightning_metakd.teachers.heads import PrototypeHead
 from lightning_metakd.teachers.teacher import Teacher
@@ -84,7 +85,7 @@ def test_adapters_are_trained_beside_the_student_and_the_strategy_beside_both(na
 def distance(recipe, data):
     """Mean hint loss over the rows of an episode."""
     task = data.on_after_batch_transfer(data.evaluation_episodes("val")[0], 0)
-    rows = recipe.with_teacher_outputs(task).query
+    rows = recipe.evaluator.with_teacher_outputs(task).query
     with torch.no_grad():
         answer = recipe.adapters(
             bind(recipe.student)(dict(recipe.student.named_parameters()), rows.x)
@@ -135,9 +136,13 @@ def one_update(learner, loss):
     optimisation = sgd(lr=RATE, momentum=0.0)
     needs = N_WAY if learner.needs_head else 0
     recipe = MetaKD(
-        SmoothConv4(needs).double(), learner.double(), loss.double(), [guide], optimisation,
-        strategy_lr=RATE,
-    )  # fmt: skip
+        SmoothConv4(needs).double(),
+        learner.double(),
+        loss.double(),
+        [guide],
+        optimisation=optimisation,
+        strategy_training=StrategyTraining(lr=RATE),
+    )
     tasks = [episode(i) for i in range(2)]
     data = Fixed([together(tasks)])
     trainer(max_steps=0, precision="64-true").fit(recipe, datamodule=data)
@@ -147,7 +152,7 @@ def one_update(learner, loss):
     trainer(max_steps=1, precision="64-true").fit(recipe, datamodule=data)
     after = dict(recipe.named_parameters())
     slopes = {n: (p - after[n].detach()) / RATE for n, p in before.items()}
-    return recipe, before, slopes, [recipe.with_teacher_outputs(task) for task in tasks]
+    return recipe, before, slopes, [recipe.evaluator.with_teacher_outputs(task) for task in tasks]
 
 
 def of_part(tensors, prefix):
@@ -223,7 +228,7 @@ def test_every_learner_that_descends_teaches_by_layers(learner):
     recipe, _, slopes, _ = one_update(learner, loss)
     assert slopes["loss.terms.hints.weights.norms/1>norms/1.raw"].any()
     assert all(slope.any() for slope in of_part(slopes, "adapters.").values())
-    assert recipe.describe_strategy()["terms.hints.weights.norms/1>norms/1_mean"] > 0
+    assert recipe.coefficient_log.values["terms.hints.weights.norms/1>norms/1_mean"] > 0
 
 
 def test_tasks_together_have_the_gradients_of_one_by_one():
@@ -321,17 +326,18 @@ def test_with_its_teacher_at_test_the_student_adapts_by_hints(ema_decay, tmp_pat
     trainer().test(resumed, datamodule=data, ckpt_path=path, verbose=False)
     trainer().test(begun, datamodule=data, verbose=False)
     for other in (resumed, begun):
-        assert torch.equal(trained.episode_rows["nll"], other.episode_rows["nll"])
+        assert torch.equal(trained.record.episode_rows["nll"], other.record.episode_rows["nll"])
     alone = RUNS["MAML"](teachers=fixed, init=path, optimisation=sgd(ema_decay=ema_decay))
     trainer().test(alone, datamodule=data, verbose=False)
-    assert not torch.equal(trained.episode_rows["nll"], alone.episode_rows["nll"])
+    assert not torch.equal(trained.record.episode_rows["nll"], alone.record.episode_rows["nll"])
 
 
 def test_with_its_teacher_at_test_it_wants_the_adapters_of_its_training(tmp_path):
     fit(RUNS["MAML"](loss=CrossEntropy())).save_checkpoint(tmp_path / "run.ckpt")
     recipe = RUNS["MAML"](teacher_at_test=True, init=str(tmp_path / "run.ckpt"))
     with pytest.raises(
-        ValueError, match=r"init='.*run\.ckpt' has no adapters .* or leave teacher_at"
+        ValueError,
+        match=r"initialisation\.checkpoint='.*run\.ckpt' has no adapters .* or leave out",
     ):
         trainer().test(recipe, datamodule=episodes(), verbose=False)
 

@@ -21,11 +21,23 @@ from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.single_task import SingleTask
+from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
 from lightning_metakd.teachers.heads import PrototypeHead, SlicedHead
 from lightning_metakd.teachers.teacher import Teacher
 from tests.recipes import definition
-from tests.recipes.runs import batches, episodes, helper, meta_kd, moved, sgd, single_task, state
+from tests.recipes.runs import (
+    batches,
+    episodes,
+    grouped,
+    helper,
+    meta_kd,
+    moved,
+    sgd,
+    single_task,
+    state,
+    watch,
+)
 from tests.recipes.test_meta_gradient import (
     CASES,
     RATE,
@@ -36,11 +48,12 @@ from tests.recipes.test_meta_gradient import (
     trained,
     values,
 )
-from tests.recipes.test_single_task import PILOT_RATE, FixedRows, student_logits
+from tests.recipes.test_single_task import PILOT_RATE, student_logits
 from tests.tiny import (
     N_WAY,
     Blobs,
     Fixed,
+    FixedRows,
     SmoothConv4,
     episode,
     gate_and_temperature,
@@ -104,11 +117,9 @@ def step(case: Case, **settings) -> Step:
         case.learner().double(),
         gate_and_temperature(),
         [helper],
-        sgd(lr=RATE, momentum=0.0),
-        strategy_lr=RATE,
-        teacher_lr=RATE,
+        optimisation=sgd(lr=RATE, momentum=0.0),
         norm=case.form,
-        **{**case.settings, **settings},
+        **grouped({"strategy_lr": RATE, "teacher_lr": RATE, **case.settings, **settings}),
     )
     train, quiz = ([episode(i), episode(i + 1)] for i in (0, 2))
     batch = (together(train), together(quiz)) if case.separate else together(train)
@@ -157,10 +168,10 @@ def test_on_a_single_task_too():
         SmoothConv4().double(),
         gate_and_temperature(),
         [helper],
-        sgd(lr=RATE, momentum=0.0),
-        teacher_lr=RATE,
-        hypergradient="unrolled",
-        pilot_lr=PILOT_RATE,
+        optimisation=sgd(lr=RATE, momentum=0.0),
+        strategy_training=StrategyTraining(
+            teacher_lr=RATE, hypergradient="unrolled", pilot_lr=PILOT_RATE
+        ),
     )
     train, judge = separable(9, (1, 8, 8)), separable(6, (1, 8, 8))
     present = recipe.teachers[0].model
@@ -238,7 +249,8 @@ def test_between_its_updates_a_teacher_stays(make, data):
         teachers.append(state(recipe.teachers))
         recorded.append(moves)
 
-    recipe.outer_update, recorded = watched, []
+    watch(recipe, watched)
+    recorded = []
     fit(recipe, data(), max_steps=3, max_epochs=3)
     assert recorded == [("strategy",), ("student",), ("student",), ("strategy",), ("student",)]
     changes = [bool(moved(*pair)) for pair in itertools.pairwise(teachers)]
@@ -363,5 +375,5 @@ def test_rates_that_train_nothing_are_refused(make, data, settings, message):
 def test_a_quiz_without_rows_is_refused():
     with pytest.raises(ValueError, match=r"teacher_lr=0\.05 need rows to judge"):
         fit(learning(single_task), batches(quiz_fraction=0.0))
-    with pytest.raises(ValueError, match=r"n_query=1 leaves no rows .* or strategy_lr and teacher"):
+    with pytest.raises(ValueError, match=r"n_query=1 leaves no rows .* or lr and teacher"):
         fit(learning(RUNS["ProtoNet"][0]), episodes(n_query=1))

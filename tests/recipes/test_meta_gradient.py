@@ -28,7 +28,7 @@ from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.learners.ridge import Ridge
 from lightning_metakd.losses import hinton
-from lightning_metakd.recipes import episode_objective, meta_kd
+from lightning_metakd.recipes import episode_objective, meta_step
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
 from tests.recipes.definition import (
@@ -42,6 +42,7 @@ from tests.recipes.definition import (
     by_ridge,
     task,
 )
+from tests.recipes.runs import grouped
 from tests.tiny import (
     N_WAY,
     Fixed,
@@ -111,10 +112,9 @@ def update(case: Case) -> Update:
         case.learner().double(),
         loss,
         [helper],
-        Optimisation(lr=RATE, optimiser="sgd", strategy_optimiser="sgd", momentum=0.0),
-        strategy_lr=RATE,
+        optimisation=Optimisation(lr=RATE, optimiser="sgd", strategy_optimiser="sgd", momentum=0.0),
         norm=case.form,
-        **case.settings,
+        **grouped({"strategy_lr": RATE, **case.settings}),
     )
     train, quiz = ([episode(i), episode(i + 1)] for i in (0, 2))
     batch = (together(train), together(quiz)) if case.separate else together(train)
@@ -328,9 +328,9 @@ def test_the_outer_update_descends_the_gradient_of_its_definition(name):
 
 def without_strategy(monkeypatch):
     """The strategy detached where it teaches."""
-    result = episode_objective.Objective.teaching_loss
+    result = episode_objective.EpisodeObjective.teaching_loss
     wrong = lambda self, strategy, *rest: result(self, detach(strategy), *rest)  # noqa: E731
-    monkeypatch.setattr(episode_objective.Objective, "teaching_loss", wrong)
+    monkeypatch.setattr(episode_objective.EpisodeObjective, "teaching_loss", wrong)
 
 
 def averaged_over_classes(monkeypatch):
@@ -382,7 +382,7 @@ def trajectory_not_frozen(monkeypatch):
 
 def strategy_in_the_outer_loss(monkeypatch):
     """The strategy trained by the loss that it parametrises, beside the quiz."""
-    monkeypatch.setattr(meta_kd, "detach", dict)
+    monkeypatch.setattr(meta_step, "detach", dict)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MostAccurate, MultiTeacher
 from lightning_metakd.models.weights import weights_hash
-from lightning_metakd.recipes.episode_objective import Objective
+from lightning_metakd.recipes.episode_objective import EpisodeObjective
 from lightning_metakd.strategy.quiz import split_query
-from tests.recipes.runs import episodes, helper, meta_kd, moved, sgd, state
+from tests.recipes.runs import episodes, helper, meta_kd, moved, sgd, state, watch
 from tests.tiny import N_WAY, SmoothConv4, episode, trainer
 
 LEARNERS = {"MAML": lambda: MAML(0.05, 2), "ProtoNet": ProtoNet}
@@ -73,7 +73,7 @@ def test_between_its_updates_a_strategy_stays_though_momentum_would_move_it(opti
         strategies.append(state(recipe.loss))
         students.append(state(recipe.student))
 
-    recipe.outer_update = watched
+    watch(recipe, watched)
     fit(recipe, episodes(steps_per_epoch=5), max_steps=5)
     steps = range(5)
     assert [bool(moved(strategies[k], strategies[k + 1])) for k in steps] == [1, 0, 0, 1, 0]
@@ -96,9 +96,11 @@ def test_half_of_the_query_rows_are_taught_and_the_others_are_asked():
 
 
 def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(monkeypatch, caplog):
-    exams, inputs = [], Objective.strategy_loss
+    exams, inputs = [], EpisodeObjective.strategy_loss
     monkeypatch.setattr(
-        Objective, "strategy_loss", lambda self, *at: exams.append(at[-1]) or inputs(self, *at)
+        EpisodeObjective,
+        "strategy_loss",
+        lambda self, *at: exams.append(at[-1]) or inputs(self, *at),
     )
     recipe = meta_kd(ProtoNet(), quiz_classes="other")
     before = state(recipe.loss)
@@ -146,7 +148,7 @@ def test_a_strategy_on_classes_that_a_teacher_has_seen_is_refused(monkeypatch):
         fit(recipe())
     fit(recipe(), episodes(strategy_split="strategy"))
     fit(recipe(strategy_lr=0.0))
-    fit(recipe(strategy_on_seen_classes=True))
+    fit(recipe(allow_seen_classes=True))
 
 
 def test_an_unknown_quiz_is_refused(as_users_run_it):
@@ -186,10 +188,10 @@ def test_a_head_that_does_not_suit_the_learner_is_refused(learner, n_classes, me
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strategy_lr": -1.0}, r"strategy_lr=-1\.0 must be at least 0 and finite"),
+        ({"strategy_lr": -1.0}, r"strategy_training\.lr=-1\.0 must be at least 0 and finite"),
         ({"loss": Hinton(4.0)}, "trains a strategy, but no coefficient of the loss is learned"),
         ({"pilot_lr": 0.0}, r"pilot_lr=0\.0 must be positive"),
-        ({"strategy_every": 0}, "strategy_every=0 must be 1 or more"),
+        ({"strategy_every": 0}, "strategy_training.every=0 must be 1 or more"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):
@@ -247,10 +249,12 @@ def test_the_student_is_tested_alone_after_its_test_steps(averaged):
         task = data.on_after_batch_transfer(data.evaluation_episodes("test")[i], 0)
         logits = by_hand(recipe, task, 4)
         correct.append((logits.argmax(1) == task.query.y).double().mean())
-    assert recipe.episode_rows["accuracy"].tolist() == pytest.approx([c.item() for c in correct])
-    assert recipe.result_record["accuracy"] == pytest.approx(torch.stack(correct).mean().item())
-    assert recipe.result_record["teacher_at_test"] is False
-    assert recipe.result_record["transductive"] is False
+    assert recipe.record.episode_rows["accuracy"].tolist() == pytest.approx(
+        [c.item() for c in correct]
+    )
+    assert recipe.record.result["accuracy"] == pytest.approx(torch.stack(correct).mean().item())
+    assert recipe.record.result["teacher_at_test"] is False
+    assert recipe.record.result["transductive"] is False
 
 
 def test_with_its_teacher_at_test_the_student_adapts_otherwise():
@@ -262,7 +266,11 @@ def test_with_its_teacher_at_test_the_student_adapts_otherwise():
     for present in (False, True):
         torch.manual_seed(1)
         recipe = meta_kd(teacher_at_test=present).eval()
-        answers.append(recipe.adapt_and_predict(recipe.with_teacher_outputs(task)).logits)
+        answers.append(
+            recipe.evaluator.adapt_and_predict(
+                recipe.eval_student, recipe.evaluator.with_teacher_outputs(task)
+            ).logits
+        )
     assert (answers[0] - answers[1]).abs().max() > 1e-4
 
 
@@ -275,17 +283,23 @@ def test_the_most_accurate_teacher_of_each_episode_teaches(learner):
     before = state(recipe.loss)
     fit(recipe, max_steps=2)
     assert set(moved(before, state(recipe.loss))) == {"match.loss.temperature.raw"}
-    shares = [recipe.coefficient_values[f"match.weights.{k}_mean"] for k in range(2)]
+    shares = [recipe.coefficient_log.values[f"match.weights.{k}_mean"] for k in range(2)]
     assert sorted(shares) == [0.0, 1.0]
     trainer().test(recipe, datamodule=episodes(), verbose=False)
-    assert len(recipe.episode_rows["accuracy"]) == 3
+    assert len(recipe.record.episode_rows["accuracy"]) == 3
 
 
 def test_predictions_are_probabilities_of_the_adapted_student():
     recipe, data = meta_kd(), episodes()
     (first, *_) = trainer().predict(recipe, datamodule=data)
     task = data.on_after_batch_transfer(data.evaluation_episodes("test")[0], 0)
-    expected = recipe.eval().adapt_and_predict(recipe.with_teacher_outputs(task)).logits.softmax(1)
+    expected = (
+        recipe.eval()
+        .evaluator.adapt_and_predict(
+            recipe.eval_student, recipe.evaluator.with_teacher_outputs(task)
+        )
+        .logits.softmax(1)
+    )
     torch.testing.assert_close(first["probs"], expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(first["classes"], task.classes)
 
@@ -310,7 +324,7 @@ def test_training_makes_the_student_better_at_learning_new_classes():
     recorded = []
     for _ in range(2):
         trainer().test(recipe, datamodule=data, verbose=False)
-        recorded.append(recipe.result_record["nll"])
+        recorded.append(recipe.record.result["nll"])
         if len(recorded) == 1:
             fit(recipe, data, max_steps=40)
     assert recorded[1] < 0.95 * recorded[0], recorded
@@ -330,9 +344,9 @@ def test_a_student_that_does_not_change_is_embedded_once_in_a_test(norm, remembe
     recipe.student.register_forward_hook(lambda *passed: recorded.append(len(passed[1][0])))
     trainer().test(recipe, datamodule=data, verbose=False)
     assert (sum(recorded) == len(data.source.rows("test"))) == remembers
-    assert recipe.cached_forward is None
-    recalled = recipe.episode_rows
-    recipe.cache_test_embeddings = lambda: None
+    assert recipe.evaluator.cached_forward is None
+    recalled = recipe.record.episode_rows
+    recipe.evaluator.cache_embeddings = lambda *args: None
     trainer().test(recipe, datamodule=data, verbose=False)
-    for name, column in recipe.episode_rows.items():
+    for name, column in recipe.record.episode_rows.items():
         torch.testing.assert_close(recalled[name], column)

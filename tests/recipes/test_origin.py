@@ -113,7 +113,7 @@ def test_a_teacher_reads_the_students_view_as_it_was_trained(cache, larger, tmp_
     trainer(max_steps=1).fit(recipe, datamodule=data)
     (train,) = recipe.teachers
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-    query = tree_map(lambda leaf: leaf[0], batch).query
+    query = tree_map(lambda leaf: leaf[0], batch.train).query
     views = Blobs().augmented(Blobs().all.x[query.index], query.index, query.view)
     assert query.x.equal(normalise(views, *HERE))
     if larger:
@@ -150,7 +150,7 @@ def test_classes_to_test_on_alone_are_read_by_a_trained_network_only(tmp_path):
     data, other = on(TestAlone(), episodes()), alone()
     path = fitted(alone(), episodes(), tmp_path)
     trainer().test(other, datamodule=data, ckpt_path=path, verbose=False)
-    assert 0 < other.result_record["accuracy"] <= 1
+    assert 0 < other.record.result["accuracy"] <= 1
     message = r"split 'train' of TestAlone has no images to take mean .*; name a checkpoint, .* Preprocessed"
     with pytest.raises(ValueError, match=message):
         trainer().test(alone(), datamodule=data, verbose=False)
@@ -159,7 +159,7 @@ def test_classes_to_test_on_alone_are_read_by_a_trained_network_only(tmp_path):
         **{"loss": None, "teachers": None, "strategy_lr": 0.0},
     )
     trainer().test(inputs, datamodule=data, verbose=False)
-    assert 0 < inputs.result_record["accuracy"] <= 1
+    assert 0 < inputs.record.result["accuracy"] <= 1
 
 
 def test_a_network_of_colours_does_not_read_grey_images(tmp_path):
@@ -197,14 +197,14 @@ def test_who_learned_from_a_network_of_other_data_says_so_for_ever(tmp_path):
     path = fitted(train, episodes(), tmp_path)
     later = meta_kd(ProtoNet(), loss=None, teachers=None, strategy_lr=0.0, init=str(path))
     trainer().test(later, datamodule=episodes(), verbose=False)
-    assert later.result_record["external_data"] == "ImageNet"
+    assert later.record.result["external_data"] == "ImageNet"
     again = meta_kd(
         ProtoNet(), teachers=[Teacher(SmoothConv4(0), str(path), PrototypeHead(scale=5.0))]
     )
     trainer().test(again, datamodule=episodes(), verbose=False)
-    assert again.result_record["external_data"] == "ImageNet"
+    assert again.record.result["external_data"] == "ImageNet"
     trainer().test(untouched := alone(), datamodule=episodes(), verbose=False)
-    assert untouched.result_record["external_data"] is None
+    assert untouched.record.result["external_data"] is None
 
 
 def test_vectors_of_a_network_of_other_data_are_marked():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.protonet import ProtoNet
@@ -67,7 +67,7 @@ def test_all_of_a_run_is_in_double(make, data):
         run.fit(recipe, datamodule=data())
         run.test(recipe, datamodule=data(), verbose=False)
         settings[precision] = state(recipe.student)
-        assert 0 <= recipe.result_record["accuracy"] <= 1
+        assert 0 <= recipe.record.result["accuracy"] <= 1
     assert {p.dtype for p in recipe.parameters()} == {torch.float64}
     for name, single in settings["32-true"].items():
         torch.testing.assert_close(

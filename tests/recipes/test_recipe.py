@@ -15,6 +15,7 @@ from lightning_metakd.learners.proto_maml import ProtoMAML
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import CrossEntropy
+from lightning_metakd.recipes.outer_update import total_steps
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from lightning_metakd.strategy.strategy_file import load_strategy
 from lightning_metakd.teachers.weight_sharing import Share
@@ -28,6 +29,7 @@ from tests.recipes.runs import (
     sgd,
     single_task,
     state,
+    watch,
 )
 from tests.tiny import SmoothConv4, trainer
 
@@ -59,10 +61,8 @@ class Poisoned(CrossEntropy):
 @each_recipe
 @pytest.mark.parametrize("factor", [0.0, 1.0])
 def test_a_gradient_that_is_not_finite_is_told_and_changes_nothing(make, data, factor):
-    recipe = make(ProtoNet()) if make is meta_kd else make()
-    recipe.loss = Poisoned(factor)
-    recipe.strategy_lr = 0.0
-    recipe.quiz_is_query_loss = False
+    settings = {"loss": Poisoned(factor), "strategy_lr": 0.0}
+    recipe = make(ProtoNet(), **settings) if make is meta_kd else make(**settings)
     before = {n: p.detach().clone() for n, p in recipe.named_parameters()}
     message = (
         r"the gradient is (nan|inf) at step 0 .*; nothing was changed\. Start anew .*\.lr=0\.05"
@@ -101,7 +101,7 @@ def test_rates_follow_the_schedule_step_by_step(make, data):
         update(*args, **kwargs)
         recorded.append([group["lr"] for o in recipe.optimizers() for group in o.param_groups])
 
-    recipe.outer_update = watched
+    watch(recipe, watched)
     fit(recipe, data(), max_steps=4, max_epochs=4)
     factors = [recipe.optimisation.factor(k / 4) for k in range(4)]
     for rates, factor in zip(recorded, factors, strict=True):
@@ -126,10 +126,11 @@ def test_progress_is_of_the_steps_that_lightning_makes(make, data, limits, total
 
     def watched(*args):
         progress.append(recipe.progress())
-        rates.append(recipe.optimisation.factor(progress[-1], 1 / recipe.total_steps()))
+        rates.append(recipe.optimisation.factor(progress[-1], 1 / total_steps(recipe.trainer)))
         update(*args)
 
-    recipe.outer_update, rates = watched, []
+    watch(recipe, watched)
+    rates = []
     sample = data(batch_size=48) if data is batches else data()  # two steps an epoch
     run = fit(recipe, sample, **limits)
     assert run.global_step == total
@@ -146,7 +147,7 @@ def test_progress_of_a_run_without_a_number_of_steps_is_that_of_its_time():
         recorded.append(recipe.progress())
         update(*args)
 
-    recipe.outer_update = watched
+    watch(recipe, watched)
     fit(recipe, episodes(), max_steps=-1, max_epochs=-1, callbacks=[clock])
     assert recorded == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0], abs=0.01)
 
@@ -173,7 +174,7 @@ def test_a_warm_up_in_limited_time_begins_at_the_rate_of_its_first_step(max_step
         (group, *_) = recipe.optimizers()[0].param_groups
         rates.append(group["lr"] / group["peak_lr"])
 
-    recipe.outer_update = watched
+    watch(recipe, watched)
     limit = Timer(timedelta(seconds=8))
     fit(recipe, episodes(), max_steps=max_steps, max_epochs=-1, callbacks=[clock, limit])
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0], abs=0.03)
@@ -189,7 +190,7 @@ def test_the_average_follows_the_student(make, data):
         update(*args, **kwargs)
         after.append(state(recipe.student))
 
-    recipe.outer_update = watched
+    watch(recipe, watched)
     fit(recipe, data(), max_steps=3, max_epochs=3)
     assert recipe.eval_student is recipe.ema.module
     assert not recipe.eval_student.training
@@ -225,9 +226,9 @@ def test_the_strategy_is_judged_and_moves_when_it_should_and_not_else(make, data
     def watched(*args):
         update(*args)
         strategies.append(state(recipe.loss))
-        spent.append(recipe.gradient_evaluations)
+        spent.append(recipe.record.gradient_evaluations)
 
-    recipe.outer_update = watched
+    watch(recipe, watched)
     fit(recipe, data(), max_steps=6, max_epochs=6)
     changes = itertools.pairwise(strategies)
     assert [bool(moved(*pair)) for pair in changes] == [bool(x) for x in learns]
@@ -240,20 +241,21 @@ def test_the_strategy_is_judged_and_moves_when_it_should_and_not_else(make, data
 def test_one_pass_for_student_and_strategy_is_counted_once():
     recipe = meta_kd()
     fit(recipe, episodes(), max_steps=2)
-    assert recipe.gradient_evaluations == 2 * 2 * 3
+    assert recipe.record.gradient_evaluations == 2 * 2 * 3
 
 
 @each_recipe
 @pytest.mark.parametrize(("way", "steps", "gradients"), [("unrolled", 2, 5), ("neumann", 3, 5)])
 def test_several_pilot_steps_judge_a_strategy(make, data, way, steps, gradients):
     learner = {"learner": ProtoNet()} if make is meta_kd else {}
-    recipe = make(**learner, hypergradient=way, pilot_steps=steps, quiz=CrossEntropy())
+    count = {"neumann": "neumann_terms"}.get(way, "pilot_steps")
+    recipe = make(**learner, **{"hypergradient": way, count: steps}, quiz=CrossEntropy())
     before = state(recipe.loss)
     run = fit(recipe, data(), max_steps=2)
     assert set(moved(before, state(recipe.loss))) == set(before)
     assert run.callback_metrics["strategy/pilot_gain"].isfinite()
     tasks = 2 if make is meta_kd else 1
-    assert recipe.gradient_evaluations == 2 * tasks * (1 + gradients)
+    assert recipe.record.gradient_evaluations == 2 * tasks * (1 + gradients)
 
 
 @each_recipe
@@ -262,14 +264,17 @@ def test_what_is_logged_of_the_coefficients_is_of_the_step_at_which_it_is(make, 
     for steps in (1, 3):
         fit(recipe, data(), max_steps=steps, max_epochs=3)
         now = recipe.loss.gate.raw.sigmoid().item()
-        assert recipe.describe_strategy()["gate_mean"] == pytest.approx(now, rel=1e-6)
+        assert recipe.coefficient_log.values["gate_mean"] == pytest.approx(now, rel=1e-6)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strategy_warmup": 1.0}, r"strategy_warmup=1\.0 must be at least 0 and less than 1"),
-        ({"pilot_steps": 2}, "pilot_steps=2 with hypergradient='tangent': tangent looks one step"),
+        (
+            {"strategy_warmup": 1.0},
+            r"strategy_training\.warmup=1\.0 must be at least 0 and less than 1",
+        ),
+        ({"pilot_steps": 2}, "pilot_steps=2 with hypergradient='tangent', which looks one step"),
         ({"pilot_steps": 0}, "pilot_steps=0 must be 1 or more"),
     ],
 )
@@ -373,7 +378,7 @@ def test_a_student_is_judged_without_its_teachers(make, data, tmp_path, caplog):
         caplog.clear()
         other = make(**settings)
         trainer().test(other, datamodule=module(), ckpt_path=path, verbose=False)
-        rows.append((other.result_record["accuracy"], other.result_record["nll"]))
+        rows.append((other.record.result["accuracy"], other.record.result["nll"]))
         assert "is not used" not in caplog.text if text is None else text in caplog.text
     assert rows[0] == rows[1] == rows[2]
 
@@ -390,7 +395,7 @@ def test_a_strategy_goes_from_one_run_to_another(tmp_path):
     recipe, path = meta_kd(), tmp_path / "strategy.safetensors"
     fit(recipe, episodes())
     recipe.save_strategy(path)
-    other = meta_kd(ProtoNet(), strategy=str(path), strategy_lr=0.0)
+    other = meta_kd(ProtoNet(), strategy_file=str(path), strategy_lr=0.0)
     fit(other, episodes())
     assert not moved(state(recipe.loss), state(other.loss))
     plain = gate()
@@ -399,8 +404,10 @@ def test_a_strategy_goes_from_one_run_to_another(tmp_path):
 
 
 def test_a_missing_strategy_is_told_when_training_begins(tmp_path):
-    recipe = meta_kd(strategy=str(tmp_path / "none.safetensors"))
-    with pytest.raises(FileNotFoundError, match=r"strategy=.*none\.safetensors' does not exist"):
+    recipe = meta_kd(strategy_file=str(tmp_path / "none.safetensors"))
+    with pytest.raises(
+        FileNotFoundError, match=r"strategy_file=.*none\.safetensors' does not exist"
+    ):
         fit(recipe, episodes())
 
 
@@ -440,5 +447,8 @@ def test_any_module_may_be_a_student():
 def test_a_student_of_another_network_is_told_at_the_start(tmp_path):
     path = saved(meta_kd(), episodes(), tmp_path)
     recipe = meta_kd(student=SmoothConv4(3, width=5), init=str(path))
-    with pytest.raises(ValueError, match=r"init .*run\.ckpt: the checkpoint is of another network"):
+    with pytest.raises(
+        ValueError,
+        match=r"initialisation\.checkpoint=.*run\.ckpt: the checkpoint is of another network",
+    ):
         fit(recipe, episodes())

@@ -6,20 +6,23 @@ from lightning_metakd.losses.coefficient import Scheduled
 from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.recipes.single_task import SingleTask
+from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.teachers.heads import SlicedHead
 from lightning_metakd.teachers.teacher import Teacher
 from tests.recipes import definition
 from tests.recipes.runs import batches, helper, moved, sgd, single_task, state
 from tests.recipes.test_meta_gradient import TOLERANCE, relative_error
-from tests.tiny import N_WAY, Blobs, Fixed, SmoothConv4, gate_and_temperature, separable, trainer
+from tests.tiny import (
+    N_WAY,
+    Blobs,
+    FixedRows,
+    SmoothConv4,
+    gate_and_temperature,
+    separable,
+    trainer,
+)
 
 PILOT_RATE = 0.5
-
-
-class FixedRows(Fixed):
-    """Batches of rows, of a few classes."""
-
-    classes = torch.arange(N_WAY)
 
 
 def updated(hypergradient):
@@ -33,13 +36,13 @@ def updated(hypergradient):
         SmoothConv4().double(),
         gate_and_temperature(),
         [teacher],
-        sgd(lr=0.1, momentum=0.0),
-        strategy_lr=0.1,
-        hypergradient=hypergradient,
-        pilot_lr=PILOT_RATE,
+        optimisation=sgd(lr=0.1, momentum=0.0),
+        strategy_training=StrategyTraining(
+            lr=0.1, hypergradient=hypergradient, pilot_lr=PILOT_RATE
+        ),
     )
     train, judge = separable(9, (1, 8, 8)), separable(6, (1, 8, 8))
-    logits = teacher.predict_batch(train, FixedRows.classes).logits
+    logits = teacher.predict_batch(train, torch.arange(N_WAY)).logits
     parts = (recipe.student, recipe.loss)
     before = [{n: p.detach().clone() for n, p in m.named_parameters()} for m in parts]
     data = FixedRows([(train, judge)])
@@ -93,13 +96,13 @@ def test_a_step_moves_what_is_trained_and_nothing_else():
     for strategy_lr in (0.0, 0.05):
         recipe = single_task(strategy_lr=strategy_lr, quiz=CrossEntropy())
         before = {n: p.detach().clone() for n, p in recipe.named_parameters()}
-        virtual = state(recipe.virtual[0])
+        virtual = state(recipe.virtual_students[0])
         trainer(max_steps=1).fit(recipe, datamodule=batches())
         actual = moved(before, dict(recipe.named_parameters()))
         strategy = {"loss.gate.raw", "loss.match.temperature.raw"}
         assert actual & strategy == (strategy if strategy_lr else set())
         assert all(name.startswith("student.") for name in actual - strategy)
-        assert not moved(virtual, state(recipe.virtual[0]))
+        assert not moved(virtual, state(recipe.virtual_students[0]))
 
 
 def test_the_quiz_leaves_the_student_and_its_statistics_alone():
@@ -120,7 +123,7 @@ def test_a_student_without_teachers_learns_the_task():
     recorded = []
     for _ in range(2):
         trainer().test(recipe, datamodule=data, verbose=False)
-        recorded.append(recipe.result_record["nll"])
+        recorded.append(recipe.record.result["nll"])
         if len(recorded) == 1:
             trainer(max_epochs=15).fit(recipe, datamodule=data)
     assert recorded[1] < 0.8 * recorded[0]
@@ -134,10 +137,10 @@ def test_a_test_counts_rows_once_and_in_double():
     x = data.source.inputs(data.images().x[index], index, views)
     logits, y = recipe.student.eval()(x).logits, data.images().y[index]
     accuracy = (logits.argmax(1) == y).double().mean().item()
-    assert recipe.result_record["accuracy"] == pytest.approx(accuracy, rel=1e-6)
-    assert recipe.result_record["nll"] == pytest.approx(cross_entropy(logits, y).item(), rel=1e-5)
+    assert recipe.record.result["accuracy"] == pytest.approx(accuracy, rel=1e-6)
+    assert recipe.record.result["nll"] == pytest.approx(cross_entropy(logits, y).item(), rel=1e-5)
     spread = (accuracy * (1 - accuracy) / len(y)) ** 0.5
-    assert recipe.result_record["ci95"] == pytest.approx(1.96 * spread, rel=1e-5)
+    assert recipe.record.result["ci95"] == pytest.approx(1.96 * spread, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +154,7 @@ def test_a_test_counts_rows_once_and_in_double():
         (
             {},
             {"quiz_fraction": 0.0},
-            r"strategy_lr=0\.05 and teacher_lr=0\.0 need rows to judge .* set data\.quiz_fraction",
+            r"strategy_training\.lr=0\.05 and teacher_lr=0\.0 need rows to judge .* set data\.quiz_fraction",
         ),
     ],
 )

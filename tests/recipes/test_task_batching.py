@@ -13,9 +13,10 @@ from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.models.resnet import ResNet
 from lightning_metakd.models.resnet12 import ResNet12
 from lightning_metakd.models.wide_resnet import WideResNet
-from lightning_metakd.recipes.episode_objective import Objective
+from lightning_metakd.recipes.episode_objective import EpisodeObjective
+from lightning_metakd.recipes.execution import Execution
 from lightning_metakd.recipes.task_batching import mean_over_tasks
-from lightning_metakd.strategy.hypergradient import tangent, unrolled
+from lightning_metakd.strategy.hypergradient import HYPERGRADIENTS
 from lightning_metakd.strategy.quiz import split_query
 from lightning_metakd.types import QuizEpisodes
 from tests.learners.test_learners import LEARNERS
@@ -32,11 +33,11 @@ class Case:
         learner, loss = LEARNERS[name]().double(), gate_and_temperature()
         if inner_steps is not None:
             learner.inner_steps = inner_steps  # of those that take any
-            learner.advance(0.0)
+            learner.on_outer_step(0.0)
         net = make_episodic(SmoothConv4(N_WAY if learner.needs_head else 0).double(), "support")
         learner.init_student_state(net)
-        self.objective = Objective(
-            learner, bind(net), bind_loss(loss), CalibratedCrossEntropy(), tangent, 0.1
+        self.objective = EpisodeObjective(
+            learner, bind(net), bind_loss(loss), CalibratedCrossEntropy(), pilot_lr=0.1
         )
         theta = {
             **with_prefix("student", dict(net.named_parameters())),
@@ -125,8 +126,8 @@ def test_a_recipe_trains_the_same_in_either_way():
 
 def test_on_a_cpu_tasks_run_one_by_one_unless_told_otherwise():
     tasks = [episode(i) for i in range(3)]
-    assert meta_kd().tasks_per_call(tasks) == 1
-    assert meta_kd(tasks_at_once=2).tasks_per_call(tasks) == 2
+    assert Execution().tasks_per_call(tasks, torch.device("cpu"), True) == 1
+    assert Execution(tasks_at_once=2).tasks_per_call(tasks, torch.device("cpu"), True) == 2
 
 
 NETWORKS = {
@@ -142,9 +143,7 @@ NETWORKS = {
 def test_together_every_network_has_the_second_derivatives_that_it_has_alone(name):
     torch.manual_seed(4)
     net = make_episodic(NETWORKS[name]().double(), "support")
-    objective = Objective(
-        MAML(0.05, 2), bind(net), bind_loss(CrossEntropy()), CrossEntropy(), tangent, 0.1
-    )
+    objective = EpisodeObjective(MAML(0.05, 2), bind(net), bind_loss(CrossEntropy()), pilot_lr=0.1)
     theta = with_prefix("student", dict(net.named_parameters()))
     tasks = [episode(i, (3, 16, 16)) for i in range(2)]
 
@@ -201,11 +200,11 @@ def test_no_task_at_once_is_refused():
         meta_kd(tasks_at_once=0)
 
 
-@pytest.mark.parametrize("pilot", [tangent, unrolled])
-def test_a_quiz_of_other_classes_is_what_a_step_of_the_lesson_leads_to(pilot):
+@pytest.mark.parametrize("way", ["tangent", "unrolled"])
+def test_a_quiz_of_other_classes_is_what_a_step_of_the_lesson_leads_to(way):
     case = Case("ProtoNet")
     train, quiz, _ = case.tasks
-    objective = replace(case.objective, pilot=pilot)
+    objective = replace(case.objective, hypergradient=HYPERGRADIENTS[way])
     plain = replace(objective, teach=bind_loss(CalibratedCrossEntropy()))
 
     def after_a_step(strategy):

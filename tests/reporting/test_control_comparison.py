@@ -42,9 +42,15 @@ def test_a_control_is_of_the_same_experiment_or_named_and_tested_in_the_same_way
 
 def test_a_control_stands_beside_the_row_of_its_own_settings(tmp_path):
     for lr, mean in ((0.1, 0.5), (0.2, 0.75)):
-        settings = {"train.model.optimisation.lr": lr, "train.model.control": "none"}
+        settings = {
+            "train.model.optimisation.lr": lr,
+            "train.model.strategy_training.control": "none",
+        }
         leave_seeds(tmp_path, (mean,), "gate", strategy="gate", settings=settings)
-        settings |= {"train.model.control": "final_constant", "train.model.strategy.origin": "01"}
+        settings |= {
+            "train.model.strategy_training.control": "final_constant",
+            "train.model.strategy.origin": "01",
+        }
         control = {"control": "final_constant", "strategy": "gate"}
         leave_seeds(tmp_path, (mean - 0.25,), "gate", settings=settings, **control)
     alone = settings | {"train.model.optimisation.lr": 0.3}

@@ -6,15 +6,15 @@ from lightning_metakd.settings.resuming import check_resumable
 
 EARLIER = {
     "experiment": "a",
-    "seed_all_rows": 0,
+    "seed_everything": 0,
     "model": "MetaKD",
     "model.student": "Conv4",
     "model.student.width": 64,
     "model.optimisation.lr": 0.1,
     "model.optimisation.optimiser": "adam",
-    "model.strategy_lr": 0.01,
-    "model.init": "start.ckpt",
-    "model.init.origin": "1234",
+    "model.strategy_training.lr": 0.01,
+    "model.initialisation.checkpoint": "start.ckpt",
+    "model.initialisation.checkpoint.origin": "1234",
     "model.teachers.0": "Teacher",
     "model.teachers.0.checkpoint": "teacher.ckpt",
     "model.teachers.0.checkpoint.origin": "abcd",
@@ -41,7 +41,7 @@ def refusal_of(change, earlier=EARLIER):
     [
         ({"data.n_way": 4}, "data.n_way=4 was 5"),
         ({"data.seed": 1}, "data.seed=1 was 0"),
-        ({"model.strategy_lr": 0.0}, "model.strategy_lr=0.0 was 0.01"),
+        ({"model.strategy_training.lr": 0.0}, "model.strategy_training.lr=0.0 was 0.01"),
         ({"model.optimisation.lr": 0.2}, "model.optimisation.lr=0.2 was 0.1"),
         ({"model.optimisation.optimiser": "sgd"}, "model.optimisation.optimiser=sgd was adam"),
         ({"trainer.limit_train_batches": 2}, "trainer.limit_train_batches=2 was 1.0"),
@@ -67,8 +67,14 @@ def test_what_makes_it_another_training_is_refused_by_name(change, line):
     ("change", "line"),
     [
         ({}, None),
-        ({"experiment": "b", "seed_all_rows": 1}, None),
-        ({"model.init": "moved.ckpt", "model.init.origin": None}, None),
+        ({"experiment": "b", "seed_everything": 1}, None),
+        (
+            {
+                "model.initialisation.checkpoint": "moved.ckpt",
+                "model.initialisation.checkpoint.origin": None,
+            },
+            None,
+        ),
         ({"model.teachers.0.checkpoint": "moved.ckpt"}, None),
         (
             {
@@ -99,5 +105,5 @@ def test_a_training_that_no_configuration_described_is_not_compared():
 
 
 def test_weights_alone_are_no_training():
-    with pytest.raises(ValueError, match=r"--model\.init=w\.ckpt"):
+    with pytest.raises(ValueError, match=r"--model\.initialisation\.checkpoint=w\.ckpt"):
         check_resumable({"state_dict": {}}, Path("w.ckpt"), {})

@@ -26,8 +26,11 @@ from lightning_metakd.settings.row_names import differing_settings
             [["k_shot 1"], ["k_shot 5"]],
         ),
         (
-            [{"train.model.init.origin": "01"}, {"train.model.init.origin": "23"}],
-            [["init 01"], ["init 23"]],
+            [
+                {"train.model.initialisation.checkpoint.origin": "01"},
+                {"train.model.initialisation.checkpoint.origin": "23"},
+            ],
+            [["checkpoint 01"], ["checkpoint 23"]],
         ),
         ([{"on": True}, {"on": False}], [["on true"], ["on false"]]),
     ],

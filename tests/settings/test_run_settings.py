@@ -27,7 +27,7 @@ RUN = {
     "model.learner.inner_lr": 0.1,
     "model.loss": "Hinton",
     "model.optimisation.lr": 0.001,
-    "model.tasks_at_once": 4,
+    "model.execution.tasks_at_once": 4,
     "data.k_shot": 5,
     "data.meta_batch_size": 4,
     "data.seed": 3,
@@ -37,7 +37,7 @@ RUN = {
     "data.num_workers": 2,
     "trainer.max_steps": 100,
     "trainer.accelerator": "gpu",
-    "seed_all_rows": 3,
+    "seed_everything": 3,
     "runs": "runs",
 }
 
@@ -69,8 +69,8 @@ def test_null_is_no_setting_and_lists_are_numbered_where_they_are_nests(config, 
 
 def test_seeds_places_and_ways_of_running_train_nothing():
     others = {
-        *("model.tasks_at_once", "data.seed", "data.source.root", "data.num_workers"),
-        *("trainer.accelerator", "seed_all_rows", "runs"),
+        *("model.execution.tasks_at_once", "data.seed", "data.source.root", "data.num_workers"),
+        *("trainer.accelerator", "seed_everything", "runs"),
     }
     assert training_settings(RUN) == {n: v for n, v in RUN.items() if n not in others}
 
@@ -132,9 +132,9 @@ def test_weights_from_elsewhere_count_by_what_they_are(tmp_path):
     (tmp_path / "d.safetensors").write_text("none here")
     names = ("a.pt", "b.pt", "c.txt", "d.safetensors")
     assert len({origin(tmp_path / name) for name in names}) == 4
-    assert names_file("model.init", str(tmp_path / "a.pt"))
+    assert names_file("model.initialisation.checkpoint", str(tmp_path / "a.pt"))
     assert not names_file("data.source.path", str(tmp_path / "a.pt"))
-    assert not names_file("model.init", str(tmp_path / "no.pt"))
+    assert not names_file("model.initialisation.checkpoint", str(tmp_path / "no.pt"))
 
 
 def test_a_training_that_is_not_complete_knows_its_steps_and_the_best_state_is_another(tmp_path):
@@ -153,8 +153,13 @@ def test_a_training_that_is_not_complete_knows_its_steps_and_the_best_state_is_a
 
 
 def test_a_file_is_a_setting_by_its_training_and_not_by_its_path():
-    settings = RUN | {"model.init": "here.ckpt", "model.init.origin": "0123"}
-    assert training_settings(settings).keys() - RUN.keys() == {"model.init.origin"}
+    settings = RUN | {
+        "model.initialisation.checkpoint": "here.ckpt",
+        "model.initialisation.checkpoint.origin": "0123",
+    }
+    assert training_settings(settings).keys() - RUN.keys() == {
+        "model.initialisation.checkpoint.origin"
+    }
 
 
 def test_a_run_that_goes_on_stays_the_same_training_only_with_the_same_settings():
@@ -167,8 +172,11 @@ def test_a_run_that_goes_on_stays_the_same_training_only_with_the_same_settings(
 
 
 def test_a_run_that_goes_on_needs_no_files_of_its_beginning():
-    began = RUN | {"model.init": "gone.ckpt", "model.init.origin": "0123"}
-    now = RUN | {"model.init": "gone.ckpt"}
+    began = RUN | {
+        "model.initialisation.checkpoint": "gone.ckpt",
+        "model.initialisation.checkpoint.origin": "0123",
+    }
+    now = RUN | {"model.initialisation.checkpoint": "gone.ckpt"}
     assert training_settings(resumed_from(now, began)) == training_settings(began)
 
 

@@ -15,7 +15,7 @@ from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher
 from lightning_metakd.losses.what_where import LearnedPerMap, WhatWhere
-from lightning_metakd.recipes.episode_objective import Objective
+from lightning_metakd.recipes.episode_objective import EpisodeObjective
 from lightning_metakd.strategy.controls import (
     check_control,
     controlled,
@@ -64,7 +64,7 @@ def test_frozen_trains_the_student_as_without_a_strategy_and_asks_no_quiz(make, 
         fit(recipe, data())
     assert not moved(start, state(frozen.loss))
     assert not moved(state(frozen.student), state(without.student))
-    assert frozen.gradient_evaluations == without.gradient_evaluations > 0
+    assert frozen.record.gradient_evaluations == without.record.gradient_evaluations > 0
     assert "train/quiz_loss" not in frozen.trainer.callback_metrics
     assert frozen.training_cost()["control"] == "frozen"
 
@@ -113,14 +113,14 @@ def test_shuffled_changes_what_the_strategy_learns_and_nothing_else(make, data):
 
 def watched(monkeypatch, name):
     """Labels of the query rows of each task that a part of the objective is given."""
-    recorded, right = [], getattr(Objective, name)
+    recorded, right = [], getattr(EpisodeObjective, name)
 
     def watching(self, theta, strategy, task):
         parts = task if isinstance(task, QuizEpisodes) else (task,)
         recorded.append(torch.cat([part.query.y for part in parts]))
         return right(self, theta, strategy, task)
 
-    monkeypatch.setattr(Objective, name, watching)
+    monkeypatch.setattr(EpisodeObjective, name, watching)
     return recorded
 
 
@@ -173,7 +173,7 @@ def test_step_size_moves_that_number_and_no_coefficient_or_teacher(make, data):
     fit(recipe, data())
     actual = moved(start, state(recipe))
     assert {n for n in actual if not n.startswith("student.")} == {"loss.weights.lesson.raw"}
-    assert recipe.describe_strategy()["weights.lesson_mean"] != 1
+    assert recipe.coefficient_log.values["weights.lesson_mean"] != 1
 
 
 def test_step_size_starts_from_the_strategy_that_its_run_starts_from(tmp_path):
@@ -181,7 +181,7 @@ def test_step_size_starts_from_the_strategy_that_its_run_starts_from(tmp_path):
     perturbed(first.loss)
     fit(first, episodes(), max_steps=1)
     first.save_strategy(path)
-    recipe = meta_kd(control="step_size", strategy=str(path))
+    recipe = meta_kd(control="step_size", strategy_file=str(path))
     fit(recipe, episodes(), max_steps=1)
     assert not moved(state(first.loss), state(recipe.loss.terms["lesson"]))
 
@@ -205,17 +205,22 @@ def test_final_constant_says_what_the_other_run_said_on_average(make, data, loss
     teachers = [helper(classes), helper(classes)]
     settings = {"loss": loss(), "teachers": teachers, "quiz": CrossEntropy()}
     other = said_by(make, data, tmp_path / "strategy", **settings)
-    means = {n: v for n, v in other.coefficient_values.items() if n.endswith("_mean")}
-    assert read_strategy(tmp_path / "strategy")[0]["coefficient_values"] == other.coefficient_values
+    means = {n: v for n, v in other.coefficient_log.values.items() if n.endswith("_mean")}
+    assert (
+        read_strategy(tmp_path / "strategy")[0]["coefficient_values"]
+        == other.coefficient_log.values
+    )
     recipe = make(
-        **settings | {"loss": loss()}, control="final_constant", strategy=str(tmp_path / "strategy")
+        **settings | {"loss": loss()},
+        control="final_constant",
+        strategy_file=str(tmp_path / "strategy"),
     )
     fit(recipe, data(), max_steps=1)
     start = state(recipe.loss)
     assert not any(p.requires_grad for p in recipe.loss.parameters())
-    actual = {n: v for n, v in recipe.coefficient_values.items() if n.endswith("_mean")}
+    actual = {n: v for n, v in recipe.coefficient_log.values.items() if n.endswith("_mean")}
     assert actual == pytest.approx(means, rel=1e-5)
-    for name, value in recipe.coefficient_values.items():  # the same in every row
+    for name, value in recipe.coefficient_log.values.items():  # the same in every row
         assert value == pytest.approx(actual[name.rpartition("_")[0] + "_mean"], rel=1e-5)
     fit(recipe, data())
     assert not moved(start, state(recipe.loss))
@@ -224,17 +229,22 @@ def test_final_constant_says_what_the_other_run_said_on_average(make, data, loss
 def test_what_is_said_is_that_of_the_end_of_the_run(tmp_path):
     recipe = said_by(meta_kd, episodes, tmp_path / "strategy")
     end = recipe.loss.gate.raw.sigmoid().item()
-    assert recipe.coefficient_values["gate_mean"] == pytest.approx(end, rel=1e-6)
+    assert recipe.coefficient_log.values["gate_mean"] == pytest.approx(end, rel=1e-6)
 
 
 def test_final_constant_goes_on_and_is_tested_without_the_file(metakd, tmp_path):
     student = deepcopy(STUDENT)
-    student["model"]["init_args"]["control"] = "final_constant"
-    student["model"]["init_args"]["strategy"] = "strategy"
+    student["model"]["init_args"]["strategy_training"] = {"lr": 0.01, "control": "final_constant"}
+    student["model"]["init_args"]["initialisation"] = {"strategy_file": "strategy"}
     student["model"]["init_args"]["teachers"][0]["init_args"]["checkpoint"] = None
     written(tmp_path, student=student)
     words = ("fit", "--config", "student.yaml", "--trainer.max_epochs=1")
-    metakd(*words, "--model.control=none", "--model.strategy=null", "--experiment=other")
+    metakd(
+        *words,
+        "--model.strategy_training.control=none",
+        "--model.initialisation.strategy_file=null",
+        "--experiment=other",
+    )
     Path("runs/other/0/strategy.safetensors").rename("strategy")
     first = metakd(*words)
     Path("strategy").unlink()
@@ -252,7 +262,7 @@ def test_a_resumed_run_still_knows_what_its_coefficients_said(tmp_path):
     again = meta_kd()
     run = trainer(max_steps=2, max_epochs=1)
     run.fit(again, datamodule=episodes(), ckpt_path=tmp_path / "end.ckpt")
-    assert again.coefficient_values == first.coefficient_values != {}
+    assert again.coefficient_log.values == first.coefficient_log.values != {}
 
 
 @pytest.mark.parametrize(
@@ -287,7 +297,9 @@ def test_a_weight_of_maps_is_settled():
 
 
 def test_means_of_another_loss_are_refused():
-    message = r"strategy has no value of gate \(it says temperature_mean\); name the .* same loss"
+    message = (
+        r"strategy_file has no value of gate \(it says temperature_mean\); name the .* same loss"
+    )
     with pytest.raises(ValueError, match=message):
         set_values(gate(), {"temperature_mean": 3.0})
 
@@ -305,8 +317,8 @@ def test_uniform_weighs_teachers_alike_and_learns_the_rest(make, data):
     assert set(moved(start, state(recipe.loss))) == set(start)
     assert set(start) == {"match.loss.temperature.raw"}
     assert (
-        recipe.coefficient_values["match.weights.0_min"]
-        == recipe.coefficient_values["match.weights.1_max"]
+        recipe.coefficient_log.values["match.weights.0_min"]
+        == recipe.coefficient_log.values["match.weights.1_max"]
         == 0.5
     )
 
@@ -317,7 +329,9 @@ def test_uniform_weighs_teachers_alike_and_learns_the_rest(make, data):
 @pytest.mark.parametrize("control", ["frozen", "shuffled", "step_size", "final_constant"])
 @each_run
 def test_a_control_of_nothing_is_refused(make, data, control):
-    message = rf"control={control} takes something away .* strategy_lr=0 learns none; give the"
+    message = (
+        rf"control={control} takes something away .* strategy_training\.lr=0 learns none; give the"
+    )
     with pytest.raises(ValueError, match=message):
         make(control=control, strategy_lr=0.0)
 
@@ -339,14 +353,22 @@ def test_controls_that_say_nothing_are_refused(as_users_run_it):
 def test_a_result_says_which_control_it_is_and_what_the_training_took(metakd, tmp_path):
     student = deepcopy(STUDENT)
     student["model"]["init_args"]["teachers"][0]["init_args"]["cache"] = False
-    student["model"]["init_args"]["control"] = "shuffled"
+    student["model"]["init_args"]["strategy_training"]["control"] = "shuffled"
     written(tmp_path, teacher=TEACHER, student=student)
     metakd("fit", "--config", "teacher.yaml")
     metakd("fit", "--config", "student.yaml", "--trainer.max_epochs=1")
     path = "runs/student/latest/checkpoints/final.ckpt"
     metakd("test", "--config", "student.yaml", "--ckpt_path", path, "--experiment=by_path")
-    plain = ["--model.control=none", "--model.strategy_lr=0"]
-    metakd("test", "--config", "student.yaml", "--model.init", path, "--experiment=by_init", *plain)
+    plain = ["--model.strategy_training.control=none", "--model.strategy_training.lr=0"]
+    metakd(
+        "test",
+        "--config",
+        "student.yaml",
+        "--model.initialisation.checkpoint",
+        path,
+        "--experiment=by_init",
+        *plain,
+    )
     for name in ("by_path", "by_init"):
         (row,) = results(name)
         assert row["control"] == "shuffled"

@@ -162,7 +162,7 @@ def test_a_strategy_learned_with_other_heads_is_refused(written):
 
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"strategy=.*none' does not exist; name a strategy"
+        FileNotFoundError, match=r"strategy_file=.*none' does not exist; name a strategy"
     ):
         load_strategy(loss(), tmp_path / "none")
 

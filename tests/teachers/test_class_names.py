@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_metakd.data.datamodules import SupervisedData
 from lightning_metakd.data.sources.source import Labelled, Source
+from lightning_metakd.data.supervised_data import SupervisedData
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.coefficient import LearnedPerClass
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.model import Model
+from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.single_task import SingleTask
 from lightning_metakd.storage.read_checkpoint import class_names, read_checkpoint
 from lightning_metakd.strategy.strategy_file import load_strategy, save_strategy
@@ -20,7 +21,7 @@ from lightning_metakd.teachers.heads import SlicedHead
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.weight_sharing import Share
 from lightning_metakd.types import Batch
-from tests.recipes.runs import episodes, helper, meta_kd, sgd
+from tests.recipes.runs import episodes, grouped, helper, meta_kd, sgd
 from tests.tiny import Blobs, SmoothConv4, trainer
 
 GARDEN, MARKET = ["apple", "bean", "cherry", "date"], ["bean", "cherry", "date", "elder"]
@@ -79,7 +80,7 @@ def of_expert(names, folder):
 
 
 def pupil(n, **settings):
-    return SingleTask(SmoothConv4(n), Hinton(), optimisation=sgd(), **settings)
+    return SingleTask(SmoothConv4(n), Hinton(), optimisation=sgd(), **grouped(settings))
 
 
 def fit(recipe, module):
@@ -194,22 +195,28 @@ def test_what_the_student_began_with_counts_among_what_it_knows(tmp_path, caplog
 
 def accuracy(recipe, names):
     trainer().test(recipe, datamodule=data(names, val_fraction=0.5), verbose=False)
-    return recipe.result_record["accuracy"]
+    return recipe.record.result["accuracy"]
 
 
 def test_a_head_of_the_same_classes_in_another_order_is_put_in_theirs(tmp_path):
     path, names = of_expert(GARDEN, tmp_path), GARDEN[::-1]
-    assert accuracy(SingleTask(Expert(MARKET), init=path), names) == 1.0
+    assert accuracy(SingleTask(Expert(MARKET), initialisation=Initialisation(path)), names) == 1.0
 
 
 def test_a_head_of_other_classes_is_dropped_and_said(tmp_path, caplog):
     path, student = of_expert(GARDEN, tmp_path), Expert(MARKET)
-    recipe = fit(SingleTask(student, optimisation=sgd(lr=1e-9), init=path), data(MARKET))
+    recipe = fit(
+        SingleTask(student, optimisation=sgd(lr=1e-9), initialisation=Initialisation(path)),
+        data(MARKET),
+    )
     torch.testing.assert_close(recipe.student.head.weight, Expert(MARKET).head.weight)
     message = "the head was not loaded: it knows apple, bean, cherry .. (4 in all), and not elder."
     assert message in caplog.text
-    with pytest.raises(ValueError, match=r"with a head that nobody has trained\. init .*not elder"):
-        accuracy(SingleTask(Expert(MARKET), init=path), MARKET)
+    with pytest.raises(
+        ValueError,
+        match=r"with a head that nobody has trained\. initialisation\.checkpoint=.*not elder",
+    ):
+        accuracy(SingleTask(Expert(MARKET), initialisation=Initialisation(path)), MARKET)
 
 
 @pytest.mark.parametrize("names", [MARKET, GARDEN[::-1]])
@@ -234,7 +241,7 @@ def test_a_head_of_other_classes_is_not_shared():
     message = r"share names 'head' .*, which tells apple, .* the classes of the data are bean"
     student = Expert(MARKET)
     with pytest.raises(ValueError, match=message):
-        fit(SingleTask(student, Hinton(), [teacher], sgd(), share=share), data(MARKET))
+        fit(SingleTask(student, Hinton(), [teacher], **grouped({"share": share})), data(MARKET))
 
 
 # --- strategies --------------------------------------------------------------------------------------
@@ -273,11 +280,12 @@ def test_a_strategy_of_each_class_goes_to_data_that_number_them_otherwise(tmp_pa
         teacher = Teacher(Expert(GARDEN), head=SlicedHead(), classes=GARDEN)
         options = {"teachers": [teacher], "optimisation": sgd(), **settings}
         return fit(
-            SingleTask(SmoothConv4(len(names)), per_class(0.0, 0.0, 0.0), **options), data(names)
+            SingleTask(SmoothConv4(len(names)), per_class(0.0, 0.0, 0.0), **grouped(options)),
+            data(names),
         )
 
     first = run(MARKET[:3])
     with torch.no_grad():
         first.loss.gate.raw.copy_(torch.tensor([1.0, 2.0, 3.0]))
     first.save_strategy(path := tmp_path / "strategy")
-    assert run(MARKET[2::-1], strategy=str(path)).loss.gate.raw.tolist() == [3.0, 2.0, 1.0]
+    assert run(MARKET[2::-1], strategy_file=str(path)).loss.gate.raw.tolist() == [3.0, 2.0, 1.0]

@@ -21,7 +21,9 @@ from lightning_metakd.losses.loss import CrossEntropy, batch_loss
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.metrics.cost import count_parameters
 from lightning_metakd.models.wrapped import Wrapped
+from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.meta_kd import MetaKD
+from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from lightning_metakd.teachers.teacher import TeacherPool
 from lightning_metakd.teachers.weight_sharing import Share, Sharing
@@ -147,8 +149,8 @@ def test_what_is_kept_normalises_by_the_teachers_statistics_on_a_single_task():
     below = network.norms[0](network.convs[0](x))
     torch.testing.assert_close(below, theirs.norms[0](theirs.convs[0](x)))
     # virtual steps see the same network
-    forward = recipe.bind_student(recipe.virtual[0], state_of=network)
-    actual = forward(recipe.trainable_parameters(network), x)
+    forward = recipe.teaching.bind_student(recipe.virtual_students[0], state_of=network)
+    actual = forward(recipe.teaching.trainable_parameters(network), x)
     torch.testing.assert_close(actual.logits, network(x).logits, rtol=1e-4, atol=1e-5)
 
 
@@ -166,9 +168,11 @@ def test_what_is_kept_does_not_move_in_the_inner_loop_either(name):
     task = episode()
     support = task.support._replace(x=task.support.x.float())
     support_loss = batch_loss(bind_loss(CrossEntropy()), {}, support, task.classes)
-    forward = recipe.bind_student(recipe.student)
-    adapted = learner.adapt(forward, recipe.meta(), support_loss, support, N_WAY)
-    start = recipe.trainable_parameters(recipe.student)
+    forward = recipe.teaching.bind_student(recipe.student)
+    adapted = learner.adapt(
+        forward, recipe.evaluator.theta(recipe.student), support_loss, support, N_WAY
+    )
+    start = recipe.teaching.trainable_parameters(recipe.student)
     assert set(start) <= set(adapted.params)
     assert not {n for n in adapted.params if n.startswith(("convs.0.", "norms.0."))}
     assert not torch.equal(adapted.params["convs.1.weight"], start["convs.1.weight"])
@@ -187,7 +191,13 @@ def test_where_all_but_the_head_is_kept_an_inner_loop_over_all_is_one_over_the_h
         fit(recipe, episodes(), max_steps=0)
         task = episodes().evaluation_episodes("test")[0]
         task = episodes().on_after_batch_transfer(task, 0)
-        answers.append(recipe.eval().adapt_and_predict(recipe.with_teacher_outputs(task)).logits)
+        answers.append(
+            recipe.eval()
+            .evaluator.adapt_and_predict(
+                recipe.eval_student, recipe.evaluator.with_teacher_outputs(task)
+            )
+            .logits
+        )
     torch.testing.assert_close(*answers, rtol=1e-4, atol=1e-5)
 
 
@@ -252,10 +262,9 @@ def test_it_is_trained_as_the_teachers_whatever_way_the_pilot_goes():
             ProtoNet(),
             MatchGate(0.5, Hinton(2.0)),
             [teacher()],
-            sgd(momentum=0.0),
-            teacher_lr=0.5,
-            hypergradient=way,
-            share=lower("tie"),
+            optimisation=sgd(momentum=0.0),
+            strategy_training=StrategyTraining(teacher_lr=0.5, hypergradient=way),
+            initialisation=Initialisation(share=lower("tie")),
         )
         before = state(recipe.teachers[0])
         data = Fixed([together([episode(0), episode(1)])])
@@ -315,7 +324,9 @@ def test_sharing_comes_after_init_and_that_is_said(make, data, tmp_path, caplog)
 
 def test_at_the_command_line_a_share_is_a_few_words_and_its_run_is_tested(metakd, tmp_path):
     config = deepcopy(STUDENT)
-    config["model"]["init_args"]["share"] = [{"modules": LOWER, "how": "freeze"}]
+    config["model"]["init_args"]["initialisation"] = {
+        "share": [{"modules": LOWER, "how": "freeze"}]
+    }
     written(tmp_path, teacher=TEACHER, student=config)
     metakd("fit", "--config", "teacher.yaml")
     metakd("fit", "--config", "student.yaml", "--trainer.max_epochs=1")

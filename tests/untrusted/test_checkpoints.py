@@ -16,6 +16,7 @@ from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO, read_safely
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
 from lightning_metakd.teachers.teacher import Teacher
+from tests.recipes.runs import grouped
 from tests.tiny import Blobs, Fixed, SmoothConv4, episode, trainer
 from tests.untrusted.plants import CHECKPOINTS, CREATED, with_code, written
 
@@ -54,7 +55,7 @@ def test_the_limit_can_be_raised_and_lowered(monkeypatch):
 
 
 def recipe(**settings):
-    return MetaKD(SmoothConv4(0), ProtoNet(), **settings)
+    return MetaKD(SmoothConv4(0), ProtoNet(), **grouped(settings))
 
 
 def fit(path, **settings):

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from lightning_metakd.data.datamodules import EpisodicData, SupervisedData
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.data.sources.output_cache import OutputCache
+from lightning_metakd.data.supervised_data import SupervisedData
 from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.models.mlp import MLP
 from tests.recipes.runs import episodes, helper, meta_kd, state
@@ -110,13 +111,13 @@ def test_views_that_are_not_kept_are_told(embedded, views):
 
 def test_batches_reach_a_network_as_vectors(embedded):
     data = EpisodicData(embedded, n_way=3, k_shot=2, n_query=4, views=2, meta_batch_size=2)
-    raw = next(iter(data.train_dataloader()))
+    raw, _ = next(iter(data.train_dataloader()))
     actual = data.on_after_batch_transfer(raw, 0)
     assert actual.query.x.shape == (2, 12, WIDTH)
     one = tree_map(lambda leaf: leaf[1], raw.query)
     assert actual.query.x[1].equal(embedded.inputs(one.x, one.index, one.view))
     batch = next(iter(SupervisedData(embedded, batch_size=8, views=2).train_dataloader()))
-    assert data.on_after_batch_transfer(batch, 0).x.shape == (8, WIDTH)
+    assert data.on_after_batch_transfer(batch, 0).train.x.shape == (8, WIDTH)
 
 
 # --- a student of vectors ----------------------------------------------------------------------------------
@@ -159,11 +160,11 @@ def test_a_teacher_answers_from_the_pictures_while_the_student_reads_vectors(emb
 def test_a_test_embeds_the_vectors_of_each_image_once(embedded):
     recipe, data = trained_on(embedded)
     trainer().test(recipe, datamodule=data, verbose=False)
-    recalled = recipe.result_record["accuracy"]
-    assert recipe.cached_forward is None
-    recipe.cache_test_embeddings = lambda: None
+    recalled = recipe.record.result["accuracy"]
+    assert recipe.evaluator.cached_forward is None
+    recipe.evaluator.cache_embeddings = lambda *args: None
     trainer().test(recipe, datamodule=data, verbose=False)
-    assert recipe.result_record["accuracy"] == recalled
+    assert recipe.record.result["accuracy"] == recalled
 
 
 def test_a_residual_student_starts_where_the_frozen_network_is(embedded, net):
@@ -173,7 +174,7 @@ def test_a_residual_student_starts_where_the_frozen_network_is(embedded, net):
         data = episodes(n_episodes=20)
         data.source = source
         trainer().test(recipe, datamodule=data, verbose=False)
-        results.append((recipe.result_record["accuracy"], recipe.result_record["nll"]))
+        results.append((recipe.record.result["accuracy"], recipe.record.result["nll"]))
     assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 

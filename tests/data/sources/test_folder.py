@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_metakd.data.datamodules import EpisodicData
+from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.folder import Folder, divide
 from lightning_metakd.data.sources.source import Labelled
 

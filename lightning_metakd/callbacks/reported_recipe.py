@@ -1,0 +1,47 @@
+"""What callbacks read of a recipe."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, cast, runtime_checkable
+
+from lightning import LightningModule
+from torch import nn
+
+from lightning_metakd.models.model import Model
+from lightning_metakd.recipes.coefficient_log import CoefficientLog
+from lightning_metakd.recipes.training_record import TrainingRecord
+from lightning_metakd.teachers.teacher import TeacherPool
+
+
+@runtime_checkable
+class ReportedRecipe(Protocol):
+    """A LightningModule whose student, teachers and strategy are reported.
+
+    Attributes:
+        student: the network that is trained.
+        loss: the teaching loss; its parameters are the strategy.
+        teachers: the networks that help.
+        record: what is kept of the training beside weights.
+        coefficient_log: the last values of the coefficients.
+    """
+
+    student: Model
+    loss: nn.Module
+    teachers: TeacherPool
+    record: TrainingRecord
+    coefficient_log: CoefficientLog
+
+    @property
+    def eval_student(self) -> Model:
+        """The student that is evaluated: its average where one is kept."""
+
+    def adaptation(self) -> Callable[[], object] | None:
+        """One adaptation, for counting its cost; None where the procedure does not adapt."""
+
+    def save_strategy(self, path: Path) -> None:
+        """Write the strategy's file."""
+
+
+def reported(pl_module: LightningModule) -> ReportedRecipe:
+    """The module as a recipe that is reported; Lightning's type does not say it."""
+    return cast(ReportedRecipe, pl_module)

@@ -1,0 +1,155 @@
+"""Episodes of any source, for meta-learning."""
+
+from jaxtyping import Int
+from torch import Tensor
+
+from lightning_metakd.arguments.ranges import check_integer, check_seed
+from lightning_metakd.data.distributed_sampling import (
+    Loader,
+    TrainingSampler,
+    evaluation_indices,
+    identity_collate,
+    rank_and_world,
+)
+from lightning_metakd.data.episodes import EpisodeSet, check_episode
+from lightning_metakd.data.source_data import UNAUGMENTED, SourceData, check_views
+from lightning_metakd.data.sources.source import Source
+from lightning_metakd.data.training_set import MetaBatches
+
+LARGEST_META_BATCH = 10_000
+
+
+class EpisodicData(SourceData):
+    """Episodes of any source. Training draws from base classes, evaluation is a fixed set of novel episodes.
+
+    Args:
+        source: where the examples come from.
+        n_way: classes of an episode.
+        k_shot: support images per class; a range such as [1, 5] draws one number for each meta-step.
+        n_query: query images per class.
+        meta_batch_size: episodes per rank and meta-step.
+        steps_per_epoch: meta-steps of an epoch.
+        n_episodes: episodes of an evaluation, over all ranks.
+        train_split: split whose classes the student learns from.
+        strategy_split: split for the episodes that train the strategy; with it each training batch is a pair.
+        train_n_way: classes of a training episode, if other than n_way.
+        train_n_query: query images per class of a training episode, if other than n_query.
+        seed: of training episodes.
+        eval_seed: of evaluation episodes; keep it, so that runs can be compared episode by episode.
+        views: fixed augmented views per image, as stored by a cache; null draws a new view each time, 0 none.
+        augment: shift and mirror training images.
+        num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        n_way: int = 5,
+        k_shot: int | tuple[int, int] = 5,
+        n_query: int = 15,
+        meta_batch_size: int = 4,
+        steps_per_epoch: int = 100,
+        n_episodes: int = 600,
+        train_split: str = "train",
+        strategy_split: str | None = None,
+        train_n_way: int | None = None,
+        train_n_query: int | None = None,
+        seed: int = 0,
+        eval_seed: int = 1234,
+        views: int | None = None,
+        augment: bool = True,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(source, num_workers)
+        self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
+        self.train_n_way = n_way if train_n_way is None else train_n_way
+        self.train_n_query = n_query if train_n_query is None else train_n_query
+        check_episode(n_way, k_shot, n_query)
+        check_episode(self.train_n_way, k_shot, self.train_n_query, "train_")
+        check_integer("data.meta_batch_size", meta_batch_size, 1, LARGEST_META_BATCH)
+        check_integer("data.steps_per_epoch", steps_per_epoch, 1)
+        check_integer("data.n_episodes", n_episodes, 1)
+        check_seed("data.seed", seed)
+        check_seed("data.eval_seed", eval_seed)
+        check_views(views)
+        source.check_split(train_split, "train_split")
+        if strategy_split is not None:
+            source.check_split(strategy_split, "strategy_split")
+        self.meta_batch_size, self.steps_per_epoch = meta_batch_size, steps_per_epoch
+        self.n_episodes, self.seed, self.eval_seed = n_episodes, seed, eval_seed
+        self.train_split, self.strategy_split = train_split, strategy_split
+        self.views = views if augment else 0
+
+    def train_classes(self) -> Int[Tensor, " c"]:
+        return self.classes(self.train_split)
+
+    @property
+    def has_quiz(self) -> bool:
+        return self.strategy_split is not None
+
+    def cache_views(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
+        """Images of evaluation as they are, those of training in each view."""
+        needed = [("val", UNAUGMENTED)]
+        if stage in ("test", "predict"):
+            needed.append(("test", UNAUGMENTED))
+        if stage == "fit":
+            views = range(self.views) if self.views else UNAUGMENTED
+            splits = {self.train_split, self.strategy_split or self.train_split}
+            needed += [(split, views) for split in sorted(splits)]
+        return [(self.source.rows(split), views) for split, views in needed]
+
+    def training_episodes(self, split: str, n_way: int, n_query: int) -> EpisodeSet:
+        """Augmented episodes under the training seed."""
+        return EpisodeSet(
+            self.source,
+            split,
+            n_way=n_way,
+            k_shot=self.k_shot,
+            n_query=n_query,
+            seed=self.seed,
+            views=self.views,
+            episodes_per_step=self.meta_batch_size * rank_and_world(self.trainer)[1],
+        )
+
+    def evaluation_episodes(self, split: str) -> EpisodeSet:
+        """Episodes of images as they are, under the evaluation seed."""
+        return EpisodeSet(
+            self.source,
+            split,
+            n_way=self.n_way,
+            k_shot=self.k_shot,
+            n_query=self.n_query,
+            seed=self.eval_seed,
+        )
+
+    def train_dataloader(self) -> Loader:
+        split, quiz = self.strategy_split, None
+        if split is not None:
+            quiz = self.training_episodes(split, self.n_way, self.n_query)
+        train = self.training_episodes(self.train_split, self.train_n_way, self.train_n_query)
+        return Loader(
+            MetaBatches(train, quiz),
+            batch_size=self.meta_batch_size,
+            sampler=TrainingSampler(self.trainer, self.meta_batch_size, self.steps_per_epoch),
+            collate_fn=identity_collate,
+            num_workers=self.num_workers,
+        )
+
+    def evaluation(self, split: str) -> Loader:
+        """The fixed evaluation episodes of a split, one at a time."""
+        return Loader(
+            self.evaluation_episodes(split),
+            batch_size=None,
+            sampler=evaluation_indices(self.trainer, self.n_episodes),
+            collate_fn=identity_collate,
+            num_workers=self.num_workers,
+        )
+
+    def val_dataloader(self) -> Loader:
+        return self.evaluation("val")
+
+    def test_dataloader(self) -> Loader:
+        return self.evaluation("test")
+
+    def predict_dataloader(self) -> Loader:
+        return self.evaluation("test")

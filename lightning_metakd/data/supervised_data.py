@@ -1,0 +1,178 @@
+"""Batches of any source, for ordinary training."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from lightning_metakd.arguments.ranges import check_integer, check_seed, check_share
+from lightning_metakd.data.batches import BatchSet, fingerprint, partition
+from lightning_metakd.data.distributed_sampling import (
+    Loader,
+    TrainingSampler,
+    evaluation_indices,
+    identity_collate,
+    rank_and_world,
+)
+from lightning_metakd.data.source_data import UNAUGMENTED, SourceData, check_views
+from lightning_metakd.data.sources.source import Source
+from lightning_metakd.data.training_set import TrainingSet
+from lightning_metakd.storage.atomic_files import atomic_write
+
+
+class SupervisedData(SourceData):
+    """Batches of a source: to pretrain a teacher, to fine-tune, to distil on a single task.
+
+    The rows of the split are divided, class by class, into those to train on, a quiz (which trains a
+    strategy) and validation.
+
+    Args:
+        source: where the examples come from.
+        split: split whose rows and classes are used.
+        batch_size: rows of a batch on each rank.
+        quiz_fraction: share of each class kept for the quiz; above 0, training yields (batch, quiz batch).
+        val_fraction: share of each class kept for validation; 0 for no validation.
+        seed: of the order and the views.
+        split_seed: of the division into train, quiz and val; keep it, so that runs train on the same images.
+        augment: shift and mirror training images.
+        views: fixed augmented views per image, as stored by a cache; null draws a new view each time, 0 none.
+        num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: str = "train",
+        batch_size: int = 128,
+        quiz_fraction: float = 0.0,
+        val_fraction: float = 0.0,
+        seed: int = 0,
+        split_seed: int = 0,
+        augment: bool = True,
+        views: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(source, num_workers)
+        check_integer("data.batch_size", batch_size, 1)
+        check_share("data.quiz_fraction", quiz_fraction)
+        check_share("data.val_fraction", val_fraction)
+        if quiz_fraction + val_fraction >= 1:
+            raise ValueError(
+                f"quiz_fraction={quiz_fraction} and val_fraction={val_fraction} leave nothing to train on; "
+                "their sum must be less than 1."
+            )
+        check_seed("data.seed", seed)
+        check_seed("data.split_seed", split_seed)
+        check_views(views)
+        source.check_split(split)
+        self.split, self.batch_size, self.seed, self.split_seed = (
+            split,
+            batch_size,
+            seed,
+            split_seed,
+        )
+        self.fractions = {"quiz": quiz_fraction, "val": val_fraction}
+        self.views = views if augment else 0
+
+    @cached_property
+    def _classes(self) -> Int[Tensor, " c"]:
+        return self.classes(self.split)
+
+    def train_classes(self) -> Int[Tensor, " c"]:
+        """Dataset class of each label, ascending."""
+        return self._classes
+
+    @cached_property
+    def parts(self) -> dict[str, Int[Tensor, " n"]]:
+        """Rows of `train`, `quiz` and `val`."""
+        rows = self.source.rows(self.split)
+        return partition(self.source.all_rows().y[rows], rows, self.fractions, self.split_seed)
+
+    @property
+    def has_quiz(self) -> bool:
+        return self.fractions["quiz"] > 0
+
+    def cache_views(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
+        """The rows to train on in each view; nobody is taught on others."""
+        views = range(self.views) if self.views else UNAUGMENTED
+        return [(self.parts["train"], views)] if stage == "fit" else []
+
+    def manifest(self) -> dict[str, Any]:
+        """Which classes and which rows this data trains on, to be kept beside what was trained."""
+        return {
+            "source": self.source.name,
+            "split": self.split,
+            "seed": self.seed,
+            "split_seed": self.split_seed,
+            "class_ids": self.train_classes().tolist(),
+            "class_names": self.train_class_names(),
+            "rows": {part: len(rows) for part, rows in self.parts.items()},
+            "rows_sha256": {part: fingerprint(rows) for part, rows in self.parts.items()},
+        }
+
+    def train_dataloader(self) -> Loader:
+        batches = self._shuffled("train", self.batch_size, self.views)
+        world = rank_and_world(self.trainer)[1]
+        steps = len(batches) // world
+        if steps == 0:
+            raise ValueError(
+                f"batch_size={self.batch_size} on {world} rank(s) exceeds the {len(self.parts['train'])} "
+                f"rows to train on of split {self.split!r} in {self.source.name}; lower data.batch_size, "
+                "or get more rows by data.split, source, val_fraction or quiz_fraction."
+            )
+        trainer = self.trainer
+        folder = trainer.log_dir if trainer and trainer.loggers else None  # every process must ask
+        if folder and rank_and_world(trainer)[0] == 0:
+            write_manifest(self.manifest(), folder)
+        n_quiz = len(self.parts["quiz"])
+        quiz = self._shuffled("quiz", min(self.batch_size, n_quiz), 0) if n_quiz else None
+        return self._loader(TrainingSet(batches, quiz), TrainingSampler(self.trainer, 1, steps))
+
+    def val_dataloader(self) -> Any:
+        return self._in_order(self.parts["val"]) if len(self.parts["val"]) else []
+
+    def test_dataloader(self) -> Loader:
+        """The source's test rows where they are of the same classes, the validation rows otherwise."""
+        if "test" in self.source.splits and self.train_classes().equal(self.classes("test")):
+            return self._in_order(self.source.rows("test"))
+        if not len(self.parts["val"]):
+            raise ValueError(
+                f"val_fraction=0 leaves nothing to test on: the test classes of {self.source.name} are "
+                f"not those of split {self.split!r}; give data.val_fraction."
+            )
+        return self._in_order(self.parts["val"])
+
+    def predict_dataloader(self) -> Loader:
+        return self.test_dataloader()
+
+    def _shuffled(self, part: str, batch_size: int, views: int | None) -> BatchSet:
+        return BatchSet(
+            self.images(),
+            self.parts[part],
+            self.train_classes(),
+            batch_size=batch_size,
+            key=(part, self.seed),
+            views=views,
+        )
+
+    def _in_order(self, rows: Int[Tensor, " n"]) -> Loader:
+        batches = BatchSet(self.images(), rows, self.train_classes(), batch_size=self.batch_size)
+        return self._loader(batches, evaluation_indices(self.trainer, len(batches)))
+
+    def _loader(self, batches: Any, sampler: Any) -> Loader:
+        return Loader(
+            batches,
+            batch_size=None,
+            sampler=sampler,
+            collate_fn=identity_collate,
+            num_workers=self.num_workers,
+        )
+
+
+def write_manifest(manifest: dict[str, Any], folder: str) -> None:
+    """`manifest.json` in a run's directory."""
+    with atomic_write(Path(folder) / "manifest.json") as part:
+        part.write_text(json.dumps(manifest, indent=1) + "\n")

@@ -1,0 +1,116 @@
+"""Which students, learners, losses and teachers go together in episodes."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from lightning import Trainer
+
+from lightning_metakd.learners.learner import Learner
+from lightning_metakd.losses.loss import Loss
+from lightning_metakd.models.model import Model, head_width, listed
+from lightning_metakd.models.norm import NormForm, untrained_statistics
+from lightning_metakd.teachers.teacher import TeacherPool
+from lightning_metakd.types import Episode, Output
+
+log = logging.getLogger(__name__)
+
+
+def drop_unused_head(learner: Learner, students: Sequence[Model]) -> None:
+    """Take away the classifier of a wrapped network where the learner brings its own."""
+    student = students[0]
+    if learner.needs_head or not (head_width(student) and student.head_fits_task):
+        return
+    for network in students:
+        network.resize_head(0)
+    log.warning(f"{type(learner).__name__} brings its own classifier: the student's is left out.")
+
+
+def check_learner(
+    learner: Learner, student: Model, loss: Loss, norm: NormForm, teacher_at_test: bool
+) -> None:
+    """Raise where a learner does not go with student, loss or norm.
+
+    Raises:
+        ValueError: says what to change.
+    """
+    name = type(learner).__name__
+    if teacher_at_test and not (learner.uses_inner_loss and loss.needs_teacher):
+        raise ValueError(
+            f"teacher_at_test=true changes nothing with learner={name} and loss={type(loss).__name__}; take "
+            "a learner that adapts by a loss, ProtoMAML for instance, and a loss that follows a teacher, or "
+            "leave teacher_at_test out."
+        )
+    if norm == "tracked" and learner.adapts_body:
+        raise ValueError(
+            f"norm='tracked' does not go with learner={name}, whose body adapts and must remember nothing of "
+            "it; take support, running or batch."
+        )
+    if learner.uses_inner_loss and not learner.adapts_body and any(loss.layer_pairs()):
+        raise ValueError(
+            f"loss={type(loss).__name__} compares layers, and learner={name} adapts the head alone, which "
+            "changes none; take a learner whose body adapts, one that is taught on the query rows "
+            "(ProtoNet), or a loss of logits."
+        )
+    has_head = head_width(student) > 0
+    if has_head != learner.needs_head and not student.head_fits_task:
+        way_out = "set its n_classes to data.n_way" if learner.needs_head else "set n_classes to 0"
+        raise ValueError(
+            f"learner={name} {'needs' if learner.needs_head else 'does not use'} the student's logits head, "
+            f"and the student has {'one' if has_head else 'none'}; {way_out}."
+        )
+
+
+def check_quiz_classes(teachers: TeacherPool, quiz_classes: Sequence[str]) -> None:
+    """Raise where a teacher was trained on classes of the quiz; warn where that is not on record.
+
+    Raises:
+        ValueError: names the classes.
+    """
+    for i, teacher in enumerate(teachers):
+        if not teacher.trained_on:
+            log.warning(
+                f"teachers[{i}] has no record of the classes it was trained on, and cannot be kept from "
+                "answering for classes it has seen where the strategy is judged; name them in its "
+                "classes."
+            )
+        if overlap := [name for name in quiz_classes if name in teacher.trained_on]:
+            raise ValueError(
+                f"teachers[{i}] was trained on {len(overlap)} of the {len(quiz_classes)} classes on which "
+                f"the strategy would be judged ({listed(overlap, 5)}), and a gate learned there trusts it "
+                "too much; set data.strategy_split to classes it has not seen, or "
+                "model.strategy_training.allow_seen_classes to true."
+            )
+
+
+def warn_of_untrained_statistics(student: Model) -> None:
+    """Say which norms would normalise by statistics that no training has set."""
+    if untrained := untrained_statistics(student):
+        log.warning(
+            f"norm=running normalises by mean 0 and variance 1 in {listed(untrained, 3)}, whose "
+            "statistics no training has set; name a trained start in model.initialisation.checkpoint, or "
+            "take norm=support."
+        )
+
+
+def check_adapted(
+    output: Output, student: Model, episode: Episode, learner: Learner, trainer: Trainer
+) -> None:
+    """Raise where adapting to an episode has led from numbers to none.
+
+    Raises:
+        FloatingPointError: names the episode and the rate.
+    """
+    if output.logits.isfinite().all():
+        return
+    with torch.no_grad():
+        began = student(episode.query.x).embedding
+    if began.isfinite().all():
+        settings = {**vars(learner), "inner_steps": learner.inner_steps}
+        named = [f"{n}={settings[n]}" for n in ("inner_lr", "inner_steps") if settings.get(n)]
+        command = getattr(trainer.state.fn, "value", None)
+        way_out = " or ".join(named) or f"the rate of {type(learner).__name__}"
+        raise FloatingPointError(
+            f"adapting to episode {int(episode.id)} of {command} led to logits that are not finite; "
+            f"lower model.learner.{way_out}."
+        )

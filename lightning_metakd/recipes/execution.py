@@ -1,0 +1,77 @@
+"""How the same numbers are computed faster."""
+
+from collections.abc import Sized
+from dataclasses import dataclass
+
+import torch
+
+from lightning_metakd.arguments.ranges import check_integer
+from lightning_metakd.learners.learner import Learner
+from lightning_metakd.models.model import Model, listed
+from lightning_metakd.models.norm import NormForm
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a meta-step is computed; its result is the same.
+
+    Args:
+        tasks_at_once: episodes of a meta-batch that run together, by vmap; null is 1 on a CPU, where more
+            gain nothing, and all of them elsewhere, if the learner can; those in which teachers learn run
+            one by one.
+        compile_step: compile what the student minimises in a task, or, where steps are computed again,
+            the inner step: needs a C++ compiler and a minute or two, then takes about two thirds of the time.
+    """
+
+    tasks_at_once: int | None = None
+    compile_step: bool = False
+
+    def __post_init__(self) -> None:
+        hint = "or left out for what suits the device"
+        path = "execution.tasks_at_once"
+        check_integer(path, self.tasks_at_once, 1, hint=hint, optional=True)
+
+    def check_learner(self, learner: Learner, norm: NormForm) -> None:
+        """Raise where a learner cannot run so.
+
+        Raises:
+            ValueError: if tasks of the learner cannot run together, or its step cannot be compiled.
+        """
+        vmap = supports_vmap(learner, norm)
+        if self.tasks_at_once is not None and self.tasks_at_once > 1 and not vmap:
+            raise ValueError(
+                f"tasks_at_once={self.tasks_at_once} runs tasks together, and {type(learner).__name__} with "
+                f"norm={norm} cannot: a solver, recomputed steps and norm=tracked take them one by one; "
+                "leave tasks_at_once out."
+            )
+        if self.compile_step and not (vmap or learner.compile_steps()):
+            raise ValueError(
+                f"compile_step=true wants a task of fixed operations, and {type(learner).__name__} with "
+                f"norm={norm} is none: a solver takes as many steps as it needs, and norm=tracked looks at "
+                "each pass; leave compile_step out."
+            )
+
+    def check_taps(self, student: Model) -> None:
+        """Raise where a compiled step would have to record modules that the student does not name itself."""
+        modules = sorted(set(student.taps) - set(student.maps))
+        if self.compile_step and modules:
+            raise ValueError(
+                f"compile_step=true cannot trace modules that are listened to, and the loss reads "
+                f"{', '.join(modules)} of the student; read embedding or what the network itself names "
+                f"({listed(list(student.maps)) or 'nothing here'}), or leave compile_step out."
+            )
+
+    def tasks_per_call(self, tasks: Sized, device: torch.device, vmap: bool) -> int:
+        """How many of the tasks run together.
+
+        Args:
+            vmap: whether they can.
+        """
+        if self.tasks_at_once is not None:
+            return self.tasks_at_once
+        return 1 if device.type == "cpu" or not vmap else len(tasks)
+
+
+def supports_vmap(learner: Learner, norm: NormForm) -> bool:
+    """Whether several tasks can run in the same kernels."""
+    return learner.vmap_compatible and norm != "tracked"

@@ -1,0 +1,36 @@
+"""What a training begins from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_metakd.storage.read_checkpoint import local_file
+from lightning_metakd.strategy.strategy_file import check_strategy_exists
+from lightning_metakd.teachers.weight_sharing import Share
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """What a training begins from; a resumed one is behind it.
+
+    Args:
+        checkpoint: file with the student's weights and what a learner of the same kind learned. MetaKD drops
+            a head of another width; SingleTask drops one of other classes, and puts one of the same classes
+            in another order into theirs.
+        strategy_file: file of a learned strategy.
+        share: which modules copy, freeze or tie the weights of a teacher.
+    """
+
+    checkpoint: str | None = None
+    strategy_file: str | None = None
+    share: list[Share] | None = None
+
+    def check_files(self) -> None:
+        """Raise where a file that is named does not exist.
+
+        Raises:
+            FileNotFoundError: names it.
+        """
+        if self.checkpoint is not None:
+            local_file(self.checkpoint, "initialisation.checkpoint")
+        if self.strategy_file is not None:
+            check_strategy_exists(Path(self.strategy_file))

@@ -1,0 +1,94 @@
+"""What one meta-step minimises: the student's loss in theta, and the quiz in the strategy."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_metakd.functional.params import detach
+from lightning_metakd.recipes.episode_objective import EpisodeObjective
+from lightning_metakd.recipes.execution import Execution
+from lightning_metakd.recipes.strategy_training import StrategyTraining
+from lightning_metakd.recipes.task_batching import mean_over_tasks
+from lightning_metakd.strategy.quiz import quiz_episodes
+from lightning_metakd.types import Episode, Output, Params, QuizEpisodes
+
+
+class MetaStep:
+    """The losses of one meta-step, each a scalar whose gradient has been computed.
+
+    Args:
+        objective: of one episode, with modules as they are now.
+        theta: what the outer loop trains but the strategy.
+        strategy: parameters of coefficients, and of teachers that learn.
+        config: how the strategy is learned.
+        execution: how the step is computed.
+        vmap: whether tasks can run together.
+        device: on which it runs.
+        seed: of the labels that the control `shuffled` permutes.
+
+    Attributes:
+        gradients: with respect to the student, that its losses took.
+    """
+
+    def __init__(
+        self,
+        objective: EpisodeObjective,
+        theta: Params,
+        strategy: Params,
+        config: StrategyTraining,
+        execution: Execution,
+        vmap: bool,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.objective, self.theta, self.strategy = objective, theta, strategy
+        self.config, self.execution = config, execution
+        self.vmap, self.device, self.seed = vmap, device, seed
+        self.gradients = 0
+
+    def student_loss(self, episodes: Sequence[Episode], follows_strategy: bool) -> Tensor:
+        """What trains the student, averaged over the episodes.
+
+        Args:
+            follows_strategy: whether its gradient reaches the strategy too.
+        """
+        (loss,) = mean_over_tasks(
+            lambda *at: (self.objective.student_loss(*at),),
+            self.theta,
+            self.strategy if follows_strategy else detach(self.strategy),
+            episodes,
+            self.execution.tasks_per_call(episodes, self.device, self.vmap),
+            self.execution.compile_step and self.vmap,
+        )
+        self.gradients += len(episodes) * self.objective.count_gradients(of_strategy=False)
+        return loss
+
+    def quiz_loss(
+        self, train: Sequence[Episode], quiz: Sequence[Episode]
+    ) -> tuple[Tensor, Tensor, int]:
+        """(the quiz, whose gradient reaches the strategy alone; gain of its pilots; classes of a quiz).
+
+        Args:
+            train: the episodes that the student is trained on.
+            quiz: those of the strategy, as many.
+        """
+        seed = self.seed if self.config.control == "shuffled" else None
+        learner = self.objective.learner
+        tasks = quiz_episodes(train, quiz, learner, self.config.quiz_classes, seed)
+        # a cache and views by number do not map
+        alone = len(self.objective.teachers) > 0
+        at_once = 1 if alone else self.execution.tasks_per_call(tasks, self.device, self.vmap)
+        loss, gain = mean_over_tasks(
+            self.objective.strategy_loss, detach(self.theta), self.strategy, tasks, at_once
+        )
+        self.gradients += len(tasks) * self.objective.count_gradients(of_strategy=True)
+        first = tasks[0].quiz if isinstance(tasks[0], QuizEpisodes) else tasks[0]
+        return loss, gain, len(first.classes)
+
+    def predict(self, episode: Episode, x: Tensor) -> Output:
+        """The student's output for `x` after an episode's support set, without a graph."""
+        with torch.no_grad():
+            strategy, theta = detach(self.strategy), detach(self.theta)
+            support_loss = self.objective.teaching_loss(strategy, episode.support, episode)
+            return self.objective.adapt(theta, support_loss, episode).predict(x)

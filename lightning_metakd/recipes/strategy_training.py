@@ -1,0 +1,167 @@
+"""How the strategy is learned, and what judges it.
+
+Quiz and pilot are words of MetaDistil (Zhou, Xu, McAuley 2022, arXiv:2106.04570): the quiz is a set of rows
+on which the student never trains, and the pilot a virtual step of the student after which it takes the quiz.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, get_args
+
+from lightning_metakd.arguments.ranges import (
+    MOST_STEPS,
+    check_choice,
+    check_integer,
+    check_number,
+    check_positive,
+    check_share,
+)
+from lightning_metakd.losses.loss import Loss
+from lightning_metakd.strategy.controls import Control, check_control, learns, teachers_learn
+from lightning_metakd.strategy.hypergradient import (
+    HYPERGRADIENTS,
+    Hypergradient,
+    HypergradientMethod,
+)
+from lightning_metakd.strategy.quiz import QuizClasses
+
+
+class Rates(NamedTuple):
+    """Learning rates of a strategy's two parts; 0 freezes one."""
+
+    coefficients: float
+    teachers: float
+
+    @property
+    def learn(self) -> bool:
+        """Whether either part learns."""
+        return self.coefficients + self.teachers > 0
+
+
+@dataclass(frozen=True)
+class StrategyTraining:
+    """How the strategy is learned.
+
+    Args:
+        lr: learning rate of the coefficients; 0 keeps them as they are. Above 0, SingleTask needs a
+            data.quiz_fraction.
+        every: outer steps from one update of the strategy to the next.
+        warmup: part of the training, in [0, 1), before the first one.
+        teacher_lr: learning rate by which the teachers learn to teach (MetaDistil), before each step of the
+            student; 0 freezes them.
+        control: what is taken away from learning the strategy, to be compared with: `frozen`, `shuffled`,
+            `step_size`, `final_constant` (with the strategy_file of the other run) or `uniform`.
+        quiz: loss of the held-out rows that judges the strategy; by default cross-entropy where the teaching
+            loss acts inside the adaptation, and otherwise cross-entropy at the best scale of the logits.
+        quiz_classes: which classes MetaKD's quiz has after a pilot: `same`, those of the pilot, half of an
+            episode's query rows each; `other`, an episode of data.strategy_split after a pilot on one of the
+            training, whose classes teachers may know. What labels say of a class helps at once with that
+            class; what helps with others is how a student generalises.
+        hypergradient: `tangent`, `unrolled` or `neumann` (near a minimum of the teaching loss), for learners
+            that do not adapt by a loss, and for SingleTask.
+        pilot_lr: step size of the pilot; one so long that it makes the quiz worse (see strategy/pilot_gain)
+            speaks for whoever shortens it, a wrong teacher for instance.
+        pilot_steps: steps of the pilot; more than one by `unrolled` alone.
+        neumann_terms: terms of the series of `neumann`.
+        allow_seen_classes: allow MetaKD's quiz to have classes that a teacher was trained on.
+    """
+
+    lr: float = 0.0
+    every: int = 1
+    warmup: float = 0.0
+    teacher_lr: float = 0.0
+    control: Control = "none"
+    quiz: Loss | None = None
+    quiz_classes: QuizClasses = "same"
+    hypergradient: HypergradientMethod = "tangent"
+    pilot_lr: float = 0.001
+    pilot_steps: int = 1
+    neumann_terms: int = 1
+    allow_seen_classes: bool = False
+
+    def __post_init__(self) -> None:
+        group = "strategy_training"
+        check_number(f"{group}.lr", self.lr, 0.0, ends="[)", hint="where 0 freezes the strategy")
+        check_integer(f"{group}.every", self.every, 1)
+        check_share(f"{group}.warmup", self.warmup)
+        check_number(
+            f"{group}.teacher_lr",
+            self.teacher_lr,
+            0.0,
+            ends="[)",
+            hint="where 0 freezes the teachers",
+        )
+        check_control(self.control, self.lr, self.teacher_lr)
+        check_choice(f"{group}.quiz_classes", self.quiz_classes, get_args(QuizClasses))
+        check_choice(f"{group}.hypergradient", self.hypergradient, HYPERGRADIENTS)
+        check_positive(
+            f"{group}.pilot_lr", self.pilot_lr, "and so small that a step lowers the quiz"
+        )
+        check_integer(f"{group}.pilot_steps", self.pilot_steps, 1, MOST_STEPS)
+        check_integer(f"{group}.neumann_terms", self.neumann_terms, 1, MOST_STEPS)
+        if self.pilot_steps > 1 and self.hypergradient != "unrolled":
+            raise ValueError(
+                f"strategy_training.pilot_steps={self.pilot_steps} with hypergradient="
+                f"{self.hypergradient!r}, which looks one step ahead; take unrolled, or neumann with "
+                "neumann_terms."
+            )
+        if self.neumann_terms > 1 and self.hypergradient != "neumann":
+            raise ValueError(
+                f"strategy_training.neumann_terms={self.neumann_terms} with hypergradient="
+                f"{self.hypergradient!r}, which has no such series; take neumann, or leave it out."
+            )
+
+    def check_loss(self, loss: Loss, strategy_file: str | None) -> None:
+        """Raise where a loss has nothing to learn, or a control has no strategy to hold constant.
+
+        Args:
+            strategy_file: from which the strategy starts, if there is one.
+        """
+        if self.lr > 0 and not any(True for _ in loss.parameters()):
+            raise ValueError(
+                f"strategy_training.lr={self.lr} trains a strategy, but no coefficient of the loss is "
+                "learned; name a Learned class in model.loss, or set strategy_training.lr to 0."
+            )
+        if self.control == "final_constant" and strategy_file is None:
+            raise ValueError(
+                "control=final_constant says from the start what another run said at its end; name its "
+                "strategy.safetensors in model.initialisation.strategy_file."
+            )
+
+    def check_single_task(self) -> None:
+        """Raise where a setting is of episodes, and there are none.
+
+        Raises:
+            ValueError: names it.
+        """
+        for name, usual in {"quiz_classes": "same", "allow_seen_classes": False}.items():
+            if (value := getattr(self, name)) != usual:
+                raise ValueError(
+                    f"strategy_training.{name}={str(value).lower()} is for episodes, and SingleTask has "
+                    "none; leave it out, or take model=MetaKD."
+                )
+
+    @property
+    def method(self) -> Hypergradient:
+        """How a pilot is differentiated."""
+        return HYPERGRADIENTS[self.hypergradient]
+
+    @property
+    def steps(self) -> int:
+        """Steps of the pilot, or terms of its series."""
+        return self.neumann_terms if self.hypergradient == "neumann" else self.pilot_steps
+
+    def is_due(self, step: int, progress: float) -> bool:
+        """Whether the outer step after `step` others, at `progress` in [0, 1], is one that updates."""
+        return step % self.every == 0 and progress >= self.warmup
+
+    def rates(self, loss: Loss) -> Rates:
+        """The learning rates that the control and the loss leave.
+
+        Args:
+            loss: as the control has it.
+        """
+        learnable = any(p.requires_grad for p in loss.parameters())
+        return Rates(
+            self.lr if learnable and learns(self.control) else 0.0,
+            self.teacher_lr if teachers_learn(self.control) else 0.0,
+        )

@@ -1,0 +1,58 @@
+import pytest
+
+from lightning_metakd.losses.coefficient import Learned
+from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.match_gate import MatchGate
+from lightning_metakd.recipes.strategy_training import Rates, StrategyTraining
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pilot_steps": 2}, r"pilot_steps=2 with hypergradient='tangent', which looks one step"),
+        ({"pilot_steps": 2, "hypergradient": "neumann"}, "pilot_steps=2 with .* neumann_terms"),
+        ({"neumann_terms": 2}, r"neumann_terms=2 with hypergradient='tangent'"),
+        ({"pilot_steps": 0, "hypergradient": "unrolled"}, "pilot_steps=0 must be 1 or more"),
+        ({"pilot_lr": 0.0}, "pilot_lr=0.0 must be positive"),
+        ({"hypergradient": "exact"}, "hypergradient='exact' is unknown; choose one of tangent"),
+        ({"quiz_classes": "new"}, "quiz_classes='new' is unknown; choose one of same, other"),
+        ({"lr": -1.0}, r"strategy_training\.lr=-1.0 must be at least 0"),
+        ({"control": "frozen"}, r"strategy_training\.lr=0 learns none"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_where_they_are_made(
+    settings, message, as_users_run_it
+):
+    with pytest.raises(ValueError, match=message):
+        StrategyTraining(**settings)
+
+
+def test_a_pilot_has_steps_and_a_series_terms():
+    assert StrategyTraining(hypergradient="unrolled", pilot_steps=3).steps == 3
+    assert StrategyTraining(hypergradient="neumann", neumann_terms=4).steps == 4
+
+
+def test_an_update_is_due_after_the_warm_up_at_every_so_many_steps():
+    config = StrategyTraining(lr=0.1, every=3, warmup=0.5)
+    assert [config.is_due(step, 0.6) for step in range(4)] == [True, False, False, True]
+    assert not config.is_due(3, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("control", "rates"),
+    [
+        ("none", Rates(0.1, 0.2)),
+        ("shuffled", Rates(0.1, 0.2)),
+        ("frozen", Rates(0.0, 0.0)),
+        ("final_constant", Rates(0.0, 0.0)),
+        ("step_size", Rates(0.1, 0.0)),
+    ],
+)
+def test_a_control_takes_rates_away(control, rates):
+    config = StrategyTraining(lr=0.1, teacher_lr=0.2, control=control)
+    assert config.rates(MatchGate(Learned())) == rates
+    assert rates.learn is (control not in ("frozen", "final_constant"))
+
+
+def test_where_nothing_can_learn_the_rate_is_zero():
+    assert StrategyTraining(lr=0.1).rates(MatchGate(0.5, Hinton(2.0))).coefficients == 0.0
