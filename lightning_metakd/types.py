@@ -8,13 +8,11 @@ Dimension letters, the same everywhere: `n` rows, `s` support rows = n_way * k_s
 image, `k` teachers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
-
-from lightning_metakd.arguments.ranges import check_number, check_positive
 
 Params = Mapping[str, Tensor]
 """Parameters by name, never mutated."""
@@ -33,23 +31,6 @@ class Normalisation(NamedTuple):
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-
-    @classmethod
-    def checked(cls, mean: Sequence[float], std: Sequence[float]) -> "Normalisation":
-        """One of these numbers.
-
-        Raises:
-            ValueError: if they are not finite, a deviation is not positive, or their number differs.
-        """
-        if not mean or len(std) != len(mean):
-            raise ValueError(
-                f"mean={list(mean)} and std={list(std)} must be numbers, one for each channel."
-            )
-        for value in mean:
-            check_number("mean", value)
-        for value in std:
-            check_positive("std", value)
-        return cls(tuple(map(float, mean)), tuple(map(float, std)))
 
 
 class Output(NamedTuple):

@@ -11,7 +11,6 @@ from lightning.pytorch.loggers import WandbLogger
 
 from lightning_metakd.callbacks.reported_recipe import reported
 from lightning_metakd.loggers.run_logger import run_directory
-from lightning_metakd.settings.run_settings import flat_settings
 from lightning_metakd.storage.atomic_files import atomic_write
 from lightning_metakd.storage.redaction import redact
 
@@ -31,7 +30,7 @@ class SaveConfig(SaveConfigCallback):
                 self.parser.dump(self.config, format="json", skip_unset=False, skip_validation=True)
             )
         )
-        reported(pl_module).record.configured = flat_settings(self.hidden)
+        reported(pl_module).record.configure(self.hidden)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self.write(trainer, "fit")

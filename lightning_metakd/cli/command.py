@@ -26,6 +26,7 @@ from lightning_metakd.arguments.ranges import check_seed
 from lightning_metakd.callbacks.save_config import SaveConfig
 from lightning_metakd.cli.command_words import (
     add_config_of_checkpoint,
+    check_groups,
     check_trained,
     check_trainer_settings,
     experiment_name,
@@ -96,6 +97,7 @@ class MetaKDCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """What a class says of its arguments, without what the parser says around it."""
         check_trained(self.subcommand, self.config)
+        check_groups(self._get(self.config, "model"))
         self.check_checkpoint(self._get(self.config, "ckpt_path"))
         try:
             super().instantiate_classes()

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
 
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from lightning_metakd.arguments.ranges import check_integer, check_positive
@@ -117,6 +118,26 @@ def check_trained(command: str | None, config: Any) -> None:
             "add --ckpt_path runs/<experiment>/latest/checkpoints/final.ckpt, or "
             "--model.initialisation.checkpoint to start from other weights."
         )
+
+
+GROUPS = ("optimisation", "strategy_training", "initialisation", "execution")
+"""Arguments of a recipe that are groups of settings."""
+
+
+def check_groups(config: Any) -> None:
+    """Raise where a group of settings is something else: null, a number.
+
+    Args:
+        config: of the model, with its class and its arguments.
+    """
+    arguments = (config.get("init_args") or {}) if config else {}
+    for name in GROUPS:
+        if name in arguments and not isinstance(arguments[name], Mapping | Namespace):
+            value = "null" if arguments[name] is None else arguments[name]
+            raise ValueError(
+                f"model.{name}={value} must be a group of settings; give single settings of it, such as "
+                f"--model.{name}.NAME=VALUE."
+            )
 
 
 def experiment_name(configs: Any, command: str) -> str:

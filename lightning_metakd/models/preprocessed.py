@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import LARGEST_SIDE, check_integer
 from lightning_metakd.models.model import Maps, Model
+from lightning_metakd.models.normalisation import checked_normalisation
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.types import Normalisation
 
@@ -57,7 +58,7 @@ class Preprocessed(Model):
             self.external_data = tuple(sorted({*self.external_data, pretrained_on}))
         self.fixed = None
         if mean is not None and std is not None:
-            self.fixed = Normalisation.checked(numbers(mean, "mean"), numbers(std, "std"))
+            self.fixed = checked_normalisation(numbers(mean, "mean"), numbers(std, "std"))
         self.normalisation = self.fixed or self.model.normalisation
 
     def read_as(self, normalisation: Normalisation, who: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_metakd.models.model import Model, listed
-from lightning_metakd.types import Normalisation
+from lightning_metakd.models.normalisation import checked_normalisation
 
 PREFIXES = 3
 """Most prefixes, one before another, of the names in a file."""
@@ -191,7 +191,7 @@ def load_origin(model: Model, checkpoint: Mapping[str, Any], who: str) -> None:
     """
     if (normalisation := checkpoint.get("normalisation")) is not None:
         try:
-            normalisation = Normalisation.checked(normalisation["mean"], normalisation["std"])
+            normalisation = checked_normalisation(normalisation["mean"], normalisation["std"])
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{who}: what the checkpoint says of its normalisation, {str(normalisation)[:80]}, is none "

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_metakd.storage.read_checkpoint import local_file
-from lightning_metakd.strategy.strategy_file import check_strategy_exists
+from lightning_metakd.storage.read_strategy import check_strategy_exists
 from lightning_metakd.teachers.weight_sharing import Share
 
 

@@ -29,8 +29,11 @@ from lightning_metakd.models.weights import load_weights, shapes
 from lightning_metakd.recipes.episode_checks import (
     check_adapted,
     check_learner,
+    check_quiz,
     check_quiz_classes,
     drop_unused_head,
+    warn_if_first_order,
+    warn_of_trained_classes,
     warn_of_untrained_statistics,
 )
 from lightning_metakd.recipes.episode_evaluator import EpisodeEvaluator, EpisodeMetrics
@@ -42,11 +45,6 @@ from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_update import Moves
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.recipes.strategy_training import StrategyTraining
-from lightning_metakd.strategy.quiz import (
-    check_quiz,
-    warn_if_first_order,
-    warn_of_trained_classes,
-)
 from lightning_metakd.strategy.strategy_file import check_no_new_classes
 from lightning_metakd.teachers.teacher import Teacher, without_counting
 from lightning_metakd.types import Episode, TrainBatch

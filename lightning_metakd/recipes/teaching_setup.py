@@ -19,13 +19,9 @@ from lightning_metakd.recipes.episode_objective import TEACHERS
 from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.strategy_training import Rates
 from lightning_metakd.storage.read_checkpoint import local_file
+from lightning_metakd.storage.read_strategy import read_strategy
 from lightning_metakd.strategy.controls import Control, loss_without_control, set_values
-from lightning_metakd.strategy.strategy_file import (
-    load_strategy,
-    per_class,
-    read_strategy,
-    save_strategy,
-)
+from lightning_metakd.strategy.strategy_file import load_strategy, per_class, save_strategy
 from lightning_metakd.teachers.preparation import check_views, tap_teachers, two_inputs
 from lightning_metakd.teachers.teacher import Teacher, TeacherPool
 from lightning_metakd.teachers.weight_sharing import Sharing

@@ -57,6 +57,10 @@ class TrainingRecord:
         self.gradient_evaluations = 0
         self.previous_cost: dict[str, Any] = {"teacher_forwards": 0, "gradient_evaluations": 0}
 
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Keep the parsed configuration of the command."""
+        self.configured = flat_settings(config)
+
     @property
     def begins(self) -> bool:
         """Whether the recipe starts from what its configuration names."""

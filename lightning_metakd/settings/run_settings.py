@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Timer
 
 from lightning_metakd.storage.atomic_files import file_sha256
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
-from lightning_metakd.strategy.strategy_file import read_strategy
+from lightning_metakd.storage.read_strategy import read_strategy
 
 Settings = dict[str, Any]
 """Plain values by dotted name; what is null is left out."""

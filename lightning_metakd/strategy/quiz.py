@@ -10,13 +10,10 @@ does best is what generalises from class to class, as a student has to.
 
 import logging
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from typing import Literal
 
-from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.functional.params import select_rows
 from lightning_metakd.learners.learner import Learner
-from lightning_metakd.models.model import listed
 from lightning_metakd.strategy.controls import shuffled_quiz
 from lightning_metakd.types import Episode, QuizEpisodes
 
@@ -59,59 +56,3 @@ def split_query(episode: Episode) -> QuizEpisodes:
     cut = n // n_way // 2 * n_way
     first, second = (select_rows(episode.query, part) for part in (slice(0, cut), slice(cut, None)))
     return QuizEpisodes(episode._replace(query=first), episode._replace(query=second))
-
-
-def check_quiz(data: EpisodicData, learner: Learner, quiz_classes: QuizClasses) -> None:
-    """Refuse a quiz for which learner or data have no place; reads settings alone.
-
-    Raises:
-        ValueError: if the word is unknown, a learner that adapts by a loss is to be asked of other classes,
-            or the data have none, or no query rows beside those that are taught.
-    """
-    name = "n_query" if data.strategy_split else "train_n_query"
-    if learner.uses_inner_loss:
-        if quiz_classes == "other":
-            raise ValueError(
-                f"quiz_classes=other asks of other classes after a pilot step, and {type(learner).__name__} "
-                "makes none: its lesson acts on the support set, and the query rows of the same episode are "
-                "the quiz; set model.strategy_training.quiz_classes to same, or take a learner such as "
-                "ProtoNet."
-            )
-    elif quiz_classes == "other":
-        if data.strategy_split in (None, data.train_split):
-            raise ValueError(
-                f"quiz_classes=other asks of other classes than data.train_split={data.train_split!r} "
-                f"teaches, and data.strategy_split={data.strategy_split!r} names none; name a split that "
-                "neither teachers nor the student are trained on."
-            )
-    elif getattr(data, name) < 2:
-        raise ValueError(
-            f"{name}={getattr(data, name)} leaves no rows to judge the strategy on: for "
-            f"{type(learner).__name__} half of the query rows of a class teach, and the other half is the "
-            "quiz; set data.n_query to 2 or more, or lr and teacher_lr of model.strategy_training to 0."
-        )
-
-
-def warn_if_first_order(learner: Learner) -> None:
-    """Tell where the gradient of the strategy is not that of the quiz."""
-    if learner.uses_inner_loss and learner.first_order and learner.inner_steps > 1:
-        log.warning(
-            f"{type(learner).__name__} is first-order: the gradient of the strategy leaves out what each "
-            f"of its {learner.inner_steps} inner steps did to later ones, and may point elsewhere than "
-            "that of the quiz; second order or a single inner step has all of it."
-        )
-
-
-def warn_of_trained_classes(data: EpisodicData, trained_on: AbstractSet[str]) -> None:
-    """Tell of a quiz of other classes with some that the student knows.
-
-    Args:
-        trained_on: names of the classes that the student is trained on, here and before.
-    """
-    quiz = data.names(data.classes(str(data.strategy_split)))
-    if overlap := [name for name in quiz if name in trained_on]:
-        log.warning(
-            f"The student is trained on {len(overlap)} of the {len(quiz)} classes of "
-            f"data.strategy_split={data.strategy_split!r} by which its strategy is judged "
-            f"({listed(overlap, 5)}); a data.train_split, and an init, without them judge how it generalises."
-        )

@@ -215,7 +215,7 @@ def test_a_second_configuration_overrides_the_first_and_words_override_both(meta
         ),
         (
             ["fit", "--config", "student.yaml", "--model.strategy_training.lrr=3"],
-            "model.strategy_training.lrr is no setting of StrategyTraining; the nearest is lr.",
+            "model.strategy_training.lrr is no setting of MetaKD; the nearest is strategy_training.lr.",
         ),
         (
             ["fit", "--config", "student.yaml", "--model.learner.inner_lrr=3"],
@@ -238,7 +238,7 @@ def test_a_second_configuration_overrides_the_first_and_words_override_both(meta
         ),
         (
             ["fit", "--config", "typo.yaml"],
-            "model.strategy_ratee is no setting of MetaKD; the nearest is strategy_lr.",
+            "model.strategy_ratee is no setting of MetaKD; the nearest is strategy_training.",
         ),
         (
             ["fit", "--config", "nowhere.yaml"],

@@ -18,7 +18,6 @@ import lightning_metakd
 from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.learners.learner import Learner
-from lightning_metakd.learners.maml import MAML
 from lightning_metakd.losses.coefficient import Coefficient
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.loss import CrossEntropy, Loss
@@ -32,8 +31,7 @@ from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.teachers.heads import Head
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.weight_sharing import Share
-from tests.recipes.runs import gate, helper
-from tests.tiny import N_WAY, Blobs, SmoothConv4
+from tests.tiny import Blobs, SmoothConv4
 
 KINDS = (
     *(Model, Learner, Loss, Coefficient, Head, Choice, Source, SourceData, Recipe, Teacher),
@@ -150,11 +148,6 @@ RANGES = {
 """In which interval an accepted number lies, by argument, or by class and argument where they differ."""
 
 PAIR = {"low": "low"}
-RECIPE = {
-    "loss": gate,
-    "teachers": lambda: [helper()],
-    "strategy_training": lambda: StrategyTraining(0.1),
-}
 REQUIRED: dict[str, dict[str, Any]] = {
     "AttentionTransfer": {"layers": PAIR},
     "Constant": {"value": 1.0},
@@ -165,7 +158,6 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "LearnedPerChannel": {"channels": 4},
     "LearnedPerClass": {"n_classes": 4},
     "LearnedPerMap": {"channels": 4},
-    "MetaKD": {"student": lambda: SmoothConv4(N_WAY), "learner": lambda: MAML(0.05, 2), **RECIPE},
     "MLP": {"width_in": 4},
     "MultiTeacher": {"loss": Hinton},
     "OfTeacher": {"loss": Hinton, "teacher": 0},
@@ -173,11 +165,6 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "ResNet12": {"widths": (4, 4, 4, 4)},
     "Scheduled": {"begin": 0.0, "end": 1.0},
     "Share": {"modules": PAIR},
-    "SingleTask": {
-        **{"student": lambda: SmoothConv4(12), **RECIPE},
-        "teachers": lambda: [helper(12)],
-    },
-    "SourceData": {"source": Blobs, "num_workers": 0},
     "SupervisedData": {"source": Blobs},
     "WeightedSum": {"terms": lambda: {"low": CrossEntropy()}},
     "WhatWhere": {"layers": {"low": ["low"]}},

@@ -49,7 +49,7 @@ def test_a_control_stands_beside_the_row_of_its_own_settings(tmp_path):
         leave_seeds(tmp_path, (mean,), "gate", strategy="gate", settings=settings)
         settings |= {
             "train.model.strategy_training.control": "final_constant",
-            "train.model.strategy.origin": "01",
+            "train.model.initialisation.strategy_file.origin": "01",
         }
         control = {"control": "final_constant", "strategy": "gate"}
         leave_seeds(tmp_path, (mean - 0.25,), "gate", settings=settings, **control)

@@ -16,6 +16,7 @@ from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.losses.multi_teacher import MultiTeacher
 from lightning_metakd.losses.what_where import LearnedPerMap, WhatWhere
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
+from lightning_metakd.storage.read_strategy import read_strategy
 from lightning_metakd.strategy.controls import (
     check_control,
     controlled,
@@ -23,7 +24,7 @@ from lightning_metakd.strategy.controls import (
     shuffled,
     shuffled_quiz,
 )
-from lightning_metakd.strategy.strategy_file import coefficient_values, read_strategy
+from lightning_metakd.strategy.strategy_file import coefficient_values
 from lightning_metakd.types import QuizEpisodes
 from tests.commands import STUDENT, TEACHER, results, written
 from tests.recipes.runs import batches, episodes, gate, helper, meta_kd, moved, single_task, state

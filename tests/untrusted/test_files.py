@@ -12,8 +12,8 @@ from lightning_metakd.data.sources import image_cache
 from lightning_metakd.data.sources.folder import Folder
 from lightning_metakd.data.sources.output_cache import OutputCache
 from lightning_metakd.storage.read_checkpoint import open_checkpoint
+from lightning_metakd.storage.read_strategy import read_strategy
 from lightning_metakd.storage.tensor_file import create_tensor_file
-from lightning_metakd.strategy.strategy_file import read_strategy
 from lightning_metakd.teachers.teacher import Teacher
 from tests.tiny import Blobs, SmoothConv4
 from tests.untrusted.plants import (
