@@ -1,6 +1,8 @@
 """docs/architecture.md tells of the package as it is."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,6 +20,14 @@ def rooms():
     """Height of each room of the picture, from above."""
     groups = [g for g in SVG.iter(f"{NAMESPACE}g") if g.get("class") == "room"]
     return {g.get("id"): float(g.find(f"{NAMESPACE}rect").get("y")) for g in groups}
+
+
+def test_the_picture_is_what_the_script_draws():
+    words = [sys.executable, str(DOCS / "draw_architecture.py"), "--print"]
+    picture = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert picture == (DOCS / "architecture.svg").read_text(), (
+        "run python docs/draw_architecture.py"
+    )
 
 
 def test_every_file_it_names_exists():

@@ -2,15 +2,12 @@
 
 import ast
 import importlib
-import inspect
 import re
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.teachers import preparation
 from tests.commands import fresh
 
@@ -24,21 +21,11 @@ COMPLETE = ("mimic", "unit_steps")
 MOST_LINES = 25
 
 
-def as_arguments(text: str) -> str:
-    """The configuration with its groups as arguments of their own, for a recipe that has no such group."""
-    config = yaml.safe_load(text)
-    arguments = config.get("model", {}).get("init_args", {})
-    if "strategy_training" not in inspect.signature(MetaKD).parameters:
-        group = arguments.pop("strategy_training", {})
-        arguments |= {{"lr": "strategy_lr"}.get(k, k): value for k, value in group.items()}
-    return yaml.safe_dump(config)
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch, metakd):
     """The files of the page in the working directory, importable, and forgotten afterwards."""
     for name, text in FILES.items():
-        (tmp_path / name).write_text(as_arguments(text) if name.endswith(".yaml") else text)
+        (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(preparation, "CALIBRATION_EPISODES", 2)
     yield tmp_path
