@@ -116,7 +116,4 @@ def drawing() -> str:
 
 
 if __name__ == "__main__":
-    if "--print" in sys.argv:
-        sys.stdout.write(drawing())
-    else:
-        Path(__file__).with_name("architecture.svg").write_text(drawing())
+    Path(__file__).with_name("architecture.svg").write_text(drawing())
