@@ -37,7 +37,9 @@ class Double(EpisodicData):
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
         finished = super().on_after_batch_transfer(batch, dataloader_idx)
-        return tree_map(lambda t: t.double() if t.is_floating_point() else t, finished)
+        return tree_map(
+            lambda t: t.double() if t is not None and t.is_floating_point() else t, finished
+        )
 
 
 REAL_DATA = [pytest.mark.real_data, pytest.mark.slow]
