@@ -1,5 +1,6 @@
 """Every experiment is what its file says; those that need no files run."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from lightning_metakd.cli.command import build
 from tests.commands import CONFIGS, checkpoint
 from tests.contracts.walk import class_at, configs, content, named_classes
 
+ROOT = CONFIGS.parent
 EXPERIMENTS = configs("experiment")
 INIT_ARGS = {path: content(path)["model"]["init_args"] for path in EXPERIMENTS}
 sample = pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -45,6 +47,23 @@ def test_an_experiment_is_short_and_says_how_it_is_run(path):
     head = [line for line in lines if line.startswith("#")]
     assert lines[0].startswith("# ")
     assert any(word in line for line in head for word in ("metakd fit", "make "))
+
+
+@sample
+def test_the_head_of_an_experiment_tells_purpose_time_and_result(path):
+    head = re.match(r"(# .*\n)+", path.read_text())[0]
+    purpose, time, result = re.search(r"(?s)# (.*?)\n# Time: (.*?)\n# Result(.*)", head).groups()
+    assert len(purpose) > 40
+    assert head.count("\n") <= 8
+    assert max(map(len, head.splitlines())) <= 120
+    if "max_time" in (trainer := content(path).get("trainer", {})):
+        days, hours, minutes, seconds = map(int, trainer["max_time"].split(":"))
+        allowed = 24 * 60 * days + 60 * hours + minutes + seconds / 60
+        assert float(re.match(r"fit ([\d.]+) min", time)[1]) >= allowed
+    pages = [(ROOT / page).read_text() for page in re.findall(r"docs/results/[\w-]+\.md", result)]
+    assert pages or "no table" in result
+    for figure in re.findall(r"\d+\.\d\d ± \d\.\d\d", result):
+        assert any(figure in page for page in pages), figure
 
 
 @sample

@@ -5,13 +5,13 @@ Grefenstette et al. (2019), "Generalized Inner Loop Meta-Learning", arXiv:1910.0
 and the episodes with it and nothing else: its network, inner loop, outer step and evaluation are plain
 PyTorch, below. Both are second order, with Conv4-32 and the hyper-parameters of Finn et al. (2017,
 arXiv:1703.03400), whose elementwise clipping at 10 is here one of the norm at 10, and without
-augmentation. In double precision the two stay equal to 1e-8 and better (tests/benchmarks); in single
+augmentation. In double precision the two stay equal to 1e-8 and better (tests/experiments); in single
 precision round-off leads them apart within a few steps, so what is compared is where they arrive.
 An interrupted run goes on where it was saved.
 
-    python -m benchmarks.maml_against_higher                      one after the other, on CIFAR-FS
-    python -m benchmarks.maml_against_higher --side ours          one of them; whichever ends last
-    python -m benchmarks.maml_against_higher --side higher        writes the result
+    python -m experiments.maml_against_higher                      one after the other, on CIFAR-FS
+    python -m experiments.maml_against_higher --side ours          one of them; whichever ends last
+    python -m experiments.maml_against_higher --side higher        writes the result
 """
 
 import argparse
@@ -228,6 +228,7 @@ RUNS: dict[str, Callable[..., Tensor]] = {"ours": run_ours, "higher": run_rival}
 
 
 def arguments(args: list[str] | None) -> argparse.Namespace:
+    """What to run, and where to put it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=2000, help="meta-steps of 4 episodes")
     parser.add_argument("--seed", type=int, default=0, help="of the start and the episodes")
@@ -261,6 +262,7 @@ def episodic(options: argparse.Namespace) -> EpisodicData:
 
 
 def first_student(seed: int) -> Conv4:
+    """The start that both sides share."""
     torch.manual_seed(seed)
     return Conv4(width=WIDTH, n_classes=N_WAY)
 
@@ -290,6 +292,7 @@ def provenance(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def summary(side: dict[str, Any]) -> dict[str, Any]:
+    """What one side reached, and what a step took."""
     accuracy, ci95 = interval(torch.tensor(side["accuracy"], dtype=torch.float64))
     return {
         "accuracy": accuracy,
@@ -318,11 +321,12 @@ def compare(arguments_: argparse.Namespace, sides: dict[str, dict[str, Any]]) ->
         "n_query": N_QUERY,
         "transductive": True,
         **{name: getattr(arguments_, name) for name in options},
-        "command": f"python -m benchmarks.maml_against_higher {command}",
+        "command": f"python -m experiments.maml_against_higher {command}",
     }
 
 
 def sentence(result: dict[str, Any]) -> str:
+    """The result in a line."""
     text = [
         f"{name} {100 * result[name]['accuracy']:.2f} +- {100 * result[name]['ci95']:.2f} % "
         f"({result[name]['cpu_s_per_step']:.2f} processor s a step)"
@@ -353,6 +357,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(args: list[str] | None = None) -> None:
+    """Run what is missing; write the result when both sides are done."""
     options = arguments(args)
     torch.set_num_threads(options.threads)
     folder = (

@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_map
 
 pytest.importorskip("higher", reason="the rival needs the extra `benchmarks` (pip install higher)")
 
-from benchmarks.maml_against_higher import (
+from benchmarks.plain_conv4 import PlainConv4, its_name
+from experiments.maml_against_higher import (
     META_BATCH,
     N_QUERY,
     N_WAY,
@@ -19,10 +20,10 @@ from benchmarks.maml_against_higher import (
     first_student,
     main,
     ours,
+    table,
     train_ours,
     train_rival,
 )
-from benchmarks.plain_conv4 import PlainConv4, its_name
 from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS, locate
 from lightning_metakd.data.sources.source import Source
@@ -103,8 +104,14 @@ def test_the_result_holds_both_sides_and_their_paired_difference(tmp_path):
     assert actual["paired_difference"] == pytest.approx(gap)
     assert actual["within_2_points"] == (abs(gap) <= 0.02)
     assert actual["largest_gradient_norm"] > 0
-    assert actual["command"].startswith("python -m benchmarks.maml_against_higher --steps 1 ")
+    assert actual["command"].startswith("python -m experiments.maml_against_higher --steps 1 ")
     assert f"| higher           | {100 * actual['higher']['accuracy']:.2f}" in page.read_text()
+
+
+def test_the_page_shows_the_result_that_is_kept():
+    result = json.loads((ROOT / "experiments" / "results" / "maml_against_higher.json").read_text())
+    page = (ROOT / "docs" / "results" / "maml.md").read_text()
+    assert f"begin maml -->\n\n{table(result)}\n\n<!-- results:end" in page
 
 
 def test_the_full_length_experiment_has_the_hyper_parameters_of_the_benchmark():

@@ -1,0 +1,66 @@
+"""Every command of every experiment can be typed as it stands in its plan."""
+
+import re
+
+import pytest
+
+from experiments import efficientnet, learners, main_table, teaching, transfer
+from experiments.plan import ROOT, in_order
+from experiments.runner import main
+from lightning_metakd.cli.command import build
+from tests.commands import work_in
+
+EXPERIMENTS = (main_table, learners, teaching, transfer, efficientnet)
+RUNS = in_order(run for experiment in EXPERIMENTS for run in experiment.plan("images"))
+every = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda module: module.__name__)
+
+
+def sample(runs):
+    """Runs that together have every option of every command; files are tested one by one elsewhere."""
+    covered, chosen = set(), []
+    for run in runs:
+        options = {(run.command, word.split("=")[0]) for word in run.options}
+        if run.command != "report" and not options <= covered:
+            chosen.append(run)
+            covered |= options
+    return chosen
+
+
+@every
+def test_its_plan_is_printed_with_minutes(experiment, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(experiment.plan, ["--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    runs = in_order(experiment.plan("data"))
+    assert [line[24:] for line in lines[:-1]] == [run.name for run in runs]
+    minutes = sum(run.minutes for run in runs)
+    assert lines[-1].split() == [
+        *(f"{minutes:.1f}", "min", "for", "what", "is", "left:"),
+        *(f"{len(runs)}", "of", f"{len(runs)}", "runs"),
+    ]
+
+
+@every
+def test_its_tables_have_a_section_in_their_pages(experiment):
+    for run in in_order(experiment.plan("data")):
+        if run.command == "report":
+            settings = dict(word.split("=") for word in run.words if "=" in word)
+            page = (ROOT / settings["--output"]).read_text()
+            assert page.count(f"<!-- results:begin {settings['--section']} -->") == 1
+
+
+@pytest.mark.parametrize("run", sample(RUNS), ids=lambda run: run.name)
+def test_a_command_is_understood(run, tmp_path, monkeypatch):
+    work_in(tmp_path, monkeypatch)
+    monkeypatch.chdir(ROOT)
+    if "efficientnet" in run.config:
+        pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra `pretrained`")
+    words = [word for word in run.words[1:] if not word.startswith(("--resume", "--ckpt_path"))]
+    build([*words, "--trainer.accelerator=cpu"], run=False)
+
+
+def test_files_and_controls_that_commands_name_exist():
+    words = [word for run in RUNS for word in run.words]
+    files = {match[0] for word in words for match in re.finditer(r"[\w./]*configs/\S+\.yaml", word)}
+    assert len(files) > 30
+    assert [file for file in files if not (ROOT / file).is_file()] == []
