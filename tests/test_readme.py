@@ -1,10 +1,12 @@
 """What the README promises can be typed as it stands there."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+from experiments.plan import in_order
 from lightning_metakd.reporting.result_rows import read_results
 from lightning_metakd.teachers import preparation
 
@@ -29,10 +31,31 @@ def test_the_lines_of_python_run(tmp_path, monkeypatch):
     assert not (tmp_path / "lightning_logs").exists()
 
 
-def test_the_configurations_and_targets_it_names_exist():
-    for path in set(re.findall(r"configs/[\w/]+\.yaml", README)):
-        assert (ROOT / path).is_file(), path
-    for name in set(re.findall(r"^\| \w \| `(\w+)` \|", README, flags=re.MULTILINE)):
-        assert (ROOT / "configs" / "experiment" / f"{name}.yaml").is_file(), name
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", README, flags=re.MULTILINE)) <= set(targets)
+def test_its_four_rows_are_those_of_the_main_table():
+    page = (ROOT / "docs" / "results" / "cifar-fs.md").read_text()
+    accuracies = {
+        shots: dict(re.findall(r"^\| (\w+) +\| +([\d.]+ ± [\d.]+) \|", section, re.MULTILINE))
+        for shots, section in re.findall(
+            r"^### CIFARFS, test, 5-way (\d)-shot, ProtoNet\n(.*?)(?=^###|^Accuracy)",
+            page,
+            flags=re.DOTALL | re.MULTILINE,
+        )
+    }
+    rows = re.findall(
+        r"^\| `(\w+)` +\| ([\d.]+ ± [\d.]+) \| ([\d.]+ ± [\d.]+) \|", README, re.MULTILINE
+    )
+    assert {row: one for row, one, _ in rows} == accuracies["1"]
+    assert {row: five for row, _, five in rows} == accuracies["5"]
+    assert len(rows) == 4
+
+
+def test_the_minutes_of_its_experiments_are_those_of_their_plans():
+    makefile = (ROOT / "Makefile").read_text()
+    plans = re.findall(
+        r"^([a-z-]+): .*\n.*-m experiments\.(\w+) --data \$\(DATA\) ", makefile, re.M
+    )
+    assert len(plans) == 5
+    for target, module in plans:
+        runs = in_order(importlib.import_module(f"experiments.{module}").plan("data"))
+        (minutes,) = re.findall(rf"\| `make {target}` \| (\d+)", README)
+        assert int(minutes) == round(sum(run.minutes for run in runs)), target
