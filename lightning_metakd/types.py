@@ -55,9 +55,9 @@ class Batch(NamedTuple):
     Attributes:
         x: inputs, normalised and on the device once they reach a recipe.
         y: label inside the episode (or inside the training classes), 0 .. c-1.
-        index: row over all splits of the source; the key under which answers are stored.
+        index: row over all splits of the source; the key under which outputs are stored.
         view: seed of the augmentation that made `x`; -1 is the image as it is.
-        teachers: the teachers' answers for these rows, `()` before they were asked.
+        teacher_outputs: of each teacher for these rows, `()` before there are any.
     """
 
     x: Tensor
@@ -74,7 +74,7 @@ class Episode(NamedTuple):
 
     Attributes:
         support: what the student adapts on, n_way * k_shot rows.
-        query: what it is judged on, n_way * n_query rows.
+        query: what it is evaluated on, n_way * n_query rows.
         classes: dataset class of each label.
         id: the episode's index; with split and seed it determines everything else.
     """
@@ -86,11 +86,11 @@ class Episode(NamedTuple):
 
 
 class QuizEpisodes(NamedTuple):
-    """What judges a strategy: rows that are taught, and rows that are asked after that step.
+    """What judges a strategy: rows of a pilot step, and rows of the quiz after it.
 
     Attributes:
-        taught: its query rows are taught.
-        quiz: its query rows are asked.
+        train: its query rows are those of the pilot.
+        quiz: its query rows are the quiz.
     """
 
     train: Episode
@@ -103,9 +103,9 @@ class Context(NamedTuple):
     Attributes:
         class_id: dataset class of each row.
         progress: how far the student is in this task, in [0, 1].
-        seen: the student's own answer, through which no gradient of the loss passes.
-        trust: part of the episode's support rows that each teacher names rightly, held out of what it was
-            fitted on; `()` where there is no support set.
+        student_detached: the student's output, through which no gradient of the loss passes.
+        teacher_support_accuracy: part of the episode's support rows that each teacher names rightly, held out
+            of what it was fitted on; `()` where there is no support set.
     """
 
     class_id: Int[Tensor, " n"]
@@ -115,14 +115,14 @@ class Context(NamedTuple):
 
 
 class BatchLoss(NamedTuple):
-    """What a batch teaches: a loss over it, its labels and its teachers.
+    """A teaching loss over one batch, its labels and its teachers' outputs.
 
     Attributes:
         teach: (strategy, student, batch, context) -> loss of each row.
         strategy: parameters of its coefficients.
-        batch: the rows that are taught.
+        batch: the rows on which it acts.
         class_id: dataset class of each row.
-        trust: as in `Context`.
+        teacher_support_accuracy: as in `Context`.
     """
 
     teach: Callable[..., Tensor]
@@ -134,7 +134,7 @@ class BatchLoss(NamedTuple):
     def __call__(
         self, student: Output, student_detached: Output, progress: Tensor
     ) -> Float[Tensor, " n"]:
-        """The loss of each row, for a student's answer and the same answer undifferentiated."""
+        """The loss of each row, for a student's output and the same output undifferentiated."""
         context = Context(self.class_id, progress, student_detached, self.teacher_support_accuracy)
         return self.teach(self.strategy, student, self.batch, context)
 

@@ -25,7 +25,7 @@ class Bowl(NamedTuple):
     def slope(self, w: Tensor) -> Tensor:
         return self.curvature @ (w - self.centre)
 
-    def lesson(self, weight: Tensor | float = 1.0) -> BatchLoss:
+    def batch_loss(self, weight: Tensor | float = 1.0) -> BatchLoss:
         def teach(strategy: Params, student: Output, batch: Batch, context: Context) -> Tensor:
             return (strategy["weight"] * self.loss(student.logits[0]))[None]
 
@@ -79,8 +79,10 @@ def on_quadratics(
     net = Weights()
     learner.init_student_state(net)
     meta = {"student.w": net.w, **dict(learner.double().named_parameters(prefix="learner"))}
-    student = learner.adapt(net, meta, task.lesson(1.0 if weight is None else weight), no_rows(), 1)
-    loss = learner.outer_loss(meta, student, judge.lesson(), no_rows())
+    student = learner.adapt(
+        net, meta, task.batch_loss(1.0 if weight is None else weight), no_rows(), 1
+    )
+    loss = learner.outer_loss(meta, student, judge.batch_loss(), no_rows())
     wanted = meta if weight is None else {**meta, "weight": weight}
     slopes = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
     return Slopes(

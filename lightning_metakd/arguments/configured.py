@@ -31,6 +31,15 @@ class Configured:
         return self
 
 
+def plain_arguments(built: Configured) -> dict[str, Any]:
+    """The arguments of a constructor that are plain values, or groups of them; no objects and no lists."""
+    return {
+        name: value
+        for name, value in built.constructor_arguments.items()
+        if not isinstance(value, list) and not (isinstance(value, dict) and "class_path" in value)
+    }
+
+
 def bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a constructor by name; copying and unpickling give none, and bring them along."""
     signature = inspect.signature(cls.__init__)  # type: ignore[misc]

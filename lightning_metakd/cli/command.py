@@ -104,7 +104,7 @@ class MetaKDCLI(LightningCLI):
         except Exception as error:
             raise self.parser.refusal_in(error) from error
         if self.subcommand in (None, "fit"):
-            self.model.check_teachers("fit")  # before the data are read
+            self.model.teaching.check_teachers("fit")  # before the data are read
         self.model.record.is_resuming = self.checkpoint() is not None
 
     def check_checkpoint(self, path: str | None) -> None:

@@ -137,11 +137,11 @@ def make_adapters(
     """The adapters for some pairs of layers, whose widths student and teachers show on a few inputs.
 
     Args:
-        reads: with numbers of teachers, see `of_each_teacher`; those that want no adapter are left out.
+        pairs: with numbers of teachers, see `of_each_teacher`; those that want no adapter are left out.
         student: with its layers tapped.
         teachers: with their layers tapped.
         x: a few inputs of the student; two are enough.
-        pictures: a few inputs of the teachers.
+        teacher_x: a few inputs of the teachers.
         seed: of their start; the global generator is left alone.
 
     Raises:

@@ -149,6 +149,11 @@ def answers_row_by_row(module: nn.Module) -> bool:
     )
 
 
+def is_transductive(module: nn.Module) -> bool:
+    """Whether a norm takes the statistics of the query rows themselves."""
+    return any(getattr(layer, "form", None) == "batch" for layer in module.modules())
+
+
 def untrained_statistics(module: nn.Module) -> list[str]:
     """Names of the norms of the form `running` whose statistics are those of a network that never ran."""
     return [

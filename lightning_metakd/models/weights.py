@@ -136,6 +136,20 @@ def body_and_head(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
     return {name: t for name, t in state.items() if name not in head}, head
 
 
+def load_alike(module: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Take over the parameters of a module of the same kind, or nothing.
+
+    Returns:
+        Whether there was one of every name and shape.
+    """
+    params = dict(module.named_parameters())
+    loaded = {name: tensor for name, tensor in state.items() if name in params}
+    alike = shapes(loaded) == shapes(params)
+    if alike:
+        module.load_state_dict(loaded, strict=False)
+    return alike
+
+
 def check_weights(state: Mapping[str, Tensor], loaded: Mapping[str, Tensor], who: str) -> None:
     """Raise where two bodies differ, naming the tensors."""
     faults = [f"{name} is missing in the checkpoint" for name in state if name not in loaded]

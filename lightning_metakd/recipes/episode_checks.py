@@ -64,6 +64,36 @@ def check_learner(
         )
 
 
+def check_teachers_can_learn(teacher_lr: float, learner: Learner) -> None:
+    """Raise where teachers would learn through what cannot be differentiated twice.
+
+    Raises:
+        ValueError: names the learner.
+    """
+    if teacher_lr > 0 and not learner.vmap_compatible:
+        raise ValueError(
+            f"teacher_lr={teacher_lr} cannot be differentiated through {type(learner).__name__} with a "
+            "solver or recomputed steps; take another learner, or leave recompute out."
+        )
+
+
+def n_logits(learner: Learner, data: EpisodicData) -> int | None:
+    """Logits of a student's head in these episodes; None where the learner brings its own.
+
+    Raises:
+        ValueError: if training and evaluation have episodes of different numbers of classes.
+    """
+    if not learner.needs_head:
+        return None
+    if data.train_n_way != data.n_way:
+        raise ValueError(
+            f"train_n_way={data.train_n_way} and n_way={data.n_way} want heads of two sizes, and "
+            f"{type(learner).__name__} adapts one; set both alike, or take a learner that brings its own "
+            "head, such as ProtoNet."
+        )
+    return data.n_way
+
+
 def check_quiz_classes(teachers: TeacherPool, quiz_classes: Sequence[str]) -> None:
     """Raise where a teacher was trained on classes of the quiz; warn where that is not on record.
 
@@ -120,20 +150,20 @@ def check_adapted(
 
 
 def check_quiz(data: EpisodicData, learner: Learner, quiz_classes: QuizClasses) -> None:
-    """Refuse a quiz for which learner or data have no place; reads settings alone.
+    """Raise where learner or data have no place for a quiz; reads settings alone.
 
     Raises:
-        ValueError: if the word is unknown, a learner that adapts by a loss is to be asked of other classes,
-            or the data have none, or no query rows beside those that are taught.
+        ValueError: if a learner that adapts by a loss is to have a quiz of other classes, or the data have
+            none, or no query rows beside those of the pilot.
     """
     name = "n_query" if data.strategy_split else "train_n_query"
     if learner.uses_inner_loss:
         if quiz_classes == "other":
             raise ValueError(
                 f"quiz_classes=other asks of other classes after a pilot step, and {type(learner).__name__} "
-                "makes none: its lesson acts on the support set, and the query rows of the same episode are "
-                "the quiz; set model.strategy_training.quiz_classes to same, or take a learner such as "
-                "ProtoNet."
+                "makes none: its teaching loss acts on the support set, and the query rows of the same "
+                "episode are the quiz; set model.strategy_training.quiz_classes to same, or take a learner "
+                "such as ProtoNet."
             )
     elif quiz_classes == "other":
         if data.strategy_split in (None, data.train_split):

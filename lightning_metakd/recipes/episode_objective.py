@@ -3,7 +3,7 @@
 Two things: the student's loss, in everything but the strategy, and the quiz, in the strategy alone. A
 strategy trained on the loss that it parametrises would make that loss small rather than the student good
 (a weight goes to the teacher that is easiest to match). So it sees the quiz only: rows on which the
-student is judged after it was taught.
+student never trains.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,12 +57,12 @@ class EpisodeObjective:
     teachers: Sequence[Teacher] = ()
 
     def teaching_loss(self, strategy: Params, batch: Batch, episode: Episode) -> BatchLoss:
-        """What the teachers make of a batch."""
+        """The teaching loss of a batch, with these coefficients."""
         coefficients = {n: p for n, p in strategy.items() if not n.startswith(TEACHERS)}
         return batch_loss(self.teach, coefficients, batch, episode.classes, episode.support)
 
     def with_trained_teacher_outputs(self, strategy: Params, episode: Episode) -> Episode:
-        """The episode with the answers of teachers that learn, as functions of the strategy."""
+        """The episode with the outputs of teachers that learn, as functions of the strategy."""
         if not self.teachers:
             return episode
         rows_and_classes = (episode.support, episode.query, episode.classes)
@@ -75,11 +75,11 @@ class EpisodeObjective:
         )
 
     def label_loss(self, loss: Loss, batch: Batch, episode: Episode) -> BatchLoss:
-        """A loss without a strategy."""
+        """A loss of a batch that has no strategy."""
         return batch_loss(bind_loss(loss), {}, batch, episode.classes)
 
     def adapt(self, theta: Params, support_loss: BatchLoss, episode: Episode) -> Adapted:
-        """The student after the support set; adapters are constants where a lesson acts on it."""
+        """The student after the support set; adapters are constants where a loss acts on it."""
         adapter_params = subtree(theta, "adapters")
         forward = self.adapters.beside(
             self.forward, detach(adapter_params) if self.learner.uses_inner_loss else adapter_params
@@ -91,8 +91,8 @@ class EpisodeObjective:
     def student_loss(self, theta: Params, strategy: Params, episode: Episode) -> Tensor:
         """What trains theta: the learner's outer loss.
 
-        Where the lesson acts inside `adapt`, the query rows are asked plainly and adapters have a loss of
-        their own; otherwise the query rows are taught.
+        Where the teaching loss acts inside `adapt`, the query rows have cross-entropy and adapters a loss of
+        their own; otherwise the teaching loss acts on the query rows.
         """
         adapted = self.adapt(theta, self.teaching_loss(strategy, episode.support, episode), episode)
         if not self.learner.uses_inner_loss:
@@ -108,9 +108,9 @@ class EpisodeObjective:
     def adapters_loss(
         self, adapter_params: Params, adapted: Adapted, strategy: Params, episode: Episode
     ) -> Tensor:
-        """What trains the adapters of a learner that adapts by loss: the lesson where the student starts.
+        """What trains the adapters of a learner that adapts by loss: the teaching loss at its start.
 
-        It is asked halfway through the task, where no schedule is at its zero.
+        Coefficients are those of halfway through the task, where no schedule is at its zero.
         """
         start = detach_tree(adapted.answer(detach(adapted.trajectory[0]), episode.support.x))
         support_loss = self.teaching_loss(detach(strategy), episode.support, episode)
@@ -129,7 +129,7 @@ class EpisodeObjective:
         return mean_loss(quiz_loss, adapted.predict(episode.query.x))
 
     def quiz_loss_after_pilot(self, theta: Params, strategy: Params, task: QuizEpisodes) -> Pilot:
-        """What trains the strategy of other learners: a pilot step is taught, and then the quiz is asked."""
+        """What trains the strategy of other learners: the quiz after a pilot on the training rows."""
         train, held_out = self.with_trained_teacher_outputs(strategy, task.train), task.quiz
         if self.quiz.needs_teacher:
             held_out = self.with_trained_teacher_outputs(strategy, held_out)
@@ -160,7 +160,7 @@ class EpisodeObjective:
         """(the quiz, whose gradient reaches the strategy alone; gain of the pilot or 0).
 
         Args:
-            task: an episode for a learner that adapts by a loss, an exam for the others.
+            task: an episode for a learner that adapts by a loss, a pair of them for the others.
         """
         if isinstance(task, QuizEpisodes):
             return self.quiz_loss_after_pilot(theta, strategy, task)
@@ -171,7 +171,7 @@ class EpisodeObjective:
 
 
 def with_teacher_outputs(episode: Episode, outputs: Sequence[tuple[Output, Output]]) -> Episode:
-    """The episode with what each teacher says of its support and its query rows."""
+    """The episode with each teacher's outputs for its support and its query rows."""
     support, query = zip(*outputs, strict=True)
     return episode._replace(
         support=episode.support._replace(teacher_outputs=support),

@@ -11,27 +11,23 @@ from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Learner
-from lightning_metakd.losses.loss import (
-    CalibratedCrossEntropy,
-    CrossEntropy,
-    Loss,
-    held_out_accuracy,
-)
-from lightning_metakd.models.norm import NormForm, update_running_statistics
-from lightning_metakd.models.weights import load_weights, shapes
+from lightning_metakd.losses.loss import Loss, held_out_accuracy
+from lightning_metakd.models.norm import NormForm, is_transductive, update_running_statistics
+from lightning_metakd.models.weights import load_alike, load_weights
 from lightning_metakd.recipes.episode_checks import (
     check_adapted,
     check_learner,
     check_quiz,
     check_quiz_classes,
+    check_teachers_can_learn,
     drop_unused_head,
+    n_logits,
     warn_if_first_order,
     warn_of_trained_classes,
     warn_of_untrained_statistics,
@@ -45,6 +41,7 @@ from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_update import Moves
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.recipes.strategy_training import StrategyTraining
+from lightning_metakd.recipes.task_batching import unstack
 from lightning_metakd.strategy.strategy_file import check_no_new_classes
 from lightning_metakd.teachers.teacher import Teacher, without_counting
 from lightning_metakd.types import Episode, TrainBatch
@@ -98,31 +95,20 @@ class MetaKD(Recipe):
         drop_unused_head(self.learner, self.students())
         self.learner.init_student_state(self.student)
         check_learner(self.learner, self.student, self.loss, norm, teacher_at_test)
+        check_teachers_can_learn(strategy_training.teacher_lr, self.learner)
         execution.check_learner(self.learner, norm)
-        if strategy_training.teacher_lr > 0 and not learner.vmap_compatible:
-            raise ValueError(
-                f"teacher_lr={strategy_training.teacher_lr} cannot be differentiated through "
-                f"{type(learner).__name__} with a solver or recomputed steps; take another learner, or leave "
-                "recompute out."
-            )
         self.execution, self.supports_vmap = execution, supports_vmap(self.learner, norm)
-        quiz = strategy_training.quiz
-        default = CrossEntropy() if learner.uses_inner_loss else CalibratedCrossEntropy()
-        self.quiz = deepcopy(quiz or default)
-        # one graph serves student and strategy where the query rows judge both in the same way
-        self.quiz_is_query_loss = (
-            learner.uses_inner_loss
-            and learner.outer_loss_is_query_loss
-            and quiz is None
-            and strategy_training.control != "shuffled"
-            and self.rates.teachers == 0
-        )
+        self.quiz = strategy_training.quiz_for(self.learner.uses_inner_loss)
+        same = strategy_training.quiz_classes == "same"
+        self.quiz_reads_teachers = (
+            same or self.quiz.needs_teacher
+        )  # in a pilot, or in the quiz itself
+        alike = strategy_training.quiz_is_query_loss(self.learner)
+        self.quiz_is_query_loss = alike and self.rates.teachers == 0
         self.evaluator = EpisodeEvaluator(
             self.learner, self.teaching, teacher_at_test, optimisation.lr
         )
         self.metrics = EpisodeMetrics(with_teacher=len(self.teachers) > 0)
-
-    # --- what the recipe asks of a procedure ---------------------------------------------------
 
     @property
     def episodes(self) -> EpisodicData:
@@ -139,16 +125,7 @@ class MetaKD(Recipe):
             check_quiz(data, self.learner, self.strategy_training.quiz_classes)
 
     def n_logits(self) -> int | None:
-        data = self.episodes
-        if not self.learner.needs_head:
-            return None
-        if data.train_n_way != data.n_way:
-            raise ValueError(
-                f"train_n_way={data.train_n_way} and n_way={data.n_way} want heads of two sizes, and "
-                f"{type(self.learner).__name__} adapts one; set both alike, or take a learner that brings "
-                "its own head, such as ProtoNet."
-            )
-        return data.n_way
+        return n_logits(self.learner, self.episodes)
 
     def on_head_resized(self) -> None:
         self.learner.init_student_state(self.student)
@@ -157,19 +134,14 @@ class MetaKD(Recipe):
         self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], who: str, stage: str
     ) -> None:
         load_weights(self.student, weights, who)
-        params = dict(self.learner.named_parameters())
-        loaded = {name: p for name, p in subtree(state, "learner").items() if name in params}
-        if shapes(loaded) == shapes(params):
-            self.learner.load_state_dict(loaded, strict=False)
+        load_alike(self.learner, subtree(state, "learner"))
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Episodes have other classes than the training in any case."""
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        return {
-            **self.teaching.trainable_parameters(self.student, "student."),
-            **dict(self.learner.named_parameters(prefix="learner")),
-        }
+        learner = dict(self.learner.named_parameters(prefix="learner"))
+        return self.teaching.trainable_parameters(self.student, "student.") | learner
 
     def adaptation(self) -> Callable[[], object] | None:
         if (episode := self.evaluator.last_episode) is None:
@@ -235,8 +207,9 @@ class MetaKD(Recipe):
         shares_graph = updates and quiz is None and self.quiz_is_query_loss
         quiz_loss = torch.zeros((), device=self.device)
         if updates and not shares_graph:
-            judging = train if quiz is None else self.quiz_with_teacher_outputs(quiz)
-            quiz_loss = self.quiz_loss(step, train, judging)
+            if quiz is not None and self.quiz_reads_teachers:
+                quiz = [self.evaluator.with_teacher_outputs(episode) for episode in quiz]
+            quiz_loss = self.quiz_loss(step, train, train if quiz is None else quiz)
         with update_running_statistics(self.student, self.trainer.strategy.reduce):
             student_loss = step.student_loss(train, follows_strategy=shares_graph)
         self.record.gradient_evaluations += step.gradients
@@ -260,11 +233,6 @@ class MetaKD(Recipe):
         self.log_dict(log, batch_size=len(train))
         return loss
 
-    def quiz_with_teacher_outputs(self, quiz: list[Episode]) -> list[Episode]:
-        """The quiz episodes with teachers' outputs, where the pilot trains on them or the quiz reads them."""
-        reads = self.strategy_training.quiz_classes == "same" or self.quiz.needs_teacher
-        return [self.evaluator.with_teacher_outputs(e) for e in quiz] if reads else quiz
-
     def log_coefficients(self, step: MetaStep, episode: Episode) -> None:
         """Now and then, look at the coefficients for the rows on which they act."""
         if not self.coefficient_log.is_due():
@@ -287,7 +255,6 @@ class MetaKD(Recipe):
         """Reduce, log, and write down what the result row says."""
         stage = "test" if self.trainer.testing else "val"
         self.record.episode_rows, metrics = self.metrics.compute()
-        norms = {getattr(m, "form", None) for m in self.student.modules()}
         self.record.result.update(
             metrics,
             stage=stage,
@@ -295,7 +262,7 @@ class MetaKD(Recipe):
             recipe=type(self).__name__,
             learner=type(self.learner).__name__,
             loss=type(self.loss).__name__,
-            transductive="batch" in norms,
+            transductive=is_transductive(self.student),
             teacher_at_test=self.teacher_at_test,
             **self.data_fields(),
         )
@@ -312,13 +279,9 @@ class MetaKD(Recipe):
         """Episode id, its classes, and for its query rows number, label and class probabilities [q, c]."""
         episode = self.evaluator.with_teacher_outputs(episode)
         output = self.evaluator.predict(self.eval_student, episode, self.trainer)
-        rows = {"index": episode.query.index, "y": episode.query.y}
-        return {
-            "id": episode.id,
-            "classes": episode.classes,
-            **rows,
-            "probs": output.logits.softmax(-1),
-        }
+        probs = output.logits.softmax(-1)
+        rows = {"index": episode.query.index, "y": episode.query.y, "probs": probs}
+        return {"id": episode.id, "classes": episode.classes, **rows}
 
     def prepare_teachers(self) -> None:
         """Fill the teachers' caches, and set the scale of their logits."""
@@ -335,8 +298,3 @@ class MetaKD(Recipe):
     def on_test_end(self) -> None:
         """Training may go on, and stored embeddings are then out of date."""
         self.evaluator.cached_forward = None
-
-
-def unstack(episodes: Episode) -> list[Episode]:
-    """The episodes of a meta-batch, one by one."""
-    return [tree_map(lambda leaf, k=k: leaf[k], episodes) for k in range(len(episodes.id))]

@@ -1,8 +1,8 @@
 """The order of events that all training procedures share.
 
-A recipe fetches, calls and logs. The mathematics lies in pure functions, and what a recipe is made of in
-parts of its own: `OuterUpdate` (optimisers and their step), `TeachingSetup` (loss, teachers, adapters, shared
-weights) and `TrainingRecord` (settings, cost, result row). In the order in which Lightning calls it:
+A recipe fetches, calls and logs; the mathematics lies in pure functions. It is made of `OuterUpdate`
+(optimisers and their step), `TeachingSetup` (loss, teachers, adapters, shared weights) and `TrainingRecord`
+(settings, cost, result row). In the order in which Lightning calls it:
 
     setup                check settings and files, size the head, open teachers, load what is begun from
     on_load_checkpoint   where a training goes on, or a checkpoint is judged
@@ -17,7 +17,6 @@ Nothing that has a body here is overridden further down.
 """
 
 import math
-from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -26,7 +25,7 @@ import torch
 from lightning import LightningModule
 from torch import nn
 
-from lightning_metakd.arguments.configured import Configured
+from lightning_metakd.arguments.configured import Configured, plain_arguments
 from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.losses.adapters import Adapters
 from lightning_metakd.losses.loss import CrossEntropy, Loss
@@ -34,6 +33,7 @@ from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import NormForm, make_episodic
 from lightning_metakd.models.weights import check_weights, load_origin, origin, weights_hash
 from lightning_metakd.models.wrapped import as_model
+from lightning_metakd.recipes.checkpoint_state import state_to_load
 from lightning_metakd.recipes.coefficient_log import CoefficientLog
 from lightning_metakd.recipes.head_size import size_heads
 from lightning_metakd.recipes.host_allocator import keep_large_blocks
@@ -48,10 +48,9 @@ from lightning_metakd.recipes.outer_update import (
 )
 from lightning_metakd.recipes.procedure import Procedure
 from lightning_metakd.recipes.strategy_training import StrategyTraining
-from lightning_metakd.recipes.teaching_setup import TeachingSetup, without_teaching
+from lightning_metakd.recipes.teaching_setup import TeachingSetup
 from lightning_metakd.recipes.training_record import TrainingRecord
 from lightning_metakd.storage.atomic_checkpoint_io import read_safely
-from lightning_metakd.storage.atomic_files import file_sha256
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from lightning_metakd.strategy.controls import controlled
 from lightning_metakd.teachers.teacher import Teacher, TeacherPool
@@ -98,7 +97,8 @@ class Recipe(LightningModule, Procedure, Configured):
         self.optimisation, self.strategy_training = optimisation, strategy_training
         self.initialisation, self.teacher_at_test = initialisation, teacher_at_test
         strategy_training.check_loss(self.loss, initialisation.strategy_file)
-        self.loss = controlled(self.loss, strategy_training.control, len(self.teachers))
+        control = strategy_training.control
+        self.loss = controlled(self.loss, control, len(self.teachers))
         self.rates = strategy_training.rates(self.loss)
         if self.rates.coefficients == 0:
             self.loss.requires_grad_(False)
@@ -109,7 +109,7 @@ class Recipe(LightningModule, Procedure, Configured):
             self.teachers,
             self.adapters,
             initialisation,
-            strategy_training.control,
+            control,
             self.rates,
         )
         self.record = TrainingRecord()
@@ -117,16 +117,14 @@ class Recipe(LightningModule, Procedure, Configured):
         # further copies of the student, called with its parameters and never with their own; in a list
         # because they are no part of what is trained, saved or moved
         self.virtual_students: list[Model] = []
-        arguments = self.constructor_arguments.items()
-        self.save_hyperparameters({n: v for n, v in arguments if not holds_class(v)})
+        self.save_hyperparameters(plain_arguments(self))
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused: Lightning would build what the file says."""
         raise TypeError(
             "load_from_checkpoint would build what a file says, and is not there; "
-            f"build {cls.__name__} by its arguments, and name the file as its init or as ckpt_path of the "
-            "Trainer."
+            f"build {cls.__name__} by its arguments, and name the file in its initialisation."
         )
 
     # --- set-up --------------------------------------------------------------------------------
@@ -150,11 +148,6 @@ class Recipe(LightningModule, Procedure, Configured):
         """Whether the teaching loss is computed in a stage of the Trainer."""
         return stage == "fit" or self.teacher_at_test
 
-    def check_teachers(self, stage: str) -> None:
-        """Raise where the teaching loss has to act without its teachers."""
-        if self.teaches_in(stage):
-            self.teaching.check_teachers(stage)
-
     def check_data(self, data: SourceData, stage: str) -> None:
         """Raise, before anything is read, where settings of the data or absent files make a run impossible.
 
@@ -162,7 +155,8 @@ class Recipe(LightningModule, Procedure, Configured):
             FileNotFoundError: if a file that is named does not exist.
             ValueError: if data of these settings are not what the recipe needs.
         """
-        self.check_teachers(stage)
+        if self.teaches_in(stage):
+            self.teaching.check_teachers(stage)
         if not self.record.is_resuming:
             self.initialisation.check_files()
         alone = ", or judge the student alone by --model.teachers=null"
@@ -183,15 +177,16 @@ class Recipe(LightningModule, Procedure, Configured):
             self.train()
         if self.device.type == "cpu":
             keep_large_blocks()
-        self.size_head()
+        shared = self.teaching.shares_head
+        if size_heads(self.students(), self.n_logits(), shared, self.classes_set_by):
+            self.on_head_resized()
         self.teaching.open()
         self.teaching.record_layers(self.students(), self.data.source, self.teaches_in(stage))
         start, begins = self.initialisation.checkpoint, self.record.begins
         if start is not None and begins:
             self.load_initial_checkpoint(start, stage)
         if stage == "fit":
-            loaded = None if self.record.is_resuming else start
-            self.teaching.apply_sharing(not self.record.has_begun, loaded)
+            self.teaching.apply_sharing(not self.record.has_begun, start if begins else None)
         starts_elsewhere = start is not None or (stage == "fit" and self.teaching.sharing.pairs)
         if self.ema is not None and starts_elsewhere and begins:
             self.eval_student.load_state_dict(self.student.state_dict())
@@ -212,13 +207,6 @@ class Recipe(LightningModule, Procedure, Configured):
         if stage == "test":  # what is judged is what that run trained
             self.record.load_initial_result(checkpoint)
 
-    def size_head(self) -> None:
-        """Give a wrapped network a head of one logit for each class; another has to have it already."""
-        pairs = self.teaching.sharing.pairs
-        shared = any(pair.student_module is self.student.head for pair in pairs)
-        if size_heads(self.students(), self.n_logits(), shared, self.classes_set_by):
-            self.on_head_resized()
-
     # --- training ------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -233,7 +221,7 @@ class Recipe(LightningModule, Procedure, Configured):
         if math.isfinite(total := total_steps(trainer)):
             trainer.log_every_n_steps = min(trainer.log_every_n_steps, max(1, int(total) // 10))
         self.student.normalisation = self.data.source.reading(self.student.normalisation)
-        self.student.external_data = self.external_data
+        self.student.external_data = self.teaching.external_data(self.data.source)
         began_before = self.record.has_begun and trainer.ckpt_path is None
         weights = weights_hash(self.eval_student)[:16] if began_before else None
         trained_by = self.record.begin(len(self.data.train_class_names()), weights)
@@ -258,8 +246,8 @@ class Recipe(LightningModule, Procedure, Configured):
 
     def updates_strategy(self) -> bool:
         """Whether this outer step updates the strategy."""
-        step = self.trainer.global_step
-        return self.rates.learn and self.strategy_training.is_due(step, self.progress())
+        due = self.strategy_training.is_due(self.trainer.global_step, self.progress())
+        return self.rates.learn and due
 
     def save_strategy(self, path: Path) -> None:
         """Write the strategy with a readable head."""
@@ -285,47 +273,28 @@ class Recipe(LightningModule, Procedure, Configured):
         self.coefficient_log.values = checkpoint.get("coefficient_values", {})
         load_origin(self.student, checkpoint, "the checkpoint")
         present, stage = self.state_dict(), self.trainer.state.fn
-        frozen = {name: present[name] for name in self.teaching.frozen_networks(list(present))}
-        checkpoint["state_dict"] = state = frozen | checkpoint["state_dict"]
-        if stage is not None and not self.teaches_in(stage):
-            checkpoint["state_dict"] = state = without_teaching(state, present)
-        if not self.adapters.layer_pairs:  # the student alone is judged
-            for name in [name for name in state if name.startswith("adapters.")]:
-                del state[name]
+        checkpoint["state_dict"] = state = state_to_load(
+            checkpoint["state_dict"],
+            present,
+            self.teaching.frozen_networks(list(present)),
+            teaches=stage is None or self.teaches_in(stage),
+            has_adapters=bool(self.adapters.layer_pairs),
+        )
         check_weights(present, state, f"ckpt_path={self.trainer.ckpt_path}")
-
-    # --- what result rows and files say --------------------------------------------------------
-
-    @property
-    def external_data(self) -> tuple[str, ...]:
-        """Names of data beside the experiment's on which student, teachers or source were trained."""
-        networks = [self.student, *(teacher.model for teacher in self.teachers)]
-        names = {name for network in networks for name in network.external_data}
-        return tuple(sorted(names.union(self.data.source.external_data)))
 
     def training_cost(self) -> dict[str, Any]:
         """What training has taken so far, over all processes, and what it learned."""
-        forwards = sum(teacher.forwards for teacher in self.teachers)
-        cost = self.record.cost(forwards, self.trainer.world_size)
+        cost = self.record.cost(self.teaching.forwards, self.trainer.world_size)
         return self.teaching.training_fields() | cost
 
     def data_fields(self) -> dict[str, Any]:
         """What the result row says of files, data and settings; no settings inside a training."""
-        start, strategy = self.initialisation.checkpoint, self.record.result.get("strategy")
-        is_file = start is not None and Path(start).is_file()
         fits = self.trainer.state.fn == "fit"
         return {
             **self.data.result_fields(),
-            "init_sha256": file_sha256(Path(str(start))) if is_file else None,
-            "external_data": ", ".join(self.external_data) or None,
-            "strategy": self.teaching.strategy_names() or strategy,
+            "init_sha256": self.initialisation.checkpoint_sha256(),
+            "external_data": ", ".join(self.teaching.external_data(self.data.source)) or None,
+            "strategy": self.teaching.strategy_names() or self.record.result.get("strategy"),
             **self.teaching.result_fields(),
             **({} if fits else self.record.settings_fields(self.eval_student)),
         }
-
-
-def holds_class(value: Any) -> bool:
-    """Whether an argument is, or has among its own, an object of the configuration."""
-    if isinstance(value, Mapping):
-        return "class_path" in value
-    return isinstance(value, list)

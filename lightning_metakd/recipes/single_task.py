@@ -2,7 +2,7 @@
 
 Which of the three it is lies in the configuration: `CrossEntropy` and no teachers pretrain;
 `initialisation` fine-tunes; a loss with teachers distils. With `strategy_training.lr > 0` the strategy is
-learned too: each batch makes one virtual step, which is judged on a batch of the quiz rows, on which the
+learned too: each batch makes one virtual step, followed by the quiz on a batch of rows, on which the
 student never trains.
 """
 
@@ -21,7 +21,7 @@ from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.inner_loop import mean_loss
 from lightning_metakd.functional.params import detach, detach_tree
-from lightning_metakd.losses.loss import CalibratedCrossEntropy, Loss, batch_loss
+from lightning_metakd.losses.loss import Loss, batch_loss
 from lightning_metakd.models.model import listed
 from lightning_metakd.models.norm import EpisodicNorm, make_episodic
 from lightning_metakd.models.weights import head_for, load_weights
@@ -75,7 +75,7 @@ class SingleTask(Recipe):
             teacher_at_test=False,
         )
         strategy_training.check_single_task()
-        self.quiz = copy.deepcopy(strategy_training.quiz or CalibratedCrossEntropy())
+        self.quiz = strategy_training.quiz_for(uses_inner_loss=False)
         for teacher in self.teachers:
             check_head(teacher)
         virtual = copy.deepcopy(self.student).train()
@@ -87,7 +87,7 @@ class SingleTask(Recipe):
         self.virtual_students.append(virtual)
         self.sums: Any = nn.ModuleDict({name: SumMetric() for name in ("rows", "correct", "nll")})
 
-    # --- what the recipe asks of a procedure ---------------------------------------------------
+    # --- the procedure ---------------------------------------------------
 
     def check_procedure(self, data: SourceData, stage: str) -> None:
         if isinstance(data, EpisodicData):

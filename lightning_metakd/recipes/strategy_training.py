@@ -4,6 +4,7 @@ Quiz and pilot are words of MetaDistil (Zhou, Xu, McAuley 2022, arXiv:2106.04570
 on which the student never trains, and the pilot a virtual step of the student after which it takes the quiz.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
@@ -15,7 +16,8 @@ from lightning_metakd.arguments.ranges import (
     check_positive,
     check_share,
 )
-from lightning_metakd.losses.loss import Loss
+from lightning_metakd.learners.learner import Learner
+from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy, Loss
 from lightning_metakd.strategy.controls import Control, check_control, learns, teachers_learn
 from lightning_metakd.strategy.hypergradient import (
     HYPERGRADIENTS,
@@ -149,6 +151,20 @@ class StrategyTraining:
     def steps(self) -> int:
         """Steps of the pilot, or terms of its series."""
         return self.neumann_terms if self.hypergradient == "neumann" else self.pilot_steps
+
+    def quiz_for(self, uses_inner_loss: bool) -> Loss:
+        """A copy of the quiz; by default what suits the way of teaching.
+
+        Args:
+            uses_inner_loss: whether the teaching loss acts inside the adaptation.
+        """
+        default = CrossEntropy() if uses_inner_loss else CalibratedCrossEntropy()
+        return deepcopy(self.quiz or default)
+
+    def quiz_is_query_loss(self, learner: Learner) -> bool:
+        """Whether the query rows judge student and strategy alike, so that one graph serves both."""
+        plain = self.quiz is None and self.control != "shuffled"
+        return plain and learner.uses_inner_loss and learner.outer_loss_is_query_loss
 
     def is_due(self, step: int, progress: float) -> bool:
         """Whether the outer step after `step` others, at `progress` in [0, 1], is one that updates."""

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map
 from lightning_metakd.types import Episode, Params, QuizEpisodes
 
 TaskLoss = Callable[[Params, Params, Any], tuple[Tensor, ...]]
-"""(theta, strategy, episode or exam) -> scalars: the loss first, then what is only reported."""
+"""(theta, strategy, task) -> scalars: the loss first, then what is only reported."""
 
 
 class Known(torch.autograd.Function):
@@ -51,7 +51,7 @@ def mean_over_tasks(
     """Mean loss, differentiable once in the leaves among theta and strategy, and the other means.
 
     Args:
-        at_once: tasks in one call of `vmap`; 1 is a plain loop.
+        tasks_per_call: tasks in one call of `vmap`; 1 is a plain loop.
         compiled: compile what runs at once; once for each shape of episode.
     """
     leaves = [p for p in (*theta.values(), *strategy.values()) if p.requires_grad]
@@ -67,6 +67,11 @@ def mean_over_tasks(
         parts = [share * value.detach() for value in values]
         means = [m + v for m, v in zip(means, parts, strict=True)] if means else parts
     return Known.apply(means[0], grads, *leaves), *means[1:]
+
+
+def unstack(episodes: Episode) -> list[Episode]:
+    """The episodes of a meta-batch, one by one."""
+    return [tree_map(lambda leaf, k=k: leaf[k], episodes) for k in range(len(episodes.id))]
 
 
 def run(

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_metakd.data.source_data import SourceData
+from lightning_metakd.data.sources.source import Source
 from lightning_metakd.functional.bind import bind
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.losses.adapters import Adapters, make_adapters, of_each_teacher, tap_layers
 from lightning_metakd.losses.loss import Loss
-from lightning_metakd.models.model import Model, listed
-from lightning_metakd.models.weights import shapes, weights_hash
+from lightning_metakd.models.model import Model
+from lightning_metakd.models.weights import load_alike, weights_hash
 from lightning_metakd.recipes.episode_objective import TEACHERS
 from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.strategy_training import Rates
@@ -109,7 +110,7 @@ class TeachingSetup:
             if self.rates.teachers > 0:
                 teacher.unfreeze()
 
-    def record_layers(self, students: Sequence[Model], source: Any, teaches: bool) -> None:
+    def record_layers(self, students: Sequence[Model], source: Source, teaches: bool) -> None:
         """Tap the layers that the loss compares, and make the adapters that it needs, once.
 
         Args:
@@ -143,10 +144,8 @@ class TeachingSetup:
         Raises:
             ValueError: if they are needed, and the checkpoint has others.
         """
-        loaded, present = subtree(state, "adapters"), self.adapters.state_dict()
-        if shapes(loaded) == shapes(present):
-            self.adapters.load_state_dict(loaded)
-        elif present and needed:
+        alike = load_alike(self.adapters, subtree(state, "adapters"))
+        if not alike and needed and self.adapters.layer_pairs:
             raise ValueError(
                 f"initialisation.checkpoint={checkpoint!r} has no adapters for the layers that "
                 f"loss={type(self.loss).__name__} compares, and with teacher_at_test=true the student adapts "
@@ -203,6 +202,11 @@ class TeachingSetup:
     # --- what learns ---------------------------------------------------------------------------
 
     @property
+    def forwards(self) -> int:
+        """Inputs on which teachers of this process have run in training."""
+        return sum(teacher.forwards for teacher in self.teachers)
+
+    @property
     def heads(self) -> list[str]:
         """Class names of the teachers' heads."""
         return [type(t.head).__name__ for t in self.teachers]
@@ -213,19 +217,6 @@ class TeachingSetup:
             return None
         classes = data.train_classes()
         return dict(zip(data.names(classes), classes.tolist(), strict=True))
-
-    def training_fields(self) -> dict[str, str | None]:
-        """What a result row says of what a training learned, and of what was taken away from that."""
-        control = None if self.control == "none" else self.control
-        return {"control": control, "strategy": self.strategy_names()}
-
-    def result_fields(self) -> dict[str, Any]:
-        """What a result row says of teachers and strategy."""
-        return {
-            "teacher_sha256": [t.sha256 for t in self.teachers] or None,
-            "teacher_head": self.heads or None,
-            "strategy_sha256": weights_hash(self.loss) if len(self.loss.state_dict()) else None,
-        }
 
     def trainable_parameters(self, student: Model, prefix: str = "") -> dict[str, nn.Parameter]:
         """The parameters of the student, or of a copy, that training and adapting move.
@@ -244,6 +235,11 @@ class TeachingSetup:
         """
         state = (state_of or student).state_dict() if self.frozen_names else {}
         return bind(student, {name: t for name, t in state.items() if name in self.frozen_names})
+
+    @property
+    def shares_head(self) -> bool:
+        """Whether the student's head has the weights of a teacher's."""
+        return any(pair.student_module is self.student.head for pair in self.sharing.pairs)
 
     def teachers_that_learn(self) -> list[Teacher]:
         """All teachers where they learn to teach, otherwise none."""
@@ -269,7 +265,7 @@ class TeachingSetup:
         teachers = [f"{TEACHERS}{k}" for k, _ in enumerate(self.teachers_that_learn())]
         return ", ".join([*sorted(self.loss.state_dict()), *teachers]) or None
 
-    # --- checkpoints ---------------------------------------------------------------------------
+    # --- what files and result rows say --------------------------------------------------------
 
     def frozen_networks(self, names: Sequence[str]) -> list[str]:
         """Those names of the recipe's tensors that belong to networks of teachers which do not learn."""
@@ -280,26 +276,21 @@ class TeachingSetup:
         )
         return [name for name in names if name.startswith(frozen)]
 
+    def training_fields(self) -> dict[str, str | None]:
+        """What a result row says of what a training learned, and of what was taken away from that."""
+        control = None if self.control == "none" else self.control
+        return {"control": control, "strategy": self.strategy_names()}
 
-def without_teaching(
-    state: Mapping[str, Tensor], present: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """The tensors of a checkpoint with the strategy and the teachers that are present, for a stage without.
+    def result_fields(self) -> dict[str, Any]:
+        """What a result row says of teachers and strategy."""
+        return {
+            "teacher_sha256": [t.sha256 for t in self.teachers] or None,
+            "teacher_head": self.heads or None,
+            "strategy_sha256": weights_hash(self.loss) if len(self.loss.state_dict()) else None,
+        }
 
-    Args:
-        state: of the checkpoint.
-        present: of the recipe.
-    """
-    of_teaching = ("loss.", TEACHERS)
-    kept = {name: t for name, t in present.items() if name.startswith(of_teaching)}
-    kept_shapes = shapes(kept)
-    unused = [
-        name
-        for name, shape in shapes(state).items()
-        if name.startswith(of_teaching) and kept_shapes.get(name) != shape
-    ]
-    if unused:
-        log.warning(
-            f"The student is judged alone; of its checkpoint, {listed(unused, 3)} is not used."
-        )
-    return kept | {name: t for name, t in state.items() if name not in unused}
+    def external_data(self, source: Source) -> tuple[str, ...]:
+        """Names of data beside the experiment's on which student, teachers or source were trained."""
+        networks = [self.student, *(teacher.model for teacher in self.teachers)]
+        names = {name for network in networks for name in network.external_data}
+        return tuple(sorted(names.union(source.external_data)))

@@ -4,7 +4,7 @@ A gain that its controls show too is not a gain of what was learned. Each touche
 
 - `frozen`: the coefficients, and teachers that would learn, stay where they start.
 - `shuffled`: the labels of the quiz are permuted, so that it says nothing.
-- `step_size`: one learned number scales the whole lesson, whose coefficients and teachers stay: a gate
+- `step_size`: one learned number scales the whole loss, whose coefficients and teachers stay: a gate
   rescales steps as well as it chooses between directions. It at most doubles them, as a gate that starts
   at one half can; without a bound it grows until training diverges.
 - `final_constant`: what the coefficients said at the end of a run, on average, is said from the start;
@@ -25,14 +25,14 @@ from lightning_metakd.strategy.strategy_file import coefficients, weights_of_tea
 from lightning_metakd.types import Batch, Episode
 
 Control = Literal["none", "frozen", "shuffled", "step_size", "final_constant", "uniform"]
-LESSON = "lesson"
+SCALED = "loss"
 """What `step_size` calls that which it scales."""
 STEP_SIZES = Interval(0.0, 2.0)
-"""By what `step_size` can multiply the lesson."""
+"""By what `step_size` can multiply the loss."""
 
 
 def check_control(control: Control, lr: float, teacher_lr: float) -> None:
-    """Refuse a control of nothing.
+    """Raise where a control has nothing to control.
 
     Raises:
         ValueError: if it is unknown, or no strategy is learned that it could be compared with.
@@ -57,8 +57,8 @@ def controlled(loss: Loss, control: Control, n_teachers: int) -> Loss:
         ValueError: if `uniform` finds no weights of teachers.
     """
     if control == "step_size":
-        scaled = WeightedSum({LESSON: loss.requires_grad_(False)}, {LESSON: Learned()})
-        cast(Coefficient, scaled.weights[LESSON]).configure(LESSON, STEP_SIZES, 1.0)
+        scaled = WeightedSum({SCALED: loss.requires_grad_(False)}, {SCALED: Learned()})
+        cast(Coefficient, scaled.weights[SCALED]).configure(SCALED, STEP_SIZES, 1.0)
         return scaled
     of_teachers = weights_of_teachers(loss).values()
     if control == "uniform" and not of_teachers:
@@ -76,7 +76,7 @@ def controlled(loss: Loss, control: Control, n_teachers: int) -> Loss:
 
 def loss_without_control(loss: Loss, control: Control) -> Loss:
     """The loss of a control as the configuration names it."""
-    return cast(Loss, loss.get_submodule(f"terms.{LESSON}")) if control == "step_size" else loss
+    return cast(Loss, loss.get_submodule(f"terms.{SCALED}")) if control == "step_size" else loss
 
 
 def learns(control: Control) -> bool:
@@ -90,10 +90,10 @@ def teachers_learn(control: Control) -> bool:
 
 
 def set_values(loss: Loss, values: Mapping[str, float]) -> None:
-    """Let every learned coefficient say what it said on average.
+    """Hold every learned coefficient at its average.
 
     Args:
-        said: from `strategy.describe`, as it stands in the head of a strategy's file.
+        values: from `coefficient_values`, as it stands in the head of a strategy's file.
 
     Raises:
         ValueError: if it is of another loss.

@@ -1,14 +1,15 @@
-"""Exams: rows that are taught, and rows by which that lesson, and so the strategy, is judged.
+"""Quiz episodes: rows on which a student trains, and rows by which the strategy is then judged.
 
-A learner that adapts by a loss is taught on the support set and asked on the query rows of one episode. Any
-other learner is taught in a pilot step and asked after it, in one of two ways. Half of the query rows of an
-episode are taught and the other half are asked: what says most of a class at once does best then, and that
-is its labels. Or an episode of the training is taught and one of other classes is asked (as
-meta-learning for domain generalisation asks of another domain: Li et al. 2018, arXiv:1710.03463): what
-does best is what generalises from class to class, as a student has to.
+For a learner that adapts by a loss, one episode is enough: the teaching loss acts on its support rows, and
+its query rows are the quiz. Any other learner takes a pilot step and then the quiz, in one of two ways.
+Half of the query rows of an episode are for the pilot and the other half are the quiz: what says most of a
+class at once does best then, and that is its labels. Or the pilot is on an episode of the training, and the
+quiz has other classes (as meta-learning for domain generalisation has another domain: Li et al. 2018,
+arXiv:1710.03463): what does best is what generalises from class to class, as a student has to.
+
+Quiz and pilot are the words of MetaDistil (Zhou, Xu, McAuley 2022, arXiv:2106.04570).
 """
 
-import logging
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,8 +17,6 @@ from lightning_metakd.functional.params import select_rows
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.strategy.controls import shuffled_quiz
 from lightning_metakd.types import Episode, QuizEpisodes
-
-log = logging.getLogger(__name__)
 
 QuizClasses = Literal["same", "other"]
 
@@ -29,12 +28,14 @@ def quiz_episodes(
     quiz_classes: QuizClasses,
     seed: int | None,
 ) -> Sequence[Episode] | Sequence[QuizEpisodes]:
-    """The tasks that judge the strategy: whole episodes where the learner adapts by a loss, or exams.
+    """The tasks that judge the strategy.
 
     Args:
-        taught: the episodes that the student is trained on.
-        judges: those of the strategy, as many.
-        seed: permutes the labels of what is asked; None leaves them.
+        train: the episodes that the student is trained on.
+        quiz: those of the strategy, as many.
+        learner: one that adapts by a loss needs no pilot, and whole episodes come back.
+        quiz_classes: whether the quiz has the classes of its pilot.
+        seed: permutes the labels of the quiz; None leaves them.
     """
     if learner.uses_inner_loss:
         return [with_shuffled_quiz(episode, seed) for episode in quiz]
@@ -42,7 +43,7 @@ def quiz_episodes(
         tasks = [split_query(episode) for episode in quiz]
     else:
         tasks = [QuizEpisodes(*pair) for pair in zip(train, quiz, strict=True)]
-    return [exam._replace(quiz=with_shuffled_quiz(exam.quiz, seed)) for exam in tasks]
+    return [task._replace(quiz=with_shuffled_quiz(task.quiz, seed)) for task in tasks]
 
 
 def with_shuffled_quiz(episode: Episode, seed: int | None) -> Episode:
@@ -51,7 +52,7 @@ def with_shuffled_quiz(episode: Episode, seed: int | None) -> Episode:
 
 
 def split_query(episode: Episode) -> QuizEpisodes:
-    """An exam within one episode: half of the query rows of each class are taught, the others asked."""
+    """One episode as two: half of the query rows of each class for the pilot, the others for the quiz."""
     n_way, n = len(episode.classes), len(episode.query.y)
     cut = n // n_way // 2 * n_way
     first, second = (select_rows(episode.query, part) for part in (slice(0, cut), slice(cut, None)))

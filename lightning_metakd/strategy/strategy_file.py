@@ -45,7 +45,7 @@ def check_no_new_classes(
     """Raise where a coefficient of each class would meet classes for which it was not learned.
 
     Args:
-        taught: dataset classes of the training.
+        trained: dataset classes of the training.
         evaluated: dataset classes of the evaluation.
         class_names: names of all dataset classes, by number.
     """
@@ -66,9 +66,9 @@ def check_no_new_classes(
 def coefficient_values(
     loss: Loss, student: Output, batch: Batch, context: Context
 ) -> dict[str, float]:
-    """What each coefficient says of these rows: its mean, and its range where rows differ.
+    """The values of each coefficient for these rows: its mean, and its range where rows differ.
 
-    Of the weights of several teachers it is each one's share, by its number; what is asked of several
+    Of the weights of several teachers it is each one's share, by its number; what is evaluated for several
     teachers is said of all together.
     """
     recorded: dict[str, list[Tensor]] = {}
@@ -115,7 +115,7 @@ def save_strategy(
     """Write the strategy of a loss.
 
     Args:
-        said: what its coefficients said last, from `describe`.
+        values: of its coefficients, from `coefficient_values`.
         settings_sha256: digest of the settings by which it was trained.
         classes: number of each class that was trained on, for coefficients which tell classes apart.
     """
@@ -176,7 +176,7 @@ def load_strategy(
     """Read a strategy into a loss of the same build.
 
     Args:
-        teacher_heads: class names of the heads by which the teachers will answer; None does not ask.
+        teacher_heads: class names of the heads of the teachers; None does not compare them.
         classes: number of each class that is trained on, for coefficients which tell classes apart; None
             takes the numbers as they stand.
 

@@ -133,14 +133,14 @@ def try_changed(valid, console, command, values, fixed=(), **how):
     check()
 
 
-@pytest.mark.parametrize("examples", [200, pytest.param(2000, marks=SLOW)])
+@pytest.mark.parametrize("examples", [100, pytest.param(2000, marks=SLOW)])
 def test_a_changed_configuration_is_refused_by_name(examples, valid, console):
-    how = {"max_examples": examples, "derandomize": examples == 200}
+    how = {"max_examples": examples, "derandomize": examples == 100}
     try_changed(valid, console, ["precompute"], EXTREME, **how)
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(200, marks=SLOW)])
+@pytest.mark.parametrize("examples", [5, pytest.param(200, marks=SLOW)])
 def test_a_changed_run_is_refused_by_name(examples, valid, console):
     fit = ["fit", "--trainer.fast_dev_run=1"]
-    how = {"max_examples": examples, "derandomize": examples == 10}
+    how = {"max_examples": examples, "derandomize": examples == 5}
     try_changed(valid, console, fit, MILD, {"compile_step"}, **how)

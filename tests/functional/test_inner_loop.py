@@ -159,7 +159,9 @@ def told_by(loss, images):
     return batch_loss(bind_loss(loss), dict(loss.named_parameters()), images, torch.arange(N_WAY))
 
 
-def test_the_gradient_of_a_lesson_is_that_of_its_mean_with_the_coefficients_looking_on(net, images):
+def test_the_gradient_of_a_teaching_loss_is_that_of_its_mean_with_the_coefficients_looking_on(
+    net, images
+):
     support_loss, params = told_by(gate_and_temperature(), images), leaves(net)
     progress = torch.tensor(0.2, dtype=torch.float64)
     output = bind(net)(params, images.x)
@@ -199,7 +201,7 @@ def test_first_order_descent_goes_the_same_way(net, images):
         torch.testing.assert_close(ways[0][name], ways[1][name], rtol=1e-12, atol=1e-14)
 
 
-def test_the_mean_of_a_lesson_is_asked_at_the_end_of_a_task_unless_told_otherwise():
+def test_the_mean_of_a_teaching_loss_is_asked_at_the_end_of_a_task_unless_told_otherwise():
     output = Output(torch.zeros(2, 3), torch.zeros(2, 1))
     two = batch(2)
     requested = BatchLoss(

@@ -23,7 +23,7 @@ def test_on_a_quadratic_the_meta_gradient_is_the_closed_form():
     torch.testing.assert_close(actual.of["student.w"], expected, rtol=1e-10, atol=1e-12)
 
 
-def test_on_a_quadratic_so_is_the_gradient_of_a_weight_of_the_lesson():
+def test_on_a_quadratic_so_is_the_gradient_of_a_weight_of_the_teaching_loss():
     task, judge = bowl(1), bowl(2)
     weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     actual = on_quadratics(arrived(), task, judge, weight)

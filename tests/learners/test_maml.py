@@ -47,7 +47,7 @@ def test_on_a_quadratic_the_meta_gradient_is_the_closed_form(steps, first_order)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
-def test_on_a_quadratic_so_is_the_gradient_of_a_weight_of_the_lesson(steps):
+def test_on_a_quadratic_so_is_the_gradient_of_a_weight_of_the_teaching_loss(steps):
     task, judge = bowl(1), bowl(2)
     weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     actual = on_quadratics(MAML(LR, steps), task, judge, weight)

@@ -336,10 +336,10 @@ def test_the_gradient_of_the_calibrated_quiz_is_that_of_its_minimum(rows, studen
     torch.testing.assert_close((slope * towards).sum(), difference, rtol=1e-6, atol=0)
 
 
-# --- the lesson ----------------------------------------------------------------------------------------
+# --- the teaching loss ----------------------------------------------------------------------------------
 
 
-def test_a_lesson_closes_over_strategy_rows_and_dataset_classes(rows, student):
+def test_a_teaching_loss_closes_over_strategy_rows_and_dataset_classes(rows, student):
     loss, classes = made("WeightedSum"), torch.tensor([11, 3, 19])
     progress = torch.tensor(0.4, dtype=torch.float64)
     other = {name: p + 1 for name, p in loss.named_parameters()}

@@ -61,6 +61,7 @@ def share(run, teacher):
     return torch.stack([w.raw for w in strategies]).softmax(0)[teacher].item()
 
 
+@pytest.mark.slow
 def test_weights_soon_leave_the_teacher_that_is_wrong(fit):
     soon = (
         "--trainer.max_steps=120",

@@ -88,7 +88,7 @@ def fit(recipe, data, **settings):
     return run
 
 
-# --- what it descends: the quiz after the pilot step, and then the lesson of what was learned ------------
+# --- what it descends: the quiz after the pilot step, and then the teaching loss of what was learned -----
 
 
 class Step(NamedTuple):
@@ -150,8 +150,8 @@ def test_in_episodes_teachers_descend_the_quiz_and_the_student_what_they_then_te
 
     assert relative_error(of_teacher, quiz, actual.teacher, random=2) < TOLERANCE
     assert relative_error(of_strategy, partial(quiz, actual.teacher), actual.phi, 1) < TOLERANCE
-    lesson = case.student(actual.theta, phi, tasks(actual.train, helper))
-    error = relative_error(of_student, lambda theta: lesson(theta, phi), actual.theta, random=2)
+    loss_of = case.student(actual.theta, phi, tasks(actual.train, helper))
+    error = relative_error(of_student, lambda theta: loss_of(theta, phi), actual.theta, random=2)
     assert error < TOLERANCE
     before = case.student(actual.theta, actual.phi, tasks(actual.train, actual.teacher))
     wrong = relative_error(of_student, lambda theta: before(theta, actual.phi), actual.theta, 0)

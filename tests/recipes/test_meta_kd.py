@@ -96,25 +96,25 @@ def test_half_of_the_query_rows_are_taught_and_the_others_are_asked():
 
 
 def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(monkeypatch, caplog):
-    exams, inputs = [], EpisodeObjective.strategy_loss
+    tasks, inputs = [], EpisodeObjective.strategy_loss
     monkeypatch.setattr(
         EpisodeObjective,
         "strategy_loss",
-        lambda self, *at: exams.append(at[-1]) or inputs(self, *at),
+        lambda self, *at: tasks.append(at[-1]) or inputs(self, *at),
     )
     recipe = meta_kd(ProtoNet(), quiz_classes="other")
     before = state(recipe.loss)
     data = episodes(train_split="teacher", strategy_split="strategy")
     fit(recipe, data)
     assert moved(before, state(recipe.loss))
-    assert len(exams) == 2
+    assert len(tasks) == 2
     assert "The student is trained on" not in caplog.text
-    for exam in exams:
-        assert torch.isin(exam.train.classes, data.classes("teacher")).all()
-        assert torch.isin(exam.quiz.classes, data.classes("strategy")).all()
-        assert len(exam.train.query.y) == len(exam.quiz.query.y) == 4 * N_WAY
-        assert exam.train.query.teacher_outputs
-        assert not exam.quiz.query.teacher_outputs  # nobody reads them
+    for task in tasks:
+        assert torch.isin(task.train.classes, data.classes("teacher")).all()
+        assert torch.isin(task.quiz.classes, data.classes("strategy")).all()
+        assert len(task.train.query.y) == len(task.quiz.query.y) == 4 * N_WAY
+        assert task.train.query.teacher_outputs
+        assert not task.quiz.query.teacher_outputs  # nobody reads them
 
 
 @pytest.mark.parametrize("quiz_classes", ["same", "other"])

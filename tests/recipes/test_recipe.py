@@ -344,7 +344,7 @@ def test_a_checkpoint_is_tested_as_it_was_trained(make, data, tmp_path):
 
 
 @each_recipe
-def test_a_lesson_needs_its_teachers(make, data):
+def test_a_teaching_loss_needs_its_teachers(make, data):
     hinton = {"loss": Hinton(), "strategy_lr": 0.0}
     share = {"loss": CrossEntropy(), "strategy_lr": 0.0, "share": [Share({"norms": "norms"})]}
     for settings, result in (

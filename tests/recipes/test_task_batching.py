@@ -201,7 +201,7 @@ def test_no_task_at_once_is_refused():
 
 
 @pytest.mark.parametrize("way", ["tangent", "unrolled"])
-def test_a_quiz_of_other_classes_is_what_a_step_of_the_lesson_leads_to(way):
+def test_a_quiz_of_other_classes_is_what_a_step_of_the_teaching_loss_leads_to(way):
     case = Case("ProtoNet")
     train, quiz, _ = case.tasks
     objective = replace(case.objective, hypergradient=HYPERGRADIENTS[way])

@@ -129,31 +129,31 @@ def test_a_quiz_of_other_classes_has_shuffled_labels_too(monkeypatch):
     quiz, train = (watched(monkeypatch, f"{who}_loss") for who in ("strategy", "student"))
     recipe = meta_kd(ProtoNet(), control="shuffled", quiz_classes="other")
     fit(recipe, episodes(train_split="teacher", strategy_split="strategy"), max_steps=1)
-    for exam, lesson in zip(quiz, train, strict=True):
-        requested = exam[len(lesson) :]
-        assert torch.equal(exam[: len(lesson)], lesson)
-        assert not torch.equal(requested, lesson)
-        assert torch.equal(requested.bincount(), lesson.bincount())
+    for pair, labels in zip(quiz, train, strict=True):
+        requested = pair[len(labels) :]
+        assert torch.equal(pair[: len(labels)], labels)
+        assert not torch.equal(requested, labels)
+        assert torch.equal(requested.bincount(), labels.bincount())
 
 
 @pytest.mark.parametrize("learner", [lambda: MAML(0.05, 2), ProtoNet])
-def test_the_quiz_has_shuffled_labels_and_the_lesson_true_ones(learner, monkeypatch):
+def test_the_quiz_has_shuffled_labels_and_the_teaching_loss_true_ones(learner, monkeypatch):
     evaluated, train = (watched(monkeypatch, f"{who}_loss") for who in ("strategy", "student"))
     recipe = meta_kd(learner(), control="shuffled")
     fit(recipe, episodes(), max_steps=1)
     first = 0 if recipe.learner.uses_inner_loss else 6  # 2 of 4 rows of a class teach
     assert len(evaluated) == 2
-    for quiz, lesson in zip(evaluated, train, strict=True):
-        assert torch.equal(lesson, torch.arange(12) % 3)
-        assert torch.equal(quiz[:first], lesson[:first])
-        assert not torch.equal(quiz[first:], lesson[first:])
-        assert torch.equal(quiz[first:].bincount(), lesson[first:].bincount())
+    for quiz, labels in zip(evaluated, train, strict=True):
+        assert torch.equal(labels, torch.arange(12) % 3)
+        assert torch.equal(quiz[:first], labels[:first])
+        assert not torch.equal(quiz[first:], labels[first:])
+        assert torch.equal(quiz[first:].bincount(), labels[first:].bincount())
 
 
-# --- one number that scales the lesson ---------------------------------------------------------------
+# --- one number that scales the labels ---------------------------------------------------------------
 
 
-def test_step_size_scales_the_lesson_by_the_one_number_that_is_learned():
+def test_step_size_scales_the_teaching_loss_by_the_one_number_that_is_learned():
     rows = answered(batch(9))
     student, plain = student_answer(rows), gate().double()
     row_context = context(rows, student)
@@ -173,8 +173,8 @@ def test_step_size_moves_that_number_and_no_coefficient_or_teacher(make, data):
     start = state(recipe)
     fit(recipe, data())
     actual = moved(start, state(recipe))
-    assert {n for n in actual if not n.startswith("student.")} == {"loss.weights.lesson.raw"}
-    assert recipe.coefficient_log.values["weights.lesson_mean"] != 1
+    assert {n for n in actual if not n.startswith("student.")} == {"loss.weights.loss.raw"}
+    assert recipe.coefficient_log.values["weights.loss_mean"] != 1
 
 
 def test_step_size_starts_from_the_strategy_that_its_run_starts_from(tmp_path):
@@ -184,7 +184,7 @@ def test_step_size_starts_from_the_strategy_that_its_run_starts_from(tmp_path):
     first.save_strategy(path)
     recipe = meta_kd(control="step_size", strategy_file=str(path))
     fit(recipe, episodes(), max_steps=1)
-    assert not moved(state(first.loss), state(recipe.loss.terms["lesson"]))
+    assert not moved(state(first.loss), state(recipe.loss.terms["loss"]))
 
 
 # --- what another run said at its end ----------------------------------------------------------------

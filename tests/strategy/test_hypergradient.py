@@ -54,7 +54,7 @@ def judging(net):
 
 
 def scene(loss, net, quiz=None):
-    """(answer, lesson, quiz, theta): a convolutional network on nine rows, judged on six others."""
+    """(answer, teaching loss, quiz, theta): a convolutional network on nine rows, judged on six others."""
     torch.manual_seed(4)
     train, judge = answered(batch(9, (1, 8, 8))), judging(net)
     forward, classes = bind(net), torch.tensor([13, 2, 7])
@@ -113,7 +113,7 @@ def quadratic(way, weight, lr, towards, w=None, steps=1):
     start = torch.ones(4, dtype=torch.float64) if w is None else w
     problem = PilotProblem(
         lambda theta: Weights()(theta, no_rows().x),
-        bowl(1).lesson(weight),
+        bowl(1).batch_loss(weight),
         lambda theta: towards.loss(theta["w"]),
         {"w": start},
         lr,
@@ -135,7 +135,7 @@ def test_on_a_quadratic_it_is_the_closed_form(way):
 
 
 @both
-def test_the_gain_is_positive_where_the_lesson_is_the_quiz_and_negative_where_it_is_its_opposite(
+def test_the_gain_is_positive_where_the_teaching_loss_is_the_quiz_and_negative_where_it_is_its_opposite(
     way,
 ):
     task = bowl(1)
@@ -165,7 +165,7 @@ class Shifted(NamedTuple):
 
     task: Bowl
 
-    def lesson(self, phi):
+    def batch_loss(self, phi):
         def teach(strategy, student, batch, context):
             w = student.logits[0]
             return (self.task.loss(w) + strategy["phi"] @ w)[None]
@@ -177,12 +177,12 @@ class Shifted(NamedTuple):
 
 
 def at_the_minimum(way, steps, lr=0.1):
-    """The gradient of a quiz in phi, from the minimum of the lesson."""
+    """The gradient of a quiz in phi, from the minimum of the teaching loss."""
     shifted, quiz = Shifted(bowl(1)), bowl(2)
     phi = torch.linspace(-1, 1, 4, dtype=torch.float64).requires_grad_()
     problem = PilotProblem(
         lambda theta: Weights()(theta, no_rows().x),
-        shifted.lesson(phi),
+        shifted.batch_loss(phi),
         lambda theta: quiz.loss(theta["w"]),
         {"w": shifted.minimum(phi).detach()},
         lr,
