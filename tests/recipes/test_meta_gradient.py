@@ -318,7 +318,8 @@ CASES = {
 
 
 SOLVERS = ("iMAML", "logistic")
-"""By central differences they take twenty seconds; tests/learners has their closed forms."""
+"""Central differences through a solver take twenty seconds; quicker tests of both lie in tests/learners, and of
+their implicit gradient in tests/functional."""
 
 
 @pytest.mark.parametrize(
