@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -58,7 +59,9 @@ def main(plan: Callable[[str], list[Run]], args: list[str] | None = None) -> Non
     for number, run in enumerate(to_do, 1):
         words = [*run.words, *(options if run.command == "fit" else [])]
         print(f"{number}/{len(to_do)}: metakd {shlex.join(words)}", flush=True)
-        metakd(words)
+        # as if it were typed: Lightning warns of words beside those of the process
+        sys.argv = ["metakd", *words]
+        metakd()
 
 
 def print_plan(runs: list[Run], to_do: set[Run]) -> None:

@@ -12,18 +12,8 @@ from torch.utils._pytree import tree_map
 pytest.importorskip("higher", reason="the rival needs the extra `benchmarks` (pip install higher)")
 
 from benchmarks.plain_conv4 import PlainConv4, its_name
-from experiments.maml_against_higher import (
-    META_BATCH,
-    N_QUERY,
-    N_WAY,
-    Pace,
-    first_student,
-    main,
-    ours,
-    table,
-    train_ours,
-    train_rival,
-)
+from experiments.maml_against_higher import first_student, main, ours, table, train_ours
+from experiments.maml_by_higher import META_BATCH, N_QUERY, N_WAY, Pace, train_rival
 from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS, locate
 from lightning_metakd.data.sources.source import Source

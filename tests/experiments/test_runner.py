@@ -1,6 +1,7 @@
 """The runner does what is missing, in order, and nothing twice."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,8 @@ class FakeCommand:
         self.calls, self.stop_at = [], None
         self.data = Path("data").resolve()
 
-    def __call__(self, words):
+    def __call__(self):
+        words = sys.argv[1:]
         self.calls.append(words)
         run = self.run_of(words)
         if run.name == self.stop_at:
@@ -62,6 +64,7 @@ def command(tmp_path, monkeypatch):
     Path("data").mkdir()
     fake = FakeCommand()
     monkeypatch.setattr(runner, "metakd", fake)
+    monkeypatch.setattr(sys, "argv", ["main_table"])
     monkeypatch.setattr(runner, "tidy_terminal", lambda: None)
     return fake
 

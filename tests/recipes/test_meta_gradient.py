@@ -318,8 +318,8 @@ CASES = {
 
 
 SOLVERS = ("iMAML", "logistic")
-"""Central differences through a solver take twenty seconds; quicker tests of both lie in tests/learners, and of
-their implicit gradient in tests/functional."""
+"""Central differences through a solver take twenty seconds; quicker tests of both lie in tests/learners, and
+of their implicit gradient in tests/functional."""
 
 
 @pytest.mark.parametrize(
