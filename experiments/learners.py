@@ -1,6 +1,6 @@
 """The learners' table: no teacher, one start, each learner trained for the same time, tested as it adapts."""
 
-from experiments.plan import Run, fit, images, report, shipped, start_from
+from experiments.plan import Run, fit, images, initial_checkpoint, report, shipped
 from experiments.runner import main
 
 PLAIN, PROTONET = "single_task_cifar_fs_plain", "meta_kd_cifar_fs_5w5s_alone"
@@ -18,7 +18,7 @@ def plan(data: str) -> list[Run]:
 
     def test(name: str, config: str, student: Run, shots: int, *options: str) -> None:
         words = (
-            *(start_from(student), f"--data.k_shot={shots}"),
+            *(initial_checkpoint(student), f"--data.k_shot={shots}"),
             *("--data.n_query=15", "--data.n_episodes=2000", images(data), *options),
         )
         tests.append(Run("test", f"learners/{shots}shot/{name}", config, words, (student,)))

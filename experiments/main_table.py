@@ -4,7 +4,7 @@ Each student is tested by nearest class mean, once more after fine-tuning on the
 teacher taught it, with the teacher's help in fine-tuning.
 """
 
-from experiments.plan import Run, fit, images, loss, report, start_from, taught_by
+from experiments.plan import Run, fit, images, initial_checkpoint, loss, report, strategy_of
 from experiments.runner import main
 
 PLAIN, ALONE = "single_task_cifar_fs_plain", "meta_kd_cifar_fs_5w5s_alone"
@@ -20,7 +20,7 @@ LOSSES = {CONSTANT: "match_gate_constant", GATE: "match_gate_per_sample"}
 def helped(student: str) -> tuple[str, ...]:
     """How the teacher helps a student in a test: as it taught it."""
     words = ("--model.teacher_at_test=true", loss(LOSSES[student]))
-    return (*words, taught_by(f"runs/{GATE}/latest")) if student == GATE else words
+    return (*words, strategy_of(f"runs/{GATE}/latest")) if student == GATE else words
 
 
 def plan(data: str) -> list[Run]:
@@ -36,7 +36,7 @@ def plan(data: str) -> list[Run]:
                 if way == "with_teacher" and student.folder not in LOSSES:
                     continue
                 options = (
-                    *(start_from(student), f"--data.k_shot={shots}", images(data)),
+                    *(initial_checkpoint(student), f"--data.k_shot={shots}", images(data)),
                     *(helped(student.folder) if way == "with_teacher" else ()),
                 )
                 folder = f"table/{way}_{shots}shot/{student.folder}"

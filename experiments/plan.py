@@ -88,12 +88,12 @@ def images(data: str) -> str:
     return f"--data.source.root={data}"
 
 
-def start_from(training: Run) -> str:
+def initial_checkpoint(training: Run) -> str:
     """The option that starts a student from what a training left."""
     return f"--model.initialisation.checkpoint={training.mark}"
 
 
-def taught_by(run: str) -> str:
+def strategy_of(run: str) -> str:
     """The option that takes the strategy of a run's directory."""
     return f"--model.initialisation.strategy_file={run}/strategy.safetensors"
 

@@ -10,7 +10,7 @@ not seen them either.
 
 from typing import NamedTuple
 
-from experiments.plan import Run, fit, loss, report, start_from, taught_by
+from experiments.plan import Run, fit, initial_checkpoint, loss, report, strategy_of
 from experiments.runner import main
 
 ALONE, META_DISTIL = "meta_kd_cifar_fs_teaching", "meta_kd_cifar_fs_meta_distil"
@@ -122,7 +122,7 @@ def training(table: str, name: str, control: str, seed: int, data: str) -> Run:
     row, needs, values = TABLES[table][name], [prepared(data)], []
     if control == "final_constant":
         needs.append(training(table, name, "none", seed, data))
-        values = [taught_by(directory(needs[-1]))]
+        values = [strategy_of(directory(needs[-1]))]
     options = (
         *(f"--seed_everything={seed}", f"--data.seed={seed}", loss(row.loss)),
         *(f"--model.strategy_training.control={control}", *row.options),
@@ -140,7 +140,7 @@ def directory(run: Run) -> str:
 def test(student: Run, shots: int, row: Row, with_teachers: bool, data: str) -> Run:
     """A test by nearest class mean; one row is enough to show what the teachers know."""
     options = (
-        *(start_from(student), f"--data.k_shot={shots}"),
+        *(initial_checkpoint(student), f"--data.k_shot={shots}"),
         *(() if with_teachers else ("--model.teachers=[]",)),
         *(word for word in row.options if word.startswith("--data.source")),
         embedded_images(data),

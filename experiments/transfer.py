@@ -5,7 +5,7 @@ alone, with constant coefficients, and by each strategy as it is.
 """
 
 from experiments import teaching
-from experiments.plan import Run, fit, images, loss, report, start_from, taught_by
+from experiments.plan import Run, fit, images, initial_checkpoint, loss, report, strategy_of
 from experiments.runner import main
 
 TEACHERS = {
@@ -34,7 +34,10 @@ def training(task: str, name: str, seed: int, data: str) -> Run:
     if name in CARRIED:
         table, row = CARRIED[name]
         needs.append(teaching.training(table, row, "none", seed, data))
-        file, strategy = teaching.TABLES[table][row].loss, taught_by(teaching.directory(needs[-1]))
+        file, strategy = (
+            teaching.TABLES[table][row].loss,
+            strategy_of(teaching.directory(needs[-1])),
+        )
     else:
         file, strategy = NOT_CARRIED[name], NO_STRATEGY
     options = (
@@ -51,7 +54,7 @@ def test(student: Run, shots: int, with_teachers: bool, data: str) -> Run:
         *(images(data), f"--data.k_shot={shots}"),
         *(loss("cross_entropy"), NO_STRATEGY),
         *(() if with_teachers else ("--model.teachers=[]",)),
-        start_from(student),
+        initial_checkpoint(student),
     )
     folder = student.folder.replace("/fit/", f"/{shots}shot/")
     return Run("test", folder, student.config, options, (student,))

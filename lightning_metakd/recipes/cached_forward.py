@@ -39,5 +39,5 @@ class CachedForward:
 
 
 def by_number(batch: Batch) -> Batch:
-    """The batch as `Recall` reads it."""
+    """The batch as `CachedForward` reads it."""
     return batch._replace(x=batch.index)
