@@ -10,7 +10,6 @@ from torch import nn
 
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.callbacks.reported_recipe import reported
-from lightning_metakd.data.sources.output_cache import OutputCache
 from lightning_metakd.loggers.run_logger import is_dry_run
 from lightning_metakd.metrics.cost import (
     FEWEST,
@@ -63,10 +62,11 @@ class CostReport(Callback):
         if input_shape is None:
             return
         recipe = reported(pl_module)
-        shapes = [
-            self.shapes.get(t.model, shape_without_forward(t.output_cache, input_shape))
-            for t in recipe.teachers
-        ]
+        shapes = []
+        for teacher in recipe.teachers:
+            cache = teacher.output_cache  # where there is one, the teacher need not have run
+            size = input_shape.size if cache is None else tuple(cache.examples.x.shape)
+            shapes.append(self.shapes.get(teacher.model, input_shape._replace(size=size)))
         self.shapes.clear()
         cost = measure(student, one_like(input_shape), self.repeats)
         numbers: dict[str, int | float] = {f"student_{k}": v for k, v in cost._asdict().items()}
@@ -137,11 +137,6 @@ def networks(pl_module: LightningModule) -> tuple[nn.Module, nn.Module, list[nn.
     """The student, the one that is evaluated (its average, where one is kept), and the teachers'."""
     recipe = reported(pl_module)
     return recipe.student, recipe.eval_student, [teacher.model for teacher in recipe.teachers]
-
-
-def shape_without_forward(cache: OutputCache | None, student: Shape) -> Shape:
-    """What a teacher would be given that was not asked live: pictures, whatever the student was given."""
-    return student if cache is None else student._replace(size=tuple(cache.examples.x.shape))
 
 
 def together(costs: list[Cost]) -> Cost:

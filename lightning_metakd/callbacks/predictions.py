@@ -1,7 +1,7 @@
 """What `predict` answers, as a table on disk."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_metakd.data.sources.source import Source
 from lightning_metakd.loggers.run_logger import run_directory, run_loggers
 from lightning_metakd.storage.atomic_files import atomic_write
 
@@ -52,7 +51,8 @@ class Predictions(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rows = [row for part in gathered for row in part]
-        write_predictions(folder / "predictions.csv", rows, data.source)
+        names, files = data.source.all_rows().class_names, data.source.files
+        write_predictions(folder / "predictions.csv", rows, names, files)
         for logger in run_loggers(trainer):
             logger.be_latest()
         print(f"{len(rows)} predictions written to {folder / 'predictions.csv'}")
@@ -67,9 +67,10 @@ def rows_of(outputs: Mapping[str, Tensor]) -> list[Row]:
     return [(episode, *row) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
 
-def write_predictions(path: Path, rows: list[Row], source: Source) -> None:
-    """The table, with names of files and classes."""
-    names, files = source.all_rows().class_names, source.files
+def write_predictions(
+    path: Path, rows: list[Row], names: Sequence[str], files: Sequence[str]
+) -> None:
+    """The table, with names of classes, and of files where the images lie in files."""
     with atomic_write(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("episode", "image", "file", "class", "predicted", "probability"))

@@ -36,12 +36,12 @@ from lightning_metakd.cli.command_words import (
 )
 from lightning_metakd.cli.console import last_line, note_fault, tidy_terminal
 from lightning_metakd.cli.parser import Parser
-from lightning_metakd.cli.precompute import fill_caches
 from lightning_metakd.cli.processes import check_others
 from lightning_metakd.cli.trainer import SETTINGS, as_list, with_built_in
 from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.loggers.run_logger import RunLogger, directory_made, first_process
 from lightning_metakd.loggers.wandb_logger import with_run_logger
+from lightning_metakd.recipes.precompute import fill_caches
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.reporting.report import report
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO

@@ -1,12 +1,10 @@
 """Pure functions: binding a network, descending, differentiating a root, calibrating logits."""
 
 from lightning_metakd.functional.bind import bind, bind_loss, with_support_statistics
-from lightning_metakd.functional.calibration import likeliest_scale
 from lightning_metakd.functional.checkpointing import Draws
 from lightning_metakd.functional.implicit import flatten, implicit_root, newton_krylov, unflatten
 from lightning_metakd.functional.inner_loop import descend, inner_gradient, mean_loss, step
 from lightning_metakd.functional.params import (
-    as_key,
     detach,
     detach_tree,
     select_rows,
@@ -16,7 +14,6 @@ from lightning_metakd.functional.params import (
 
 __all__ = [
     "Draws",
-    "as_key",
     "bind",
     "bind_loss",
     "descend",
@@ -25,7 +22,6 @@ __all__ = [
     "flatten",
     "implicit_root",
     "inner_gradient",
-    "likeliest_scale",
     "mean_loss",
     "newton_krylov",
     "select_rows",

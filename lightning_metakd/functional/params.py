@@ -31,11 +31,6 @@ def with_prefix(prefix: str, params: Params) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": p for name, p in params.items()}
 
 
-def as_key(name: str) -> str:
-    """A dotted name as a key that `nn.ParameterDict` and `nn.ModuleDict` accept."""
-    return name.replace(".", "/")
-
-
 def select_rows(batch: Batch, part: slice | Tensor) -> Batch:
     """Some rows of a batch, their teachers' outputs included."""
     return tree_map(lambda leaf: leaf[part], batch)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_number
 from lightning_metakd.functional.inner_loop import mean_loss
-from lightning_metakd.functional.params import as_key, subtree
+from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.learners.maml import adapt_by_descent
-from lightning_metakd.models.model import Model
+from lightning_metakd.models.model import Model, as_key
 from lightning_metakd.types import Batch, BatchLoss, Forward, Params
 
 

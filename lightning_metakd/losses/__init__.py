@@ -3,6 +3,7 @@
 from lightning_metakd.losses.adapters import Adapters, Pointwise
 from lightning_metakd.losses.attention_transfer import AttentionTransfer
 from lightning_metakd.losses.born_again import BornAgain
+from lightning_metakd.losses.calibration import likeliest_scale
 from lightning_metakd.losses.coefficient import (
     Coefficient,
     Constant,
@@ -81,4 +82,5 @@ __all__ = [
     "Weights",
     "WhatWhere",
     "example_rows",
+    "likeliest_scale",
 ]

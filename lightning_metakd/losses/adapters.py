@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import conv2d
 
-from lightning_metakd.functional.params import as_key
 from lightning_metakd.losses.layer_pairs import LayerPair, hint_name, layer_of
-from lightning_metakd.models.model import EMBEDDING, Model
+from lightning_metakd.models.model import EMBEDDING, Model, as_key
 from lightning_metakd.types import Forward, Output, Params
 
 Projections = Mapping[LayerPair, nn.Module]

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_metakd.functional.params import as_key
 from lightning_metakd.losses.coefficient import Value, weight
 from lightning_metakd.losses.layer_pairs import with_teacher_layer
+from lightning_metakd.models.model import as_key
 from lightning_metakd.types import Batch, Context
 
 Pairs = Sequence[tuple[str, str]]

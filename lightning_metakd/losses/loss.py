@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import check_positive, check_share
-from lightning_metakd.functional.calibration import likeliest_scale
+from lightning_metakd.losses.calibration import likeliest_scale
 from lightning_metakd.losses.coefficient import Value, weight
 from lightning_metakd.losses.layer_pairs import LayerPair, Layers
 from lightning_metakd.types import Batch, BatchLoss, Context, Output, Params

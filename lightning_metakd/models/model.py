@@ -168,6 +168,11 @@ def listed(names: Sequence[str], most: int = 30) -> str:
     return ", ".join(names[:most]) + (f" .. ({len(names)} in all)" if len(names) > most else "")
 
 
+def as_key(name: str) -> str:
+    """A dotted name of a layer or parameter as a key of `nn.ModuleDict` and `nn.ParameterDict`."""
+    return name.replace(".", "/")
+
+
 def linear_head(width: int, n_classes: int) -> nn.Module:
     """A linear classifier, or nothing where the learner brings its own (n_classes = 0).
 

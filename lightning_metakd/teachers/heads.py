@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import check_choice, check_positive
-from lightning_metakd.functional.calibration import likeliest_scale
+from lightning_metakd.losses.calibration import likeliest_scale
 from lightning_metakd.models.model import listed
 from lightning_metakd.models.prototypes import (
     Metric,

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch.nn.functional import cross_entropy
 
-from lightning_metakd.functional.calibration import likeliest_scale
+from lightning_metakd.losses.calibration import likeliest_scale
 
 ROWS, N_WAY = 12, 3
 ENDS = math.exp(9), math.exp(-9)

@@ -2,11 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.data.sources import image_cache
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.recipes.host_allocator import keep_large_blocks
@@ -17,8 +17,8 @@ Needed = dict[range, Tensor]
 """Row numbers by the views in which they are needed."""
 
 
-def fill_caches(teachers: TeacherPool, data: Any, device: torch.device) -> None:
-    """Store what fit and test would ask the teachers, and embed an embedded source; say what there is.
+def fill_caches(teachers: TeacherPool, data: SourceData, device: torch.device) -> None:
+    """Store the outputs of teachers that fit and test read, and embed an embedded source; print each.
 
     Raises:
         ValueError: if nothing of the experiment is kept in a cache.
@@ -68,7 +68,7 @@ def embed(source: Source) -> None:
 
 
 def fill(teacher: Teacher, needed: Needed, device: torch.device) -> None:
-    """Ask one teacher."""
+    """Run one teacher on the rows whose outputs are missing."""
     began = time.monotonic()
     teacher.to(device)
     for views, rows in needed.items():
@@ -88,6 +88,6 @@ def plan_text(needed: Needed) -> str:
 
 
 def say(what: str, images: str, place: Path, size: int, began: float) -> None:
-    """One sentence."""
+    """Print what is stored of a network or a source, where, of what size, and how long it took."""
     seconds = time.monotonic() - began
     print(f"{what}: {images}, kept in {place} ({size / 2**20:.1f} MiB, {seconds:.1f} s)")
