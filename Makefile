@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 METAKD := $(BIN)/metakd
 DATA ?= data
 OPTIONS ?=
+CALLS_CHECKED := --jaxtyping-packages=lightning_metakd,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full test test-all check lint format type notebooks report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full test test-thorough test-all check lint format type notebooks report clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -72,10 +73,13 @@ bench: peers  ## Speed and memory beside other libraries, for benchmarks/README.
 test: install  ## The default test suite
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-all: install  ## Slow tests too
-	$(BIN)/python -m pytest -q -m '' -n 2 --dist worksteal
+test-thorough: install  ## The longer tests too, with shapes and types of every call checked; 7 minutes
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow and not gpu' $(CALLS_CHECKED)
 
-check: lint type test  ## Everything that a change must pass
+test-all: install  ## Slow tests too
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '' $(CALLS_CHECKED)
+
+check: lint type test-thorough  ## Everything that a change must pass
 
 lint: install  ## Style
 	$(BIN)/ruff check .

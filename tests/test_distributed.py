@@ -72,13 +72,13 @@ KINDS = {
 }
 
 
-QUICK = ("maml", "learning teachers")
+MARKS = dict.fromkeys(KINDS, pytest.mark.slow) | {
+    "maml": (),
+    "learning teachers": pytest.mark.thorough,
+}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS],
-)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=MARKS[kind]) for kind in KINDS])
 def test_two_processes_train_as_one_with_twice_the_episodes(kind, metakd, tmp_path):
     student = deepcopy(STUDENT)
     if kind == "learning teachers":
@@ -120,6 +120,7 @@ def test_a_single_task_trains_replicas_that_agree(tmp_path):
     assert all((one[name] == other[name]).all() for name in trained)
 
 
+@pytest.mark.thorough
 def test_teachers_of_a_single_task_learn_alike_and_one_that_nobody_follows_does_not(
     metakd, tmp_path
 ):
@@ -154,6 +155,7 @@ def test_teachers_of_a_single_task_learn_alike_and_one_that_nobody_follows_does_
     assert moved == [False, True]
 
 
+@pytest.mark.thorough
 def test_a_test_on_one_two_and_three_processes_is_the_same_to_the_last_digit(metakd, tmp_path):
     written(tmp_path, teacher=TEACHER, student=STUDENT)
     metakd("fit", "--config", "teacher.yaml")
@@ -178,6 +180,7 @@ def test_a_test_on_one_two_and_three_processes_is_the_same_to_the_last_digit(met
     assert (alone["accuracy"], alone["ci95"]) == (both["accuracy"], both["ci95"])
 
 
+@pytest.mark.thorough
 def test_predictions_of_two_processes_are_in_one_table(metakd, tmp_path):
     written(tmp_path, maml=MAML)
     metakd("fit", "--config", "maml.yaml", "--trainer.max_epochs=1", "--data.n_episodes=1")
@@ -197,6 +200,7 @@ class Slow(Callback):
         time.sleep(0.05 * trainer.global_rank)
 
 
+@pytest.mark.thorough
 def test_a_limit_of_time_stops_all_processes_at_one_step(tmp_path):
     written(tmp_path, maml=MAML)
     words = [
@@ -214,6 +218,7 @@ def test_a_limit_of_time_stops_all_processes_at_one_step(tmp_path):
     assert all((one[name] == other[name]).all() for name in one)
 
 
+@pytest.mark.thorough
 def test_the_command_itself_starts_the_other_processes(tmp_path):
     written(tmp_path, maml=MAML)
     words = ["--trainer.max_epochs=1", "--data.n_episodes=3", "--trainer.devices=2"]

@@ -133,6 +133,7 @@ def try_changed(valid, console, command, values, fixed=(), **how):
     check()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("examples", [100, pytest.param(2000, marks=SLOW)])
 def test_a_changed_configuration_is_refused_by_name(examples, valid, console):
     how = {"max_examples": examples, "derandomize": examples == 100}

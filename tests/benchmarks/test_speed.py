@@ -1,6 +1,8 @@
 """The benchmarks measure what they say, on sizes where that takes seconds."""
 
 import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -38,11 +40,17 @@ def test_contestants_take_turns_in_processes_of_their_own():
         assert (r["peak_mib"] is None) == (r["tasks"] == 2)
 
 
-def test_memory_is_what_a_step_holds_beside_what_was_there():
+def held_by_a_step():
     kept = torch.ones(10 * 2**18)  # 10 MiB
-    actual = peak(lambda: torch.ones(40 * 2**18).sum())
-    assert 39 < actual < 50
-    assert len(kept)
+    return peak(lambda: torch.ones(40 * 2**18).sum()), len(kept)
+
+
+@pytest.mark.thorough
+def test_memory_is_what_a_step_holds_beside_what_was_there():
+    # in a process of its own, as benchmarks are: this one's allocator may hold free blocks
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        held, _ = pool.submit(held_by_a_step).result()
+    assert 39 < held < 50
 
 
 def test_a_contestant_is_compared_with_the_fastest_peer_as_its_users_have_it():

@@ -80,6 +80,7 @@ def fit(rank, world, kind, folder):
     return runner.global_step, runner.loggers[0].log_dir
 
 
+@pytest.mark.thorough
 @pytest.mark.ddp
 def test_replicas_that_drift_are_refused_after_the_first_step(tmp_path):
     for result in run_on(2, tmp_path, fit, Wrong, tmp_path):
@@ -93,6 +94,7 @@ def test_replicas_that_drift_are_refused_after_the_first_step(tmp_path):
         )
 
 
+@pytest.mark.thorough
 @pytest.mark.ddp
 def test_replicas_that_agree_train_to_the_end_in_one_directory(tmp_path):
     result = run_on(2, tmp_path, fit, Right, tmp_path)

@@ -321,6 +321,7 @@ def test_a_plain_network_adapts_as_it_is(metakd, tmp_path):
     assert "student.head.weight" in checkpoint("own_net")["state_dict"]
 
 
+@pytest.mark.thorough
 def test_weights_and_biases_stands_beside_without_account_network_or_question(
     once, folder, monkeypatch
 ):

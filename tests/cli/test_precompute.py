@@ -49,6 +49,7 @@ def test_fit_and_test_find_all_that_they_ask(metakd, folder, capsys):
     assert {path: path.stat().st_mtime_ns for path in Path(place).glob("*.safetensors")} == stored
 
 
+@pytest.mark.thorough
 def test_a_user_reads_one_sentence_of_each_teacher(folder):
     process = fresh(
         folder, "precompute", "--config", "student.yaml", METAKD_CACHE=str(folder / "cache")

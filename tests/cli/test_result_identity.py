@@ -26,6 +26,7 @@ def train(metakd, tmp_path):
     )
 
 
+@pytest.mark.thorough
 def test_a_sweep_of_the_learning_rate_is_a_row_for_each_and_its_seeds_are_joined(train):
     for seed, lr in ((0, 1e-3), (0, 1e-4), (0, 1e-2), (1, 1e-3)):
         run = train(seed, f"--model.optimisation.lr={lr}")

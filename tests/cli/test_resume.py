@@ -81,6 +81,7 @@ def test_a_run_that_was_cut_goes_on_to_the_very_same_end(cuts, metakd, folder):
     assert kept == ["best.ckpt", "final.ckpt", "last.ckpt"]
 
 
+@pytest.mark.thorough
 def test_a_run_limited_by_time_stops_and_goes_on_with_more(metakd, tmp_path):
     written(tmp_path, maml=MAML)
     words = ["fit", "--config", "maml.yaml", "--trainer.max_epochs=-1", "--data.n_episodes=1"]
@@ -145,6 +146,7 @@ WAYS = {
 }
 
 
+@pytest.mark.thorough
 def test_every_way_to_say_where_the_run_lies_goes_on_there(metakd, tmp_path, capsys):
     place = {"experiment": "other", "runs": "elsewhere"}
     logger = {

@@ -81,6 +81,7 @@ def teacher(tmp_path_factory):
     return folder / "runs" / "teacher" / "0" / "checkpoints" / "final.ckpt"
 
 
+@pytest.mark.thorough
 @parametrized("loss")
 def test_a_loss_teaches(path, teacher, metakd, tmp_path):
     """Among new classes in episodes; per class, which needs known ones, on a single task."""

@@ -91,6 +91,7 @@ def test_a_reference_with_a_key_beside_it_would_not_pass(metakd, tmp_path):
         check_classes(path)
 
 
+@pytest.mark.thorough
 @untaught
 def test_an_experiment_without_teachers_trains_for_a_step(path, metakd):
     """On synthetic images, where its own are absent."""

@@ -78,6 +78,7 @@ def test_additions_train_together_by_their_class_paths(folder, metakd):
     assert {"mimic", *over_the_first} <= {type(part).__module__ for part in parts}
 
 
+@pytest.mark.thorough
 def test_a_class_with_a_name_of_ours_is_found_by_its_full_path_in_the_working_directory(folder):
     (folder / "mine.py").write_text(FILES["unit_steps.py"].replace("UnitSteps", "MAML"))
     words = ["fit", "--config", "unit_steps.yaml", "--trainer.fast_dev_run=1"]

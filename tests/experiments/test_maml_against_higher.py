@@ -73,6 +73,7 @@ def test_weights_after_three_steps_agree(tmp_path):
     assert (rival.head.weight - start["head.weight"]).abs().max() > 1e-3
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_ends_like_a_whole_one(tmp_path):
     source = Synthetic(per_class=12)
     whole = trained(source, 2, tmp_path / "whole")
@@ -83,6 +84,7 @@ def test_an_interrupted_run_ends_like_a_whole_one(tmp_path):
             assert torch.equal(p, q)
 
 
+@pytest.mark.thorough
 def test_the_result_holds_both_sides_and_their_paired_difference(tmp_path):
     result = tmp_path / "result.json"
     options = "--source synthetic --steps 1 --k_shot 1 --episodes 2 --save_every 1"

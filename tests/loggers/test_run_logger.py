@@ -39,6 +39,7 @@ def reserve(rank, world, folder):
     return [new_version(folder) for _ in range(20)]
 
 
+@pytest.mark.thorough
 @pytest.mark.ddp
 def test_two_starts_at_once_never_share_a_directory(tmp_path):
     one, other = run_on(2, tmp_path, reserve, tmp_path / "runs")
@@ -49,6 +50,7 @@ def agree(rank, world, folder):
     return RunLogger("a", str(folder)).log_dir
 
 
+@pytest.mark.thorough
 @pytest.mark.ddp
 def test_all_processes_agree_on_one_directory(tmp_path):
     (tmp_path / "runs" / "a" / "4").mkdir(parents=True)

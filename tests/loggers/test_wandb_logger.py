@@ -112,6 +112,7 @@ def a_closed_port():
     yield f"http://127.0.0.1:{port}"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "place",
     [

@@ -9,6 +9,7 @@ SLOW = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 # aot_eager traces and differentiates as any backend, and runs torch's own kernels; inductor is what users get
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("backend", "which"),
     [

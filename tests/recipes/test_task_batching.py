@@ -200,6 +200,7 @@ def test_no_task_at_once_is_refused():
         meta_kd(tasks_at_once=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["tangent", "unrolled"])
 def test_a_quiz_of_other_classes_is_what_a_step_of_the_teaching_loss_leads_to(way):
     case = Case("ProtoNet")

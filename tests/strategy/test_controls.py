@@ -233,6 +233,7 @@ def test_what_is_said_is_that_of_the_end_of_the_run(tmp_path):
     assert recipe.coefficient_log.values["gate_mean"] == pytest.approx(end, rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_final_constant_goes_on_and_is_tested_without_the_file(metakd, tmp_path):
     student = deepcopy(STUDENT)
     student["model"]["init_args"]["strategy_training"] = {"lr": 0.01, "control": "final_constant"}
@@ -351,6 +352,7 @@ def test_controls_that_say_nothing_are_refused(as_users_run_it):
 # --- what a result says of it ------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_result_says_which_control_it_is_and_what_the_training_took(metakd, tmp_path):
     student = deepcopy(STUDENT)
     student["model"]["init_args"]["teachers"][0]["init_args"]["cache"] = False

@@ -278,6 +278,7 @@ def test_it_is_trained_as_the_teachers_whatever_way_the_pilot_goes():
 # --- files -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
 @each_run
 @pytest.mark.parametrize(

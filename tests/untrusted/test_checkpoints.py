@@ -89,6 +89,7 @@ def server(place):
         serving.shutdown()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("force", ["", "1"])
 def test_no_way_to_load_opens_an_address_or_runs_code(way, force, server, monkeypatch, thrifty):
