@@ -21,8 +21,11 @@ from lightning_metakd.learners.ridge import Ridge
 from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
-from lightning_metakd.recipes.task_batching import mean_over_tasks
+from lightning_metakd.recipes.execution import Execution, lay_out_weights
+from lightning_metakd.recipes.meta_step import MetaStep
+from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.types import Batch, Episode
 
 INNER_LR = 0.01
@@ -101,20 +104,21 @@ def ours(
         how: further arguments of the learner.
     """
     learner = LEARNERS[setting.algorithm](setting.inner_steps, **how)
-    net = make_episodic(student(setting), "batch")
-    whole = compiled and learner.vmap_compatible
-    if compiled and not whole:
+    net = make_episodic(as_model(student(setting)), "batch")
+    lay_out_weights([net], learner)
+    if compiled and not learner.vmap_compatible:
         learner.compile_steps()
     learner.to(setting.device, setting.dtype)
     objective = EpisodeObjective(learner, bind(net), bind_loss(CrossEntropy()), pilot_lr=INNER_LR)
-
-    def loss(*at: Any) -> tuple[Tensor, ...]:
-        return (objective.student_loss(*at),)
+    config, device = StrategyTraining(), torch.device(setting.device)
 
     def step(tasks: list[Episode]) -> None:
         net.zero_grad()
         theta = with_prefix("student", dict(net.named_parameters()))
-        (mean,) = mean_over_tasks(loss, theta, {}, tasks, at_once or len(tasks), whole)
-        mean.backward()
+        execution = Execution(at_once or len(tasks), compiled)
+        at = MetaStep(
+            net, objective, theta, {}, config, execution, learner.vmap_compatible, device, 0
+        )
+        at.student_loss(tasks, follows_strategy=False).backward()
 
     return Contestant(net, step)

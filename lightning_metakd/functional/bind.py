@@ -8,7 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.models.model import Model
-from lightning_metakd.models.norm import EpisodicNorm, recording_statistics
+from lightning_metakd.models.norm import EpisodicNorm
+from lightning_metakd.models.norm_contexts import recording_statistics
 from lightning_metakd.types import NOTHING, Forward, Output, Params
 
 

@@ -57,6 +57,11 @@ class Learner(nn.Module, ABC, Configured):
     outer_loss_is_query_loss: bool = True
     """Whether the outer loss is the mean batch loss on the query rows; then it serves as a quiz too."""
 
+    @property
+    def second_order(self) -> bool:
+        """Whether the outer gradient differentiates gradients of the whole network."""
+        return self.uses_inner_loss and self.adapts_body and not self.first_order
+
     vmap_compatible: bool = True
     """Whether adapting is always the same operations, so that tasks can run in one `torch.func.vmap` and a
     step can be compiled: not with a solver or recomputed steps."""

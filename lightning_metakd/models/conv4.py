@@ -15,7 +15,6 @@ batch norm it changes nothing and its gradient is zero.
 from collections.abc import Callable
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
@@ -88,7 +87,6 @@ class Conv4(Model):
         self.norms = nn.ModuleList(NORMS[norm](width) for _ in range(4))
         self.embedding_width = width * (image_size // 16) ** 2 if pooling == "flatten" else width
         self.head = linear_head(self.embedding_width, n_classes)
-        self.to(memory_format=torch.channels_last)  # trains 1.4 times as fast on a CPU
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each block."""

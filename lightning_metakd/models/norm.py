@@ -15,18 +15,17 @@ four named forms, which differ in what normalises the query rows:
 
 All is written with means: differentiated a second time through `torch.func.vmap`, `F.batch_norm` (hence
 `nn.InstanceNorm2d`) and `F.layer_norm` silently lose part of the gradient, and a compiled step takes an
-eighth longer with `torch.var_mean`.
+eighth longer with `torch.var_mean`. Where neither is at work, `fused_norms` takes `F.batch_norm`.
 `nn.GroupNorm` does not. `nn.Hardsigmoid`, which the squeeze-and-excitation of mobile networks uses as
 a norm of channels, has no second derivative at all, so it is rewritten here too.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu6
+from torch.nn.functional import batch_norm, relu6
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
@@ -66,6 +65,7 @@ class EpisodicNorm(nn.Module):
         self.register_buffer("mean", torch.empty(0), persistent=False)
         self.register_buffer("var", torch.empty(0), persistent=False)
         self.recorded: list[PassStatistics] | None = None
+        self.fused = False
 
     def follow(self, var: Tensor, mean: Tensor) -> None:
         """Let the running statistics go a part of the way to those of a step, or average all steps."""
@@ -92,6 +92,9 @@ class EpisodicNorm(nn.Module):
                 values, and less is kept for backward; where a weight is negative, it takes minus the values.
         """
         fixed, dims = self.fixed_statistics(), (0, *range(2, x.dim()))
+        if fixed is None and self.fused and self.is_plain(x):
+            x = self.in_one_kernel(x)
+            return x if pool is None else pool(x)
         shape = (-1, *(1,) * (x.dim() - 2))
         wide = at_least_single(x)
         mean = wide.mean(dims) if fixed is None else fixed[1]
@@ -109,6 +112,22 @@ class EpisodicNorm(nn.Module):
             centred, scale = pool(centred), scale * side
         normalised = centred * scale.view(shape)
         return (normalised if self.bias is None else normalised + self.bias.view(shape)).to(x.dtype)
+
+    def is_plain(self, x: Tensor) -> bool:
+        """Whether nothing differentiates through the statistics of `x` but its own norm."""
+        recorded_as_constants = self.recorded is None or self.form == "tracked"
+        return recorded_as_constants and x.numel() > x.shape[1]  # a single value has no variance
+
+    def in_one_kernel(self, x: Tensor) -> Tensor:
+        """The norm of `x` by its own statistics, as torch computes it."""
+        mean = var = None
+        if self.recorded is not None:
+            mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        y = batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+        if self.recorded is not None and mean is not None and var is not None:
+            n = x.numel() // x.shape[1]
+            self.recorded.append((var * ((n - 1) / n), mean, n))
+        return y
 
 
 def norm_and_pool(norm: nn.Module, x: Tensor, pool: PoolFunction) -> Tensor:
@@ -163,43 +182,6 @@ def untrained_statistics(module: nn.Module) -> list[str]:
         and m.form == "running"
         and not (m.running_mean.any() or (m.running_var != 1).any())
     ]
-
-
-@contextmanager
-def recording_statistics(layers: Iterable[EpisodicNorm]) -> Iterator[list[list[PassStatistics]]]:
-    """For each norm the statistics of every pass inside; without hooks, which do not compile."""
-    norms = list(layers)
-    recorded: list[list[PassStatistics]] = [[] for _ in norms]
-    for layer, passes in zip(norms, recorded, strict=True):
-        layer.recorded = passes
-    try:
-        yield recorded
-    finally:
-        for layer in norms:
-            layer.recorded = None
-
-
-@contextmanager
-def update_running_statistics(
-    module: nn.Module, mean_over_processes: Callable[[Tensor], Tensor]
-) -> Iterator[None]:
-    """Have norms of the form `tracked` follow the mean statistics of the batches that pass inside.
-
-    Args:
-        module: the network.
-        mean_over_processes: averages a tensor over processes, so that replicas stay equal.
-    """
-    norms = [m for m in module.modules() if isinstance(m, EpisodicNorm)]
-    tracked = [m for m in norms if m.form == "tracked" and m.training]  # others are frozen
-    with recording_statistics(tracked) as recorded:
-        yield
-    for layer, passes in zip(tracked, recorded, strict=True):
-        if not passes:
-            continue
-        unbiased = [var.detach() * n / (n - 1) for var, _, n in passes]
-        means = [mean.detach() for _, mean, _ in passes]
-        var, mean = (mean_over_processes(torch.stack(f).mean(0)) for f in (unbiased, means))
-        layer.follow(var, mean)
 
 
 def make_episodic(module: nn.Module, form: NormForm) -> nn.Module:

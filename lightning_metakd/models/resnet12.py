@@ -105,7 +105,6 @@ class ResNet12(Model):
         self.layer4 = Block(widths[2], widths[3], DropBlock(drop_rate, drop_block))
         self.head = linear_head(widths[3], n_classes)
         start_convolutions(self, SLOPE)
-        self.to(memory_format=torch.channels_last)  # trains 1.2 times as fast on a CPU
 
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding and the maps after each block."""

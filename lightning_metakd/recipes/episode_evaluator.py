@@ -21,6 +21,7 @@ from lightning_metakd.metrics.calibration_error import Calibration
 from lightning_metakd.metrics.episode_metrics import EpisodeRows, accuracy, agreement, nll, summary
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import answers_row_by_row
+from lightning_metakd.models.norm_contexts import fused_norms
 from lightning_metakd.recipes.cached_forward import CachedForward, by_number
 from lightning_metakd.recipes.episode_checks import check_adapted
 from lightning_metakd.recipes.episode_objective import EpisodeObjective, with_teacher_outputs
@@ -103,8 +104,9 @@ class EpisodeEvaluator:
         )
         strategy = detach(dict(loss.named_parameters()))
         support_loss = objective.teaching_loss(strategy, episode.support, episode)
-        adapted = objective.adapt(detach(self.theta(student)), support_loss, episode)
-        return adapted.predict(episode.query.x)
+        with fused_norms(student):
+            adapted = objective.adapt(detach(self.theta(student)), support_loss, episode)
+            return adapted.predict(episode.query.x)
 
     def predict(self, student: Model, episode: Episode, trainer: Trainer) -> Output:
         """As `adapt_and_predict`, from stored embeddings where there are any.

@@ -1,9 +1,10 @@
 """How the same numbers are computed faster."""
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.learners.learner import Learner
@@ -70,6 +71,13 @@ class Execution:
         if self.tasks_at_once is not None:
             return self.tasks_at_once
         return 1 if device.type == "cpu" or not vmap else len(tasks)
+
+
+def lay_out_weights(networks: Iterable[nn.Module], learner: Learner) -> None:
+    """Take convolutions back from channels-last, where a gradient of gradients would have slow sums."""
+    if learner.second_order:
+        for network in networks:
+            network.to(memory_format=torch.contiguous_format)
 
 
 def supports_vmap(learner: Learner, norm: NormForm) -> bool:

@@ -1,8 +1,7 @@
 """Meta-learning a student, and how it is taught.
 
-`MetaKD` gets a meta-batch, has the teachers predict, makes one outer update of the `EpisodeObjective` and
-evaluates. Where the data have a strategy split, the quiz is made of its episodes: classes that no teacher has
-seen.
+`MetaKD` has the teachers predict on a meta-batch, makes one outer update of the `EpisodeObjective`, and
+evaluates. Where the data have a strategy split, its episodes are the quiz: of classes that no teacher knows.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +17,8 @@ from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss, held_out_accuracy
-from lightning_metakd.models.norm import NormForm, is_transductive, update_running_statistics
+from lightning_metakd.models.norm import NormForm, is_transductive
+from lightning_metakd.models.norm_contexts import update_running_statistics
 from lightning_metakd.models.weights import load_alike, load_weights
 from lightning_metakd.recipes.episode_checks import (
     check_adapted,
@@ -34,7 +34,7 @@ from lightning_metakd.recipes.episode_checks import (
 )
 from lightning_metakd.recipes.episode_evaluator import EpisodeEvaluator, EpisodeMetrics
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
-from lightning_metakd.recipes.execution import Execution, supports_vmap
+from lightning_metakd.recipes.execution import Execution, lay_out_weights, supports_vmap
 from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.meta_step import MetaStep
 from lightning_metakd.recipes.optimisation import Optimisation
@@ -93,16 +93,15 @@ class MetaKD(Recipe):
         )
         self.learner = deepcopy(learner)
         drop_unused_head(self.learner, self.students())
+        lay_out_weights(self.students(), self.learner)
         self.learner.init_student_state(self.student)
         check_learner(self.learner, self.student, self.loss, norm, teacher_at_test)
         check_teachers_can_learn(strategy_training.teacher_lr, self.learner)
         execution.check_learner(self.learner, norm)
         self.execution, self.supports_vmap = execution, supports_vmap(self.learner, norm)
         self.quiz = strategy_training.quiz_for(self.learner.uses_inner_loss)
-        same = strategy_training.quiz_classes == "same"
-        self.quiz_reads_teachers = (
-            same or self.quiz.needs_teacher
-        )  # in a pilot, or in the quiz itself
+        in_pilot = strategy_training.quiz_classes == "same"
+        self.quiz_reads_teachers = in_pilot or self.quiz.needs_teacher
         alike = strategy_training.quiz_is_query_loss(self.learner)
         self.quiz_is_query_loss = alike and self.rates.teachers == 0
         self.evaluator = EpisodeEvaluator(
@@ -184,6 +183,7 @@ class MetaKD(Recipe):
             self.teaching.teachers_that_learn(),
         )
         return MetaStep(
+            self.student,
             objective,
             self.evaluator.theta(self.student),
             dict(self.teaching.strategy_parameters()),

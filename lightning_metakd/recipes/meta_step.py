@@ -1,11 +1,14 @@
 """What one meta-step minimises: the student's loss in theta, and the quiz in the strategy."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from lightning_metakd.functional.params import detach
+from lightning_metakd.models.model import Model
+from lightning_metakd.models.norm_contexts import fused_norms
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
 from lightning_metakd.recipes.execution import Execution
 from lightning_metakd.recipes.strategy_training import StrategyTraining
@@ -18,6 +21,7 @@ class MetaStep:
     """The losses of one meta-step, each a scalar whose gradient has been computed.
 
     Args:
+        student: the network.
         objective: of one episode, with modules as they are now.
         theta: what the outer loop trains but the strategy.
         strategy: parameters of coefficients, and of teachers that learn.
@@ -33,6 +37,7 @@ class MetaStep:
 
     def __init__(
         self,
+        student: Model,
         objective: EpisodeObjective,
         theta: Params,
         strategy: Params,
@@ -42,7 +47,8 @@ class MetaStep:
         device: torch.device,
         seed: int,
     ) -> None:
-        self.objective, self.theta, self.strategy = objective, theta, strategy
+        self.student, self.objective = student, objective
+        self.theta, self.strategy = theta, strategy
         self.config, self.execution = config, execution
         self.vmap, self.device, self.seed = vmap, device, seed
         self.gradients = 0
@@ -53,14 +59,19 @@ class MetaStep:
         Args:
             follows_strategy: whether its gradient reaches the strategy too.
         """
-        (loss,) = mean_over_tasks(
-            lambda *at: (self.objective.student_loss(*at),),
-            self.theta,
-            self.strategy if follows_strategy else detach(self.strategy),
-            episodes,
-            self.execution.tasks_per_call(episodes, self.device, self.vmap),
-            self.execution.compile_step and self.vmap,
-        )
+        at_once = self.execution.tasks_per_call(episodes, self.device, self.vmap)
+        compiled = self.execution.compile_step and self.vmap
+        one_by_one = at_once == 1 and not compiled
+        once_differentiated = one_by_one and not self.objective.learner.second_order
+        with fused_norms(self.student) if once_differentiated else nullcontext():
+            (loss,) = mean_over_tasks(
+                lambda *at: (self.objective.student_loss(*at),),
+                self.theta,
+                self.strategy if follows_strategy else detach(self.strategy),
+                episodes,
+                at_once,
+                compiled,
+            )
         self.gradients += len(episodes) * self.objective.count_gradients(of_strategy=False)
         return loss
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
@@ -16,8 +17,8 @@ from lightning_metakd.models.norm import (
     make_episodic,
     norm_and_pool,
     untrained_statistics,
-    update_running_statistics,
 )
+from lightning_metakd.models.norm_contexts import fused_norms, update_running_statistics
 from lightning_metakd.types import Params
 
 N_WAY, TASKS, LR = 3, 3, 0.5
@@ -291,11 +292,12 @@ def test_hard_sigmoid_is_that_of_torch_and_twice_differentiable() -> None:
         torch.autograd.gradgradcheck(lambda x: nn.functional.hardsigmoid(x).square(), (x,))
 
 
-def test_tracked_statistics_are_those_that_torch_keeps() -> None:
+@pytest.mark.parametrize("passing", [fused_norms, nullcontext])
+def test_tracked_statistics_are_those_that_torch_keeps(passing) -> None:
     norm = nn.BatchNorm2d(4)
     tracked = make_episodic(deepcopy(norm), "tracked")
     x, other = 2 + torch.randn(8, 4, 6, 6), torch.randn(8, 4, 6, 6)
-    with update_running_statistics(tracked, lambda mean: mean):
+    with update_running_statistics(tracked, lambda mean: mean), passing(tracked):
         torch.testing.assert_close(tracked(x), norm(x))
     tracked(other)  # outside nothing is remembered
     torch.testing.assert_close(tracked.running_mean, norm.running_mean)
@@ -315,6 +317,13 @@ def test_tracked_statistics_follow_by_the_momentum_of_the_norm(momentum) -> None
         torch.testing.assert_close(tracked.state_dict()[name], expected)
 
 
+@pytest.mark.parametrize("form", ["support", "batch", "tracked"])
+def test_a_single_value_is_its_own_mean_in_one_kernel_too(form: NormForm) -> None:
+    episodic = make_episodic(nn.BatchNorm1d(4), form)
+    with fused_norms(episodic):
+        assert episodic(torch.randn(1, 4)).equal(torch.zeros(1, 4))
+
+
 def test_statistics_that_no_training_has_set_are_named() -> None:
     net = make_episodic(nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4)), "running")
     net[1].running_mean.fill_(0.1)
@@ -331,10 +340,13 @@ def test_tracked_statistics_go_one_way_for_all_passes_of_a_step() -> None:
     torch.testing.assert_close(tracked.running_mean, 0.1 * x.mean((0, 1, 3, 4)))
 
 
-def test_half_precision_takes_its_statistics_in_single() -> None:
+@pytest.mark.parametrize("passing", [fused_norms, nullcontext])
+def test_half_precision_takes_its_statistics_in_single(passing) -> None:
     x = 30 + torch.randn(8, 4, 6, 6).bfloat16()
     expected = nn.BatchNorm2d(4)(x)
-    actual = make_episodic(nn.BatchNorm2d(4), "batch")(x)
+    episodic = make_episodic(nn.BatchNorm2d(4), "batch")
+    with passing(episodic):
+        actual = episodic(x)
     assert actual.dtype == torch.bfloat16
     # one unit in the last place of bfloat16
     torch.testing.assert_close(actual, expected, rtol=2**-7, atol=2**-7)

@@ -10,6 +10,7 @@ from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.model import EMBEDDING, Model
 from lightning_metakd.models.preprocessed import IMAGENET, Preprocessed
 from lightning_metakd.models.weights import load_weights
+from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.types import Normalisation
 
 X = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
@@ -48,8 +49,9 @@ def test_it_is_configured_by_words_and_numbers():
 
 def test_images_of_its_size_are_left_alone(net):
     x = normalise(X, *IMAGENET)
-    assert Preprocessed(net, size=32).eval()(x).embedding.equal(net(x).embedding)
-    assert Preprocessed(net).eval()(x).embedding.equal(net(x).embedding)
+    expected = as_model(net).eval()(x).embedding
+    assert Preprocessed(net, size=32).eval()(x).embedding.equal(expected)
+    assert Preprocessed(net).eval()(x).embedding.equal(expected)
 
 
 def test_the_network_that_was_given_stays_as_it_was(net):

@@ -3,18 +3,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import batch_norm as bn
 
 from lightning_metakd.functional.bind import bind, bind_loss
 from lightning_metakd.functional.params import detach, with_prefix
 from lightning_metakd.learners.maml import MAML
+from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy
+from lightning_metakd.models import norm
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.models.norm_contexts import fused_norms
 from lightning_metakd.models.resnet import ResNet
 from lightning_metakd.models.resnet12 import ResNet12
 from lightning_metakd.models.wide_resnet import WideResNet
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
 from lightning_metakd.recipes.execution import Execution
+from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.task_batching import mean_over_tasks
 from lightning_metakd.strategy.hypergradient import HYPERGRADIENTS
 from lightning_metakd.strategy.quiz import split_query
@@ -24,17 +30,19 @@ from tests.recipes.runs import episodes, meta_kd
 from tests.tiny import N_WAY, SmoothConv4, answered, episode, gate_and_temperature, trainer
 
 TOGETHER = [name for name in LEARNERS if LEARNERS[name]().vmap_compatible]
+ONCE_DIFFERENTIATED = [name for name in LEARNERS if not LEARNERS[name]().second_order]
 
 
 class Case:
     """An objective with leaves, and three tasks with teachers."""
 
-    def __init__(self, name, inner_steps=None):
+    def __init__(self, name, inner_steps=None, form="support"):
         learner, loss = LEARNERS[name]().double(), gate_and_temperature()
         if inner_steps is not None:
             learner.inner_steps = inner_steps  # of those that take any
             learner.on_outer_step(0.0)
-        net = make_episodic(SmoothConv4(N_WAY if learner.needs_head else 0).double(), "support")
+        net = make_episodic(SmoothConv4(N_WAY if learner.needs_head else 0).double(), form)
+        self.net = net
         learner.init_student_state(net)
         self.objective = EpisodeObjective(
             learner, bind(net), bind_loss(loss), CalibratedCrossEntropy(), pilot_lr=0.1
@@ -90,6 +98,42 @@ def test_all_ways_give_the_same_gradients(name, at_once):
     actual = mean_over_tasks(case.objective.strategy_loss, *at, at_once)
     torch.testing.assert_close(actual[1], expected[1], rtol=1e-8, atol=1e-12)
     check(case.slopes(actual, case.strategy), case.slopes(expected, case.strategy))
+
+
+@pytest.mark.parametrize("form", ["support", "batch"])
+@pytest.mark.parametrize("name", ONCE_DIFFERENTIATED)
+def test_norms_in_one_kernel_give_the_same_gradients(name, form, monkeypatch):
+    case, in_one_kernel = Case(name, form=form), []
+    monkeypatch.setattr(norm, "batch_norm", lambda x, *how: in_one_kernel.append(x) or bn(x, *how))
+    at = case.theta, case.strategy, case.tasks
+    expected = mean_over_tasks(case.student, *at)
+    assert not in_one_kernel
+    with fused_norms(case.net):
+        actual = mean_over_tasks(case.student, *at)
+    assert len(in_one_kernel) > 0 or form == "support"  # whose statistics are recorded, then fixed
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-10, atol=0)
+    leaves = case.theta | case.strategy
+    check(case.slopes(actual, leaves), case.slopes(expected, leaves))
+
+
+@pytest.mark.parametrize(
+    ("learner", "channels_last"),
+    [
+        (MAML(), False),
+        (MAML(recompute=True), False),
+        (MAML(first_order=True), True),
+        (MAML(adapts="head"), True),
+        (ProtoNet(), True),
+    ],
+)
+def test_weights_lie_as_suits_their_derivatives(learner, channels_last):
+    recipe = meta_kd(learner, optimisation=Optimisation(ema_decay=0.9))
+    weights = [
+        m.weight for net in recipe.students() for m in net.modules() if isinstance(m, nn.Conv2d)
+    ]
+    wide = [w for w in weights if w.shape[1] > 1]  # of one channel, both layouts are the same
+    assert len(wide) > 0
+    assert all(w.is_contiguous() != channels_last for w in wide)
 
 
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name not in TOGETHER])
