@@ -22,10 +22,12 @@ from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.models.wrapped import as_model
+from lightning_metakd.recipes.compilation import Compilation
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
 from lightning_metakd.recipes.execution import Execution, lay_out_weights
 from lightning_metakd.recipes.meta_step import MetaStep
 from lightning_metakd.recipes.strategy_training import StrategyTraining
+from lightning_metakd.recipes.training_record import TrainingRecord
 from lightning_metakd.types import Batch, Episode
 
 INNER_LR = 0.01
@@ -116,9 +118,8 @@ def ours(
         net.zero_grad()
         theta = with_prefix("student", dict(net.named_parameters()))
         execution = Execution(at_once or len(tasks), compiled)
-        at = MetaStep(
-            net, objective, theta, {}, config, execution, learner.vmap_compatible, device, 0
-        )
+        compilation = Compilation(execution, learner, "batch", net, TrainingRecord())
+        at = MetaStep(net, objective, theta, {}, config, compilation, device, 0)
         at.student_loss(tasks, follows_strategy=False).backward()
 
     return Contestant(net, step)

@@ -103,11 +103,13 @@ def summary(rows: list[dict[str, Any]]) -> str:
             {
                 "meta-step": f"{row['algorithm']}, {row['inner_steps']} steps, width {row['width']}",
                 "fastest peer": "-" if peer is None else f"{peer['name']} {took(peer)}",
-                "one by one": took(row),
+                "uncompiled": took(row),
+                "times as fast": ratio(rows, row),
+                "memory of the peers' least": of_least_memory(rows, row),
                 "compiled": "-" if mine is None else took(mine),
-                "times as fast": "-" if mine is None else ratio(rows, mine),
+                "times as fast so": "-" if mine is None else ratio(rows, mine),
+                "memory so": "-" if mine is None else of_least_memory(rows, mine),
                 "compiling": "-" if mine is None else f"{mine['first_s']:.0f} s",
-                "memory of the peers' least": "-" if mine is None else of_least_memory(rows, mine),
             }
         )
     return markdown(lines)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -21,14 +22,19 @@ class Execution:
             gain nothing, and all of them elsewhere, if the learner can; those in which teachers learn run
             one by one.
         compile_step: compile what the student minimises in a task, or, where steps are computed again,
-            the inner step: needs a C++ compiler and a minute or two, then takes about two thirds of the time.
+            the inner step: needs a C++ compiler and a minute or two. `auto` compiles tasks of second order on
+            a CPU once the first steps say that it pays, and goes on without where it fails.
     """
 
     tasks_at_once: int | None = None
-    compile_step: bool = False
+    compile_step: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         hint = "or left out for what suits the device"
+        if not (isinstance(self.compile_step, bool) or self.compile_step == "auto"):
+            raise ValueError(
+                f"execution.compile_step={self.compile_step!r} is unknown; choose one of auto, true, false."
+            )
         path = "execution.tasks_at_once"
         check_integer(path, self.tasks_at_once, 1, hint=hint, optional=True)
 
@@ -45,7 +51,7 @@ class Execution:
                 f"norm={norm} cannot: a solver, recomputed steps and norm=tracked take them one by one; "
                 "leave tasks_at_once out."
             )
-        if self.compile_step and not (vmap or learner.compile_steps()):
+        if self.compile_step is True and not (vmap or learner.compile_steps()):
             raise ValueError(
                 f"compile_step=true wants a task of fixed operations, and {type(learner).__name__} with "
                 f"norm={norm} is none: a solver takes as many steps as it needs, and norm=tracked looks at "
@@ -54,13 +60,17 @@ class Execution:
 
     def check_taps(self, student: Model) -> None:
         """Raise where a compiled step would have to record modules that the student does not name itself."""
-        modules = sorted(set(student.taps) - set(student.maps))
-        if self.compile_step and modules:
+        modules = self.untraceable(student)
+        if self.compile_step is True and modules:
             raise ValueError(
                 f"compile_step=true cannot trace modules that are listened to, and the loss reads "
                 f"{', '.join(modules)} of the student; read embedding or what the network itself names "
                 f"({listed(list(student.maps)) or 'nothing here'}), or leave compile_step out."
             )
+
+    def untraceable(self, student: Model) -> list[str]:
+        """Modules that are listened to, which a compiled step cannot be."""
+        return sorted(set(student.taps) - set(student.maps))
 
     def tasks_per_call(self, tasks: Sized, device: torch.device, vmap: bool) -> int:
         """How many of the tasks run together.

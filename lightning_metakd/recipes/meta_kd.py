@@ -20,6 +20,7 @@ from lightning_metakd.losses.loss import Loss, held_out_accuracy
 from lightning_metakd.models.norm import NormForm, is_transductive
 from lightning_metakd.models.norm_contexts import update_running_statistics
 from lightning_metakd.models.weights import load_alike, load_weights
+from lightning_metakd.recipes.compilation import Compilation
 from lightning_metakd.recipes.episode_checks import (
     check_adapted,
     check_learner,
@@ -34,7 +35,7 @@ from lightning_metakd.recipes.episode_checks import (
 )
 from lightning_metakd.recipes.episode_evaluator import EpisodeEvaluator, EpisodeMetrics
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
-from lightning_metakd.recipes.execution import Execution, lay_out_weights, supports_vmap
+from lightning_metakd.recipes.execution import Execution, lay_out_weights
 from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.meta_step import MetaStep
 from lightning_metakd.recipes.optimisation import Optimisation
@@ -91,22 +92,21 @@ class MetaKD(Recipe):
             norm,
             teacher_at_test,
         )
-        self.learner = deepcopy(learner)
-        drop_unused_head(self.learner, self.students())
-        lay_out_weights(self.students(), self.learner)
-        self.learner.init_student_state(self.student)
-        check_learner(self.learner, self.student, self.loss, norm, teacher_at_test)
-        check_teachers_can_learn(strategy_training.teacher_lr, self.learner)
-        execution.check_learner(self.learner, norm)
-        self.execution, self.supports_vmap = execution, supports_vmap(self.learner, norm)
-        self.quiz = strategy_training.quiz_for(self.learner.uses_inner_loss)
+        self.learner = learner = deepcopy(learner)
+        drop_unused_head(learner, self.students())
+        lay_out_weights(self.students(), learner)
+        learner.init_student_state(self.student)
+        check_learner(learner, self.student, self.loss, norm, teacher_at_test)
+        check_teachers_can_learn(strategy_training.teacher_lr, learner)
+        execution.check_learner(learner, norm)
+        self.execution = execution
+        self.compilation = Compilation(execution, learner, norm, self.student, self.record)
+        self.quiz = strategy_training.quiz_for(learner.uses_inner_loss)
         in_pilot = strategy_training.quiz_classes == "same"
         self.quiz_reads_teachers = in_pilot or self.quiz.needs_teacher
-        alike = strategy_training.quiz_is_query_loss(self.learner)
+        alike = strategy_training.quiz_is_query_loss(learner)
         self.quiz_is_query_loss = alike and self.rates.teachers == 0
-        self.evaluator = EpisodeEvaluator(
-            self.learner, self.teaching, teacher_at_test, optimisation.lr
-        )
+        self.evaluator = EpisodeEvaluator(learner, self.teaching, teacher_at_test, optimisation.lr)
         self.metrics = EpisodeMetrics(with_teacher=len(self.teachers) > 0)
 
     @property
@@ -188,8 +188,7 @@ class MetaKD(Recipe):
             self.evaluator.theta(self.student),
             dict(self.teaching.strategy_parameters()),
             config,
-            self.execution,
-            self.supports_vmap,
+            self.compilation,
             self.device,
             self.data.seed,
         )
@@ -221,6 +220,7 @@ class MetaKD(Recipe):
                 output = step.predict(episode, episode.query.x)
                 check_adapted(output, self.student, episode, self.learner, self.trainer)
             raise
+        self.compilation.decide(self.trainer)
         self.evaluator.last_episode = train[0]
         self.log_coefficients(step, train[0])
         self.log("train/outer_loss", student_loss.detach(), batch_size=len(train))

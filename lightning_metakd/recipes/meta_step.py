@@ -5,12 +5,13 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from lightning_metakd.functional.params import detach
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm_contexts import fused_norms
+from lightning_metakd.recipes.compilation import Compilation
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
-from lightning_metakd.recipes.execution import Execution
 from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.recipes.task_batching import mean_over_tasks
 from lightning_metakd.strategy.quiz import quiz_episodes
@@ -26,8 +27,7 @@ class MetaStep:
         theta: what the outer loop trains but the strategy.
         strategy: parameters of coefficients, and of teachers that learn.
         config: how the strategy is learned.
-        execution: how the step is computed.
-        vmap: whether tasks can run together.
+        compilation: how the step is computed, and whether it is compiled.
         device: on which it runs.
         seed: of the labels that the control `shuffled` permutes.
 
@@ -42,15 +42,15 @@ class MetaStep:
         theta: Params,
         strategy: Params,
         config: StrategyTraining,
-        execution: Execution,
-        vmap: bool,
+        compilation: Compilation,
         device: torch.device,
         seed: int,
     ) -> None:
         self.student, self.objective = student, objective
         self.theta, self.strategy = theta, strategy
-        self.config, self.execution = config, execution
-        self.vmap, self.device, self.seed = vmap, device, seed
+        self.config, self.compilation = config, compilation
+        self.execution = compilation.execution
+        self.vmap, self.device, self.seed = compilation.possible, device, seed
         self.gradients = 0
 
     def student_loss(self, episodes: Sequence[Episode], follows_strategy: bool) -> Tensor:
@@ -59,20 +59,33 @@ class MetaStep:
         Args:
             follows_strategy: whether its gradient reaches the strategy too.
         """
+        strategy = self.strategy if follows_strategy else detach(self.strategy)
+        try:
+            loss = self.mean_student_loss(strategy, episodes)
+        except TorchDynamoException as error:
+            self.compilation.give_up(error)
+            loss = self.mean_student_loss(strategy, episodes)
+        self.gradients += len(episodes) * self.objective.count_gradients(of_strategy=False)
+        return loss
+
+    def mean_student_loss(self, strategy: Params, episodes: Sequence[Episode]) -> Tensor:
+        """The mean, compiled or not; norms run as one kernel where one backward by torch itself follows."""
         at_once = self.execution.tasks_per_call(episodes, self.device, self.vmap)
-        compiled = self.execution.compile_step and self.vmap
+        compiled = self.compilation.is_on
         one_by_one = at_once == 1 and not compiled
         once_differentiated = one_by_one and not self.objective.learner.second_order
-        with fused_norms(self.student) if once_differentiated else nullcontext():
+        with (
+            self.compilation.observed(len(episodes)),
+            fused_norms(self.student) if once_differentiated else nullcontext(),
+        ):
             (loss,) = mean_over_tasks(
                 lambda *at: (self.objective.student_loss(*at),),
                 self.theta,
-                self.strategy if follows_strategy else detach(self.strategy),
+                strategy,
                 episodes,
                 at_once,
                 compiled,
             )
-        self.gradients += len(episodes) * self.objective.count_gradients(of_strategy=False)
         return loss
 
     def quiz_loss(

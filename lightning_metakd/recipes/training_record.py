@@ -43,6 +43,7 @@ class TrainingRecord:
         trained: what trained the weights; None where that is not on record.
         initial_classes: names of the classes on which the student of the initial checkpoint was trained.
         gradient_evaluations: gradients with respect to the student that this process has computed.
+        compiled: whether steps are compiled; None until that is decided.
         previous_cost: what the training took before it was resumed.
     """
 
@@ -55,6 +56,7 @@ class TrainingRecord:
         self.trained: Settings | None = None
         self.initial_classes: tuple[str, ...] = ()
         self.gradient_evaluations = 0
+        self.compiled: bool | None = None
         self.previous_cost: dict[str, Any] = {"teacher_forwards": 0, "gradient_evaluations": 0}
 
     def configure(self, config: Mapping[str, Any]) -> None:
@@ -107,7 +109,7 @@ class TrainingRecord:
         self.result.update(cost)
         self.trained = training_settings(self.settings)
 
-    def cost(self, forwards: int, world_size: int) -> dict[str, int]:
+    def cost(self, forwards: int, world_size: int) -> dict[str, Any]:
         """What training has taken so far, over all processes.
 
         Args:
@@ -118,6 +120,7 @@ class TrainingRecord:
             "teacher_forwards": before["teacher_forwards"] + world_size * forwards,
             "gradient_evaluations": before["gradient_evaluations"]
             + world_size * self.gradient_evaluations,
+            "compiled": self.compiled,
         }
 
     def load(self, checkpoint: Mapping[str, Any], trainer: Trainer) -> None:
@@ -136,6 +139,7 @@ class TrainingRecord:
         self.result["train_classes"] = len(class_names(checkpoint)) or None
         cost = checkpoint.get("training_cost", {})
         self.previous_cost |= cost
+        self.compiled = cost.get("compiled")
         self.result.update(cost)
         self.has_begun = True
 

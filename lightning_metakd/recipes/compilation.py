@@ -1,0 +1,148 @@
+"""Whether the steps of a training are compiled: where that pays, without being asked.
+
+A compiled step computes the same in fewer passes over memory, which pays on a CPU where gradients are
+differentiated (benchmarks/README.md); else norms in one kernel are as fast. Compiling takes a time that grows
+with the number of operators, so enough steps must be left. Both are estimated from the first steps.
+"""
+
+import logging
+import math
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from lightning import Trainer
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_metakd.learners.learner import Learner
+from lightning_metakd.models.model import Model
+from lightning_metakd.models.norm import NormForm
+from lightning_metakd.recipes.execution import Execution, supports_vmap
+from lightning_metakd.recipes.outer_update import progress
+from lightning_metakd.recipes.training_record import TrainingRecord
+
+log = logging.getLogger(__name__)
+
+TIMED = 5
+"""Steps whose median is the time of a step; the first, which counts operators, is none of them."""
+SAVED = 0.3
+"""Part of the time of a step of second order that compiling saves."""
+SECONDS_PER_OPERATOR = 0.035
+"""Time of compiling, by operators of one task."""
+
+
+class Compilation:
+    """What is decided of compiling, and on what grounds.
+
+    Args:
+        execution: true and false of its compile_step decide at once.
+        learner: how the student adapts.
+        norm: whose statistics normalise.
+        student: the network.
+        record: keeps the decision, so that a training that is resumed goes on alike.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        learner: Learner,
+        norm: NormForm,
+        student: Model,
+        record: TrainingRecord,
+    ) -> None:
+        self.execution, self.student, self.record = execution, student, record
+        self.possible = supports_vmap(learner, norm)
+        self.may_pay = self.possible and learner.second_order
+        self.operators, self.seconds = 0, list[float]()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the next step is compiled."""
+        chosen = self.execution.compile_step
+        return self.possible and (self.record.compiled is True if chosen == "auto" else chosen)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be decided."""
+        auto = self.execution.compile_step == "auto"
+        return auto and self.may_pay and self.record.compiled is None
+
+    def observed(self, n_tasks: int) -> AbstractContextManager[object]:
+        """Count the operators of the first step inside, or time a later one, until it is decided.
+
+        Args:
+            n_tasks: of the step, run one after the other.
+        """
+        if not self.is_open:
+            return nullcontext()
+        return self.timed() if self.operators else self.counted(n_tasks)
+
+    @contextmanager
+    def counted(self, n_tasks: int) -> Iterator[None]:
+        with Operators() as counting:
+            yield
+        self.operators = max(1, counting.n // n_tasks)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds.append(time.perf_counter() - began)
+
+    def decide(self, trainer: Trainer) -> None:
+        """Decide after some steps, the same on all processes; say so in a line where it is for compiling."""
+        if not self.is_open or len(self.seconds) < TIMED:
+            return
+        seconds = statistics.median(self.seconds)
+        done = progress(trainer)
+        steps_left = trainer.global_step * (1 / done - 1) if done > 0 else math.inf
+        compiling = SECONDS_PER_OPERATOR * self.operators
+        saved = SAVED * seconds * steps_left
+        pays = self.can_compile(trainer.strategy.root_device) and saved > compiling
+        self.record.compiled = trainer.strategy.broadcast(pays)
+        if self.record.compiled and trainer.is_global_zero:
+            log.warning(
+                f"compiles its steps: {steps_left:,.0f} of {seconds:.2f} s are left, which may save "
+                f"{saved / 60:.0f} minutes for about {compiling / 60:.1f} of compiling; "
+                "execution.compile_step=false keeps it from that."
+            )
+
+    def can_compile(self, device: torch.device) -> bool:
+        """Whether a step can be traced, and there is a compiler for it."""
+        traceable = not self.execution.untraceable(self.student)
+        return traceable and device.type == "cpu" and compiler() is not None
+
+    def give_up(self, error: Exception) -> None:
+        """Go on uncompiled, with a warning.
+
+        Raises:
+            Exception: the error, if the configuration wants steps compiled.
+        """
+        if self.execution.compile_step is True:
+            raise error
+        self.record.compiled = False
+        first = str(error).strip().splitlines()[0]
+        log.warning(f"goes on without compiling its steps, which failed: {first}")
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that run inside."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.n = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.n += 1
+        return func(*args, **(kwargs or {}))
+
+
+def compiler() -> str | None:
+    """Path of a C++ compiler, which inductor needs on a CPU."""
+    named = (os.environ.get("CXX"), "g++", "clang++", "c++")
+    return next((path for name in named if name and (path := shutil.which(name))), None)
