@@ -1,4 +1,4 @@
-"""Pure functions: binding a network, descending, differentiating a root, calibrating logits."""
+"""Pure functions: binding a network, descending, differentiating a root."""
 
 from lightning_metakd.functional.bind import bind, bind_loss, with_support_statistics
 from lightning_metakd.functional.checkpointing import Draws

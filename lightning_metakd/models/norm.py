@@ -14,9 +14,9 @@ four named forms, which differ in what normalises the query rows:
   rows depend on one another, and every result records it.
 
 All is written with means: differentiated a second time through `torch.func.vmap`, `F.batch_norm` (hence
-`nn.InstanceNorm2d`) and `F.layer_norm` silently lose part of the gradient, and a compiled step takes an
-eighth longer with `torch.var_mean`. Where neither is at work, `fused_norms` takes `F.batch_norm`.
-`nn.GroupNorm` does not. `nn.Hardsigmoid`, which the squeeze-and-excitation of mobile networks uses as
+`nn.InstanceNorm2d`) and `F.layer_norm` silently lose part of the gradient; `nn.GroupNorm` does not. A
+compiled step takes an eighth longer with `torch.var_mean`. Where neither is at work, `F.batch_norm` is
+faster: see `norm_contexts.fused_norms`. `nn.Hardsigmoid`, which the squeeze-and-excitation of mobile networks uses as
 a norm of channels, has no second derivative at all, so it is rewritten here too.
 """
 
@@ -120,13 +120,12 @@ class EpisodicNorm(nn.Module):
 
     def in_one_kernel(self, x: Tensor) -> Tensor:
         """The norm of `x` by its own statistics, as torch computes it."""
-        mean = var = None
-        if self.recorded is not None:
-            mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        if self.recorded is None:
+            return batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
         y = batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
-        if self.recorded is not None and mean is not None and var is not None:
-            n = x.numel() // x.shape[1]
-            self.recorded.append((var * ((n - 1) / n), mean, n))
+        n = x.numel() // x.shape[1]
+        self.recorded.append((var * ((n - 1) / n), mean, n))  # torch keeps the unbiased variance
         return y
 
 

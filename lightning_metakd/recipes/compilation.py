@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_metakd.learners.learner import Learner
@@ -34,6 +35,9 @@ SAVED = 0.3
 """Part of the time of a step of second order that compiling saves."""
 SECONDS_PER_OPERATOR = 0.035
 """Time of compiling, by operators of one task."""
+
+CompilationErrors = (TorchDynamoException, FailOnRecompileLimitHit)
+"""What a compiled call raises where it cannot be traced or compiled, or has been compiled for too many shapes."""
 
 
 class Compilation:
@@ -95,22 +99,28 @@ class Compilation:
         self.seconds.append(time.perf_counter() - began)
 
     def decide(self, trainer: Trainer) -> None:
-        """Decide after some steps, the same on all processes; say so in a line where it is for compiling."""
-        if not self.is_open or len(self.seconds) < TIMED:
-            return
+        """Keep what is decided after this step: at once, or once some steps were timed."""
+        if not self.is_open:
+            self.record.compiled = self.execution.compile_step is True or self.is_on
+        elif len(self.seconds) >= TIMED:
+            self.record.compiled = self.pays(trainer)
+
+    def pays(self, trainer: Trainer) -> bool:
+        """Whether compiling costs less than it saves, the same on all processes; if so, say it."""
         seconds = statistics.median(self.seconds)
         done = progress(trainer)
         steps_left = trainer.global_step * (1 / done - 1) if done > 0 else math.inf
         compiling = SECONDS_PER_OPERATOR * self.operators
         saved = SAVED * seconds * steps_left
         pays = self.can_compile(trainer.strategy.root_device) and saved > compiling
-        self.record.compiled = trainer.strategy.broadcast(pays)
-        if self.record.compiled and trainer.is_global_zero:
+        pays = trainer.strategy.broadcast(pays)
+        if pays and trainer.is_global_zero:
             log.warning(
                 f"compiles its steps: {steps_left:,.0f} of {seconds:.2f} s are left, which may save "
                 f"{saved / 60:.0f} minutes for about {compiling / 60:.1f} of compiling; "
                 "execution.compile_step=false keeps it from that."
             )
+        return pays
 
     def can_compile(self, device: torch.device) -> bool:
         """Whether a step can be traced, and there is a compiler for it."""
@@ -126,7 +136,7 @@ class Compilation:
         if self.execution.compile_step is True:
             raise error
         self.record.compiled = False
-        first = str(error).strip().splitlines()[0]
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         log.warning(f"goes on without compiling its steps, which failed: {first}")
 
 

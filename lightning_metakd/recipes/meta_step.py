@@ -5,12 +5,11 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
 from lightning_metakd.functional.params import detach
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm_contexts import fused_norms
-from lightning_metakd.recipes.compilation import Compilation
+from lightning_metakd.recipes.compilation import Compilation, CompilationErrors
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
 from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.recipes.task_batching import mean_over_tasks
@@ -62,7 +61,7 @@ class MetaStep:
         strategy = self.strategy if follows_strategy else detach(self.strategy)
         try:
             loss = self.mean_student_loss(strategy, episodes)
-        except TorchDynamoException as error:
+        except CompilationErrors as error:
             self.compilation.give_up(error)
             loss = self.mean_student_loss(strategy, episodes)
         self.gradients += len(episodes) * self.objective.count_gradients(of_strategy=False)

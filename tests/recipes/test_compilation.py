@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.recipes import compilation, meta_step
@@ -60,15 +60,17 @@ def test_a_short_training_does_not(compiled):
 @pytest.mark.parametrize("chosen", [True, False])
 def test_what_is_configured_holds(chosen, compiled, monkeypatch):
     cheap(monkeypatch)
-    fit(compile_step=chosen)
+    recipe = fit(compile_step=chosen)
     assert compiled == [chosen] * STEPS
+    assert recipe.training_cost()["compiled"] is chosen
 
 
 @pytest.mark.parametrize("name", ["iMAML", "logistic", "FOMAML", "ProtoNet", "MAML, recomputed"])
 def test_what_cannot_be_compiled_or_gains_nothing_is_not(name, compiled, monkeypatch):
     cheap(monkeypatch)
-    fit(LEARNERS[name]())
+    recipe = fit(LEARNERS[name]())
     assert not any(compiled)
+    assert recipe.training_cost()["compiled"] is False
 
 
 def test_without_a_compiler_nothing_is_compiled(compiled, monkeypatch):
@@ -92,13 +94,16 @@ def test_a_training_that_was_cut_goes_on_as_it_was_decided(compiled, monkeypatch
     assert compiled == [True] * 2
 
 
-def test_where_compiling_fails_the_training_goes_on_with_a_warning(compiled, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [TorchDynamoException, FailOnRecompileLimitHit])
+def test_where_compiling_fails_the_training_goes_on_with_a_warning(
+    error, compiled, monkeypatch, caplog
+):
     cheap(monkeypatch)
     noted = meta_step.mean_over_tasks
 
     def failing(*at):
         if at[-1]:
-            raise TorchDynamoException("no such header")
+            raise error("no such header")
         return noted(*at)
 
     monkeypatch.setattr(meta_step, "mean_over_tasks", failing)
@@ -106,7 +111,7 @@ def test_where_compiling_fails_the_training_goes_on_with_a_warning(compiled, mon
     assert compiled == [False] * STEPS
     assert recipe.training_cost()["compiled"] is False
     assert "goes on without compiling its steps, which failed: no such header" in caplog.messages
-    with pytest.raises(TorchDynamoException, match="no such header"):
+    with pytest.raises(error, match="no such header"):
         fit(compile_step=True)
 
 
