@@ -16,8 +16,8 @@ four named forms, which differ in what normalises the query rows:
 All is written with means: differentiated a second time through `torch.func.vmap`, `F.batch_norm` (hence
 `nn.InstanceNorm2d`) and `F.layer_norm` silently lose part of the gradient; `nn.GroupNorm` does not. A
 compiled step takes an eighth longer with `torch.var_mean`. Where neither is at work, `F.batch_norm` is
-faster: see `norm_contexts.fused_norms`. `nn.Hardsigmoid`, which the squeeze-and-excitation of mobile networks uses as
-a norm of channels, has no second derivative at all, so it is rewritten here too.
+faster: see `norm_contexts.fused_norms`. `nn.Hardsigmoid`, which the squeeze-and-excitation of mobile
+networks uses as a norm of channels, has no second derivative at all, so it is rewritten here too.
 """
 
 from collections.abc import Callable

@@ -37,7 +37,7 @@ SECONDS_PER_OPERATOR = 0.035
 """Time of compiling, by operators of one task."""
 
 CompilationErrors = (TorchDynamoException, FailOnRecompileLimitHit)
-"""What a compiled call raises where it cannot be traced or compiled, or has been compiled for too many shapes."""
+"""What a compiled call raises where it cannot be traced or compiled, or met too many shapes."""
 
 
 class Compilation:
