@@ -32,7 +32,7 @@ KEYS = tuple(
     student_params student_macs student_flops student_bytes latency_ms latency_p95_ms latency_batch
     adapt_ms adapt_flops
     teacher_params teacher_macs teacher_flops teacher_latency_ms teacher_forwards gradient_evaluations
-    wall_s episodes_per_s peak_memory_bytes device threads world_size precision
+    compiled wall_s episodes_per_s peak_memory_bytes device threads world_size precision
     checkpoint_sha256 init_sha256 teacher_sha256 strategy_sha256 git versions
     settings_sha256 settings
     """.split()  # noqa: SIM905
