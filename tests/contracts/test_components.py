@@ -124,6 +124,7 @@ def test_a_loss_teaches(path, teacher, metakd, tmp_path):
     assert (run.model.coefficient_log.values != {}) == (path.stem != "cross_entropy")
 
 
+@pytest.mark.thorough
 @parametrized("data")
 def test_data_trains_a_student(path, metakd, tmp_path):
     episodic = "Episodic" in content(path)["class_path"]

@@ -154,6 +154,7 @@ def evaluate(rank, world, n):
     return table["id"].tolist(), *interval(table["a"]), calibration.compute()
 
 
+@pytest.mark.thorough
 @pytest.mark.ddp
 @pytest.mark.parametrize("n", [7, 2])  # 2 episodes on 3 processes: the last one has no row at all
 def test_one_two_and_three_processes_agree_to_the_last_digit(n, tmp_path):

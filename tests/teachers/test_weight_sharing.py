@@ -323,6 +323,7 @@ def test_sharing_comes_after_init_and_that_is_said(make, data, tmp_path, caplog)
     assert torch.equal(present, theirs)
 
 
+@pytest.mark.thorough
 def test_at_the_command_line_a_share_is_a_few_words_and_its_run_is_tested(metakd, tmp_path):
     config = deepcopy(STUDENT)
     config["model"]["init_args"]["initialisation"] = {

@@ -182,6 +182,7 @@ def rows_asked(rank, world, folder):
     return net.rows_embedded, float(made.tables[1].embedding.double().sum())
 
 
+@pytest.mark.thorough
 @pytest.mark.ddp
 def test_of_two_processes_at_once_one_asks_the_network(tmp_path):
     (one, actual), (other, same) = run_on(2, tmp_path, rows_asked, tmp_path)
