@@ -74,7 +74,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def cells(rows: list[dict[str, Any]], row: dict[str, Any]) -> dict[str, str]:
-    memory = row["peak_mib"]
+    memory, tensors = row["peak_mib"], row.get("tensors_mib")
     return {
         "contestant": row["name"],
         "steps": str(row["inner_steps"]),
@@ -86,6 +86,7 @@ def cells(rows: list[dict[str, Any]], row: dict[str, Any]) -> dict[str, str]:
         "first step": f"{row['first_s']:.1f} s",
         "memory": "-" if memory is None else f"{memory:.0f} MiB",
         "of the peers' least": "-" if memory is None else of_least_memory(rows, row),
+        "tensors": "-" if tensors is None else f"{tensors:.0f} MiB",
     }
 
 

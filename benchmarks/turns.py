@@ -7,6 +7,7 @@ them a machine that becomes slower becomes slower for all.
 
 import ctypes
 import gc
+import json
 import multiprocessing
 import os
 import statistics
@@ -15,10 +16,12 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.contestants import Setting, episodes, ours
 from benchmarks.peers import PEERS
@@ -36,7 +39,7 @@ KEEPING = ", blocks kept"
 
 
 class Asked(NamedTuple):
-    """What a process is told: `time` or `memory` of a step over some tasks."""
+    """What a process is told: `time`, `memory` or `tensors` of a step over some tasks."""
 
     what: str
     tasks: int
@@ -53,7 +56,7 @@ def serve(pipe: Any, name: str, setting: Setting, threads: int, cache: str) -> N
         contestant = ours(setting, **OURS[name])
     else:
         contestant = PEERS[setting.algorithm][name.removesuffix(KEEPING)](setting)
-    measures: dict[str, Callable[[Callable[[], None]], float]] = {"time": seconds, "memory": peak}
+    measures = {"time": seconds, "memory": peak, "tensors": held}
     while (requested := pipe.recv()) is not None:
         tasks = episodes(setting, requested.tasks)
         pipe.send(measures[requested.what](lambda tasks=tasks: contestant.step(tasks)))
@@ -73,6 +76,19 @@ def peak(step: Callable[[], None]) -> float:
     before = status("VmRSS")
     step()
     return status("VmHWM") - before
+
+
+def held(step: Callable[[], None]) -> float:
+    """MiB of tensors that a step holds at most, without what an allocator keeps around them."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        step()
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        recorded.export_chrome_trace(file.name)
+        events = json.loads(Path(file.name).read_bytes())["traceEvents"]
+    changes = [event for event in events if event["name"] == "[memory]"]
+    changes.sort(key=lambda event: event["ts"])
+    sums = accumulate(event["args"]["Bytes"] for event in changes)
+    return max(sums, default=0) / 2**20
 
 
 def status(name: str) -> float:
@@ -131,13 +147,16 @@ def compete(
                 turn.take(tasks)
     recorded = []
     for turn in turns:
-        memory = turn.ask("memory", meta_batches[0])
+        memory = {
+            "peak_mib": turn.ask("memory", meta_batches[0]),
+            "tensors_mib": turn.ask("tensors", meta_batches[0]),
+        }
         for tasks, times in turn.times.items():
             row = {"algorithm": setting.algorithm, "name": turn.name, "width": setting.width}
             row |= {"inner_steps": setting.inner_steps, "tasks": tasks}
             row |= {"median_s": statistics.median(times), "min_s": min(times), "max_s": max(times)}
             row |= {"rounds": len(times), "first_s": turn.first, "git": code_version()}
-            row |= {"peak_mib": memory if tasks == meta_batches[0] else None}
+            row |= memory if tasks == meta_batches[0] else dict.fromkeys(memory)
             recorded.append(row)
         turn.end()
     return recorded

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import grad, vjp
+from torch.utils._pytree import tree_leaves
 
 from lightning_metakd.functional.checkpointing import recomputed
 from lightning_metakd.functional.params import detach, detach_tree
@@ -33,17 +34,28 @@ def mean_loss(batch_loss: BatchLoss, output: Output, progress: Tensor | None = N
 
 
 def inner_gradient(
-    forward: Callable[[Params], Output], params: Params, batch_loss: BatchLoss, progress: Tensor
+    forward: Callable[[Params], Output],
+    params: Params,
+    batch_loss: BatchLoss,
+    progress: Tensor,
+    first_order: bool = False,
 ) -> dict[str, Tensor]:
     """Gradient of the mean loss in `params`.
 
     g = J(params)^T d/do mean loss(o, detached, progress) at o = detached = forward(params). The slope is
     taken at the output, with the detached one beside it, so that coefficients which look at the student
     are not differentiated in the step, and the hyper-gradient through them is exact all the same.
+
+    Args:
+        first_order: a constant to `params`; its pass is then kept only for a strategy or a teacher that is
+            trained, and a step without them holds half the memory.
     """
-    student, pull_back = vjp(forward, dict(params))  # type: ignore[misc]
+    here = detach(params) if first_order else dict(params)
+    student, pull_back = vjp(forward, here)  # type: ignore[misc]
     slope = grad(lambda output: batch_loss(output, student, progress).mean())(student)
-    return pull_back(slope)[0]
+    reached = (*batch_loss.strategy.values(), *tree_leaves(slope))
+    keep = not first_order or any(t.requires_grad for t in reached)
+    return pull_back(slope, retain_graph=keep, create_graph=keep)[0]
 
 
 def step(params: Params, grads: Params, lr: Rates) -> dict[str, Tensor]:
@@ -62,8 +74,7 @@ def descent_step(
     first_order: bool,
 ) -> dict[str, Tensor]:
     """One step of gradient descent on a batch loss; first order takes its gradient at detached parameters."""
-    here = detach(params) if first_order else params
-    return step(params, inner_gradient(forward, here, batch_loss, progress), lr)
+    return step(params, inner_gradient(forward, params, batch_loss, progress, first_order), lr)
 
 
 @cache

@@ -18,7 +18,7 @@ from torch import Tensor
 from lightning_metakd.arguments.ranges import check_choice
 from lightning_metakd.functional.bind import with_support_statistics
 from lightning_metakd.functional.inner_loop import descend, inner_gradient
-from lightning_metakd.functional.params import detach, subtree
+from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
@@ -42,8 +42,8 @@ def descend_by_adam(
     average = {name: torch.zeros_like(p) for name, p in params.items()}
     any_param = next(iter(params.values()))
     for k in range(steps):
-        at = detach(trajectory[-1])
-        grads = inner_gradient(answer, at, batch_loss, any_param.new_full((), k / steps))
+        progress = any_param.new_full((), k / steps)
+        grads = inner_gradient(answer, trajectory[-1], batch_loss, progress, first_order=True)
         average = {n: v.lerp(grads[n].detach().square(), 1 - BETA2) for n, v in average.items()}
         unbiased = 1 - BETA2 ** (k + 1)
         trajectory.append(

@@ -1,7 +1,7 @@
 """What one meta-step minimises: the student's loss in theta, and the quiz in the strategy."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -68,14 +68,12 @@ class MetaStep:
         return loss
 
     def mean_student_loss(self, strategy: Params, episodes: Sequence[Episode]) -> Tensor:
-        """The mean, compiled or not; norms run as one kernel where one backward by torch itself follows."""
+        """The mean, compiled or not."""
         at_once = self.execution.tasks_per_call(episodes, self.device, self.vmap)
         compiled = self.compilation.is_on
-        one_by_one = at_once == 1 and not compiled
-        once_differentiated = one_by_one and not self.objective.learner.second_order
         with (
             self.compilation.observed(len(episodes)),
-            fused_norms(self.student) if once_differentiated else nullcontext(),
+            self.norms_in_one_kernel(at_once == 1 and not compiled),
         ):
             (loss,) = mean_over_tasks(
                 lambda *at: (self.objective.student_loss(*at),),
@@ -86,6 +84,10 @@ class MetaStep:
                 compiled,
             )
         return loss
+
+    def norms_in_one_kernel(self, possible: bool) -> AbstractContextManager[None]:
+        """Norms of the student in one kernel, where tasks run one by one and uncompiled."""
+        return fused_norms(self.student) if possible else nullcontext()
 
     def quiz_loss(
         self, train: Sequence[Episode], quiz: Sequence[Episode]
@@ -102,9 +104,11 @@ class MetaStep:
         # a cache and views by number do not map
         alone = len(self.objective.teachers) > 0
         at_once = 1 if alone else self.execution.tasks_per_call(tasks, self.device, self.vmap)
-        loss, gain = mean_over_tasks(
-            self.objective.strategy_loss, detach(self.theta), self.strategy, tasks, at_once
-        )
+        in_reverse_mode = learner.uses_inner_loss  # a pilot is differentiated forward
+        with self.norms_in_one_kernel(at_once == 1 and in_reverse_mode):
+            loss, gain = mean_over_tasks(
+                self.objective.strategy_loss, detach(self.theta), self.strategy, tasks, at_once
+            )
         self.gradients += len(tasks) * self.objective.count_gradients(of_strategy=True)
         first = tasks[0].quiz if isinstance(tasks[0], QuizEpisodes) else tasks[0]
         return loss, gain, len(first.classes)

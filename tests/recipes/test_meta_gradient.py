@@ -362,7 +362,7 @@ def square_held_fixed(monkeypatch):
 def detached_inside_grad(monkeypatch):
     """Student signals by `.detach()` inside `func.grad`, as one would write it at first."""
 
-    def wrong(forward, params, batch_loss, progress):
+    def wrong(forward, params, batch_loss, progress, first_order=False):
         def loss(p):
             output = forward(p)
             return batch_loss(output, detach_tree(output), progress).mean()
@@ -375,7 +375,7 @@ def detached_inside_grad(monkeypatch):
 def signals_differentiated(monkeypatch):
     """The inner step differentiated through what the gate sees of the student."""
 
-    def wrong(forward, params, batch_loss, progress):
+    def wrong(forward, params, batch_loss, progress, first_order=False):
         recorded, pull_back = vjp(forward, dict(params))
         return pull_back(
             grad(lambda output: batch_loss(output, output, progress).mean())(recorded)

@@ -30,7 +30,6 @@ from tests.recipes.runs import episodes, meta_kd
 from tests.tiny import N_WAY, SmoothConv4, answered, episode, gate_and_temperature, trainer
 
 TOGETHER = [name for name in LEARNERS if LEARNERS[name]().vmap_compatible]
-ONCE_DIFFERENTIATED = [name for name in LEARNERS if not LEARNERS[name]().second_order]
 
 
 class Case:
@@ -101,7 +100,7 @@ def test_all_ways_give_the_same_gradients(name, at_once):
 
 
 @pytest.mark.parametrize("form", ["support", "batch"])
-@pytest.mark.parametrize("name", ONCE_DIFFERENTIATED)
+@pytest.mark.parametrize("name", LEARNERS)
 def test_norms_in_one_kernel_give_the_same_gradients(name, form, monkeypatch):
     case, in_one_kernel = Case(name, form=form), []
     monkeypatch.setattr(norm, "batch_norm", lambda x, *how: in_one_kernel.append(x) or bn(x, *how))
@@ -114,6 +113,12 @@ def test_norms_in_one_kernel_give_the_same_gradients(name, form, monkeypatch):
     torch.testing.assert_close(actual[0], expected[0], rtol=1e-10, atol=0)
     leaves = case.theta | case.strategy
     check(case.slopes(actual, leaves), case.slopes(expected, leaves))
+    if case.objective.learner.uses_inner_loss:
+        at = detach(case.theta), case.strategy, case.tasks
+        expected = mean_over_tasks(case.objective.strategy_loss, *at)
+        with fused_norms(case.net):
+            actual = mean_over_tasks(case.objective.strategy_loss, *at)
+        check(case.slopes(actual, case.strategy), case.slopes(expected, case.strategy))
 
 
 @pytest.mark.parametrize(
