@@ -62,11 +62,13 @@ maml: install  ## MAML beside an independent implementation, 2,000 meta-steps ea
 maml-full: install  ## MAML as published, 60,000 meta-steps; a day and a half on a CPU core, resumable
 	$(METAKD) fit --resume --config configs/experiment/meta_kd_cifar_fs_5w5s_maml.yaml --data.source.root=$(DATA)
 
-bench: peers  ## Speed and memory beside other libraries, for benchmarks/README.md; 40 minutes on two quiet cores
+bench: peers  ## Speed and memory beside other libraries, for benchmarks/README.md; an hour on two quiet cores
 	$(BIN)/python -m benchmarks.steps --output benchmarks/README.md --summary docs/results/speed.md
 	$(BIN)/python -m benchmarks.data --data $(DATA) --output benchmarks/README.md
 	$(BIN)/python -m benchmarks.scaling --output benchmarks/README.md
+	$(BIN)/python -m benchmarks.processes --output benchmarks/README.md
 	$(BIN)/python -m benchmarks.output_cache --output benchmarks/README.md
+	$(BIN)/python -m benchmarks.training --data $(DATA) --output benchmarks/README.md
 
 # --- checks --------------------------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ class Contest:
         ]
 
 
-SGD = Optimisation(lr=LR, weight_decay=5e-4)
+SGD = Optimisation(lr=LR, optimiser="sgd", weight_decay=5e-4)
 
 
 def ready(data: SupervisedData) -> Iterator[tuple[Tensor, Tensor]]:
