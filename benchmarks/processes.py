@@ -2,9 +2,9 @@
 
     python -m benchmarks.processes
 
-Second-order MAML with Conv4-32 on synthetic images, four episodes a step in each process, uncompiled; from
-one step's end to the next, so with drawing, averaging gradients and the outer update. One process and two take
-turns. With --processes it is one such training, which prints its rate.
+Second-order MAML with Conv4-32 on synthetic images, four episodes a step in each process, uncompiled. Times
+are from one step's end to the next, so drawing, averaging and the outer update count. One process and two
+take turns. With --processes it is one such training, which prints its rate.
 """
 
 import argparse

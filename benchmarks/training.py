@@ -62,14 +62,14 @@ class Contest:
         name: of what is trained.
         network: makes it, with a logit for each class.
         batch_size: images of a step.
-        taught: whether it is trained with teachers too.
+        with_teachers: whether it is trained with teachers too.
         seconds: of steps, by who made them.
     """
 
     name: str
     network: Callable[[], nn.Module]
     batch_size: int
-    taught: bool
+    with_teachers: bool
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def run(self, data: SupervisedData, rounds: int, steps: int) -> None:
@@ -90,7 +90,7 @@ class Contest:
         ways[OURS] = turns_of_recipe(
             SingleTask(self.network(), CrossEntropy(), optimisation=SGD), data
         )
-        if self.taught:
+        if self.with_teachers:
             classes = data.train_class_names()
             for name in (LIVE, STORED):
                 ways[name] = turns_of_recipe(
@@ -140,20 +140,19 @@ def convolutions_of(net: nn.Module, x: Tensor) -> Step:
     """Forward and backward of each convolution of a network apart, at the shapes that it meets."""
     met: list[tuple[nn.Conv2d, Tensor]] = []
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
-    hooks = [
-        m.register_forward_pre_hook(lambda m, given: met.append((m, given[0]))) for m in layers
-    ]
+    hooks = [m.register_forward_pre_hook(lambda m, args: met.append((m, args[0]))) for m in layers]
+    x = x.to(memory_format=torch.channels_last)
     with torch.no_grad():
-        net(x.to(memory_format=torch.channels_last))
+        net(x)
     for hook in hooks:
         hook.remove()
-    inputs = [(m, torch.randn_like(given).requires_grad_(given is not x)) for m, given in met]
-    slopes = [torch.randn_like(m(given)) for m, given in inputs]
+    inputs = [(m, torch.randn_like(x_in).requires_grad_(x_in is not x)) for m, x_in in met]
+    slopes = [torch.randn_like(m(x_in)) for m, x_in in inputs]
 
     def step() -> None:
-        for (m, given), slope in zip(inputs, slopes, strict=True):
-            m(given).backward(slope)
-            given.grad = None
+        for (m, x_in), slope in zip(inputs, slopes, strict=True):
+            m(x_in).backward(slope)
+            x_in.grad = None
 
     return step
 
@@ -299,8 +298,8 @@ def main(args: list[str] | None = None) -> None:
     source = Synthetic(per_class=40)
     n_classes = len(SupervisedData(source).train_classes())
     contests = [
-        Contest("ResNet-12", lambda: ResNet12(n_classes=n_classes), 64, taught=False),
-        Contest("Conv4-64", lambda: Conv4(64, n_classes=n_classes), 128, taught=True),
+        Contest("ResNet-12", lambda: ResNet12(n_classes=n_classes), 64, with_teachers=False),
+        Contest("Conv4-64", lambda: Conv4(64, n_classes=n_classes), 128, with_teachers=True),
     ]
     for contest in contests:
         data = SupervisedData(source, batch_size=contest.batch_size, views=VIEWS)

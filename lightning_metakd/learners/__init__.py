@@ -4,6 +4,7 @@ from lightning_metakd.learners.example_task import ExampleTask, example_task
 from lightning_metakd.learners.imaml import IMAML
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.logistic import Logistic
+from lightning_metakd.learners.lstm_optimizer import LSTMOptimizer
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
 from lightning_metakd.learners.meta_sgd import MetaSGD
@@ -16,6 +17,7 @@ __all__ = [
     "IMAML",
     "MAML",
     "ExampleTask",
+    "LSTMOptimizer",
     "Learner",
     "Logistic",
     "MAMLPlusPlus",

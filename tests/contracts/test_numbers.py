@@ -74,6 +74,8 @@ RANGES = {
     "test_steps": STEPS,
     "solver_steps": STEPS,
     "max_steps": STEPS,
+    "unroll": STEPS,
+    "units": "[1, 1_024]",
     "pull": POSITIVE,
     "penalty": POSITIVE,
     "scale": POSITIVE,
