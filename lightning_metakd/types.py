@@ -134,9 +134,19 @@ class BatchLoss(NamedTuple):
     def __call__(
         self, student: Output, student_detached: Output, progress: Tensor
     ) -> Float[Tensor, " n"]:
-        """The loss of each row, for a student's output and the same output undifferentiated."""
+        """The loss of each row, for a student's output and the same output undifferentiated.
+
+        Raises:
+            ValueError: if it is not one number a row.
+        """
         context = Context(self.class_id, progress, student_detached, self.teacher_support_accuracy)
-        return self.teach(self.strategy, student, self.batch, context)
+        loss = self.teach(self.strategy, student, self.batch, context)
+        if loss.shape != self.class_id.shape:
+            raise ValueError(
+                f"the loss returned a tensor of shape {list(loss.shape)} for {len(self.class_id)} rows; "
+                "return one number a row, not their mean."
+            )
+        return loss
 
 
 class TrainBatch(NamedTuple):

@@ -11,6 +11,7 @@ import os
 import pkgutil
 import sys
 import traceback
+import warnings
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -265,6 +266,8 @@ def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
     Args:
         run: false stops before the command, which is then not among the words.
     """
+    # from Python, words of the calling program may lie in sys.argv, and mean nothing here
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     import_everything()
     whole_numbers_first()
     commands: dict[str, Any] = (

@@ -214,8 +214,16 @@ def unknown_setting(match: re.Match[str], parser: argparse.ArgumentParser) -> st
 
 
 def unknown_class(name: str, bases: Iterable[type]) -> str:
-    """That a class does not exist or does not fit, those that do, and the nearest."""
-    names = sorted({match.__name__ for base in bases for match in named_classes(base)})
+    """That a class does not exist or does not fit, and why; those that do, and the nearest."""
+    module, _, last = name.rpartition(".")
+    kinds, found = tuple(bases), getattr(sys.modules.get(module), last, None)
+    if isinstance(found, type) and kinds:
+        if issubclass(found, kinds):
+            missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+            return f"={name} cannot be built: it does not define {missing}"
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        return f"={name} derives from {found.__bases__[0].__name__}, and a {wanted} is wanted"
+    names = sorted({match.__name__ for base in kinds for match in named_classes(base)})
     listed = f"one of {', '.join(names)}, or " if names else ""
     return (
         f"={shortened(name)} is no class that can be used here; give {listed}the full path of your own"

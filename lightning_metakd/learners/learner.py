@@ -66,6 +66,19 @@ class Learner(nn.Module, ABC, Configured):
     """Whether adapting is always the same operations, so that tasks can run in one `torch.func.vmap` and a
     step can be compiled: not with a solver or recomputed steps."""
 
+    def check_flags(self) -> None:
+        """Raise where the class does not say what kind of learner it is.
+
+        Raises:
+            ValueError: names what is missing.
+        """
+        for flag in ("uses_inner_loss", "adapts_body", "needs_head"):
+            if not hasattr(self, flag):
+                raise ValueError(
+                    f"learner={type(self).__name__} does not say {flag}; set it to true "
+                    "or false in its class."
+                )
+
     def compile_steps(self) -> bool:
         """Compile single inner steps, where a whole task has no fixed graph; return whether there are any."""
         return False

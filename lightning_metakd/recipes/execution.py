@@ -42,8 +42,10 @@ class Execution:
         """Raise where a learner cannot run so.
 
         Raises:
-            ValueError: if tasks of the learner cannot run together, or its step cannot be compiled.
+            ValueError: if tasks of the learner cannot run together, its step cannot be compiled, or its
+                class does not say what kind it is.
         """
+        learner.check_flags()
         vmap = supports_vmap(learner, norm)
         if self.tasks_at_once is not None and self.tasks_at_once > 1 and not vmap:
             raise ValueError(

@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Union
 
@@ -232,8 +233,8 @@ def test_a_second_configuration_overrides_the_first_and_words_override_both(meta
         (["fit", "--config", "student.yaml", "--data.n_way=five"], "data.n_way=five is not int."),
         (
             ["fit", "--config", "student.yaml", "--model.learner=MAMBL"],
-            "model.learner=MAMBL is no class that can be used here; give one of IMAML, Logistic, MAML, "
-            "MAMLPlusPlus, MetaSGD, ProtoMAML, ProtoNet, Reptile, Ridge, or the full path of your own; the "
+            "model.learner=MAMBL is no class that can be used here; give one of IMAML, LSTMOptimizer, "
+            "Logistic, MAML, MAMLPlusPlus, MetaSGD, ProtoMAML, ProtoNet, Reptile, Ridge, or the full path of your own; the "
             "nearest is MAML.",
         ),
         (
@@ -261,6 +262,42 @@ def test_a_typo_is_one_line_and_nothing_runs(words, line, metakd, tmp_path, caps
     assert done.value.code == 2
     assert capsys.readouterr().err == f"metakd: {line.replace('FOLDER', str(tmp_path))}\n"
     assert not Path("runs").exists()
+
+
+UNFIT = """
+from lightning_metakd.learners import Learner, ProtoNet
+
+class Abstract(Learner):
+    needs_head = True
+
+class Nearest(ProtoNet):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            "--model.learner=unfit.Abstract",
+            "model.learner=unfit.Abstract cannot be built: it does not define adapt.",
+        ),
+        (
+            "--model.loss=unfit.Nearest",
+            "model.loss=unfit.Nearest derives from ProtoNet, and a Loss is wanted.",
+        ),
+    ],
+)
+def test_a_class_of_ones_own_that_does_not_fit_is_told_why(
+    words, line, metakd, tmp_path, capsys, monkeypatch
+):
+    written(tmp_path, student=STUDENT)
+    (tmp_path / "unfit.py").write_text(UNFIT)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit):
+        metakd("fit", "--config", "student.yaml", words)
+    sys.modules.pop("unfit", None)
+    assert capsys.readouterr().err == f"metakd: {line}\n"
 
 
 def test_version_and_commands_are_told(metakd, capsys):

@@ -8,6 +8,7 @@ from lightning_metakd.functional.bind import bind, bind_loss
 from lightning_metakd.functional.inner_loop import mean_loss
 from lightning_metakd.functional.params import detach, subtree, with_prefix
 from lightning_metakd.learners.imaml import IMAML
+from lightning_metakd.learners.learner import Learner
 from lightning_metakd.learners.logistic import Logistic
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.learners.maml_plus_plus import MAMLPlusPlus
@@ -18,6 +19,7 @@ from lightning_metakd.learners.reptile import Reptile
 from lightning_metakd.learners.ridge import Ridge
 from lightning_metakd.losses.loss import CrossEntropy, batch_loss
 from lightning_metakd.models.norm import make_episodic
+from tests.recipes.runs import meta_kd
 from tests.tiny import N_WAY, QUERIES, SmoothConv4, batch, episode
 
 LEARNERS = {
@@ -204,3 +206,14 @@ def test_a_student_that_takes_no_step_is_refused(learner):
 def test_a_rate_that_is_not_positive_is_refused(learner):
     with pytest.raises(ValueError, match=r"inner_lr=0\.0 must be positive"):
         learner(0.0)
+
+
+def test_a_learner_that_does_not_say_what_kind_it_is_is_refused():
+    class Silent(Learner):
+        uses_inner_loss = needs_head = False
+
+        def adapt(self, forward, meta, batch_loss, support, n_way):
+            raise NotImplementedError
+
+    with pytest.raises(ValueError, match="learner=Silent does not say adapts_body; set it to true"):
+        meta_kd(Silent())

@@ -349,3 +349,15 @@ def test_a_teaching_loss_closes_over_strategy_rows_and_dataset_classes(rows, stu
             p.add_(1)
     expected = loss(student, rows, Context(classes[rows.y], progress, student))
     torch.testing.assert_close(result, expected, rtol=1e-12, atol=0)
+
+
+def test_a_loss_that_is_a_mean_is_refused():
+    rows = batch(ROWS)
+    mean_of_rows = batch_loss(
+        lambda *at: CrossEntropy()(*at[1:]).mean(), {}, rows, torch.arange(N_WAY)
+    )
+    student = student_answer(rows)
+    with pytest.raises(
+        ValueError, match=rf"shape \[\] for {len(rows.y)} rows; return one number a row"
+    ):
+        mean_of_rows(student, student, torch.ones(()))
