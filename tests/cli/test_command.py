@@ -234,8 +234,8 @@ def test_a_second_configuration_overrides_the_first_and_words_override_both(meta
         (
             ["fit", "--config", "student.yaml", "--model.learner=MAMBL"],
             "model.learner=MAMBL is no class that can be used here; give one of IMAML, LSTMOptimizer, "
-            "Logistic, MAML, MAMLPlusPlus, MetaSGD, ProtoMAML, ProtoNet, Reptile, Ridge, or the full path of your own; the "
-            "nearest is MAML.",
+            "Logistic, MAML, MAMLPlusPlus, MetaSGD, ProtoMAML, ProtoNet, Reptile, Ridge, or "
+            "the full path of your own; the nearest is MAML.",
         ),
         (
             ["fit", "--config", "typo.yaml"],
