@@ -108,8 +108,6 @@ def ours(
     learner = LEARNERS[setting.algorithm](setting.inner_steps, **how)
     net = make_episodic(as_model(student(setting)), "batch")
     lay_out_weights([net], learner)
-    if compiled and not learner.vmap_compatible:
-        learner.compile_steps()
     learner.to(setting.device, setting.dtype)
     objective = EpisodeObjective(learner, bind(net), bind_loss(CrossEntropy()), pilot_lr=INNER_LR)
     config, device = StrategyTraining(), torch.device(setting.device)

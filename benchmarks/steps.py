@@ -1,6 +1,6 @@
 """The time and the memory of a meta-step, beside the libraries that people would take instead.
 
-    python -m benchmarks.steps                      everything; about 40 minutes on two cores
+    python -m benchmarks.steps                      everything; about 25 minutes on two cores
     python -m benchmarks.steps --algorithm anil     one algorithm; the others keep what they had
     python -m benchmarks.steps --algorithm --output benchmarks/README.md    tables of what was measured
 
@@ -161,7 +161,7 @@ def arguments(args: list[str] | None) -> argparse.Namespace:
     algorithms = [*PEERS, MEMORY]
     parser.add_argument("--algorithm", nargs="*", choices=algorithms, default=algorithms)
     parser.add_argument("--widths", nargs="+", type=int, default=[32, 64])
-    parser.add_argument("--meta_batches", nargs="+", type=int, default=[4, 16])
+    parser.add_argument("--meta_batches", nargs="+", type=int, default=[4])
     parser.add_argument("--rounds", type=int, default=5, help="counted steps of each contestant")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     result = Path(__file__).parent / "results" / "steps.json"

@@ -6,16 +6,15 @@ dictionaries. Nothing here mutates a module or an argument.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.func import grad, vjp
 from torch.utils._pytree import tree_leaves
 
 from lightning_metakd.functional.checkpointing import recomputed
 from lightning_metakd.functional.params import detach, detach_tree
+from lightning_metakd.functional.regions import region
 from lightning_metakd.types import BatchLoss, Output, Params
 
 Rates = float | Tensor | Params
@@ -31,6 +30,21 @@ def mean_loss(batch_loss: BatchLoss, output: Output, progress: Tensor | None = N
     """
     end = output.logits.new_ones(()) if progress is None else progress
     return batch_loss(output, detach_tree(output), end).mean()
+
+
+@region
+def loss_of_answer(
+    batch_loss: BatchLoss, answer: Callable[[Params, Tensor], Output], params: Params, x: Tensor
+) -> Tensor:
+    """The mean loss of what a student answers at its end, compiled where regions are.
+
+    Args:
+        batch_loss: of the rows.
+        answer: (parameters, rows) -> output.
+        params: the student's.
+        x: the rows [n, ...].
+    """
+    return mean_loss(batch_loss, answer(params, x))
 
 
 def inner_gradient(
@@ -65,6 +79,7 @@ def step(params: Params, grads: Params, lr: Rates) -> dict[str, Tensor]:
     return {name: p - lr * grads[name] for name, p in params.items()}
 
 
+@region
 def descent_step(
     forward: Callable[[Params], Output],
     params: Params,
@@ -73,14 +88,12 @@ def descent_step(
     progress: Tensor,
     first_order: bool,
 ) -> dict[str, Tensor]:
-    """One step of gradient descent on a batch loss; first order takes its gradient at detached parameters."""
+    """One step of gradient descent on a batch loss, compiled where regions are.
+
+    Args:
+        first_order: take its gradient at detached parameters.
+    """
     return step(params, inner_gradient(forward, params, batch_loss, progress, first_order), lr)
-
-
-@cache
-def compiled_descent_step() -> Callable[..., dict[str, Tensor]]:
-    """`descent_step` as one graph, compiled once for each network, loss and shape."""
-    return torch.compile(descent_step, fullgraph=True, dynamic=False)
 
 
 def descend(
@@ -90,7 +103,6 @@ def descend(
     rates: Sequence[Rates],
     first_order: bool = False,
     again: Params | None = None,
-    compiled: bool = False,
 ) -> list[dict[str, Tensor]]:
     """The trajectory of gradient descent on a batch loss, `params` first; progress is k / steps.
 
@@ -99,16 +111,14 @@ def descend(
         first_order: take each gradient at detach_tree(params); the graph from it to the strategy stays.
         again: given, a step keeps no graph and is computed again in backward: a third more time, memory of
             one step. It names the leaves on which steps depend beside `params` and the strategy.
-        compiled: compile the step; once, whatever their number.
     """
     any_param: Any = next(iter(params.values()))
-    take = compiled_descent_step() if compiled else descent_step
     trajectory = [dict(params)]
     for k, lr in enumerate(rates):
         progress = any_param.new_full((), k / len(rates))  # a fill, which a CUDA graph can hold
 
         def one(at: Params, lr: Rates = lr, progress: Tensor = progress) -> dict[str, Tensor]:
-            return take(forward, at, batch_loss, lr, progress, first_order)
+            return descent_step(forward, at, batch_loss, lr, progress, first_order)
 
         if again is None:
             trajectory.append(one(trajectory[-1]))

@@ -39,7 +39,7 @@ class IMAML(Learner):
     uses_inner_loss = True
     adapts_body = True
     needs_head = True
-    vmap_compatible = False
+    vmap_compatible = compilable = False
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import MOST_STEPS, check_integer, check_positive
-from lightning_metakd.functional.inner_loop import mean_loss
+from lightning_metakd.functional.inner_loop import loss_of_answer
 from lightning_metakd.models.model import Model
 from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
@@ -58,13 +58,19 @@ class Learner(nn.Module, ABC, Configured):
     """Whether the outer loss is the mean batch loss on the query rows; then it serves as a quiz too."""
 
     @property
+    def descends(self) -> bool:
+        """Whether inner steps move the whole network, so that they are most of a task."""
+        return self.uses_inner_loss and self.adapts_body
+
+    @property
     def second_order(self) -> bool:
         """Whether the outer gradient differentiates gradients of the whole network."""
-        return self.uses_inner_loss and self.adapts_body and not self.first_order
+        return self.descends and not self.first_order
 
     vmap_compatible: bool = True
-    """Whether adapting is always the same operations, so that tasks can run in one `torch.func.vmap` and a
-    step can be compiled: not with a solver or recomputed steps."""
+    """Whether tasks can run in one `torch.func.vmap`: not with a solver or recomputed steps."""
+    compilable: bool = True
+    """Whether adapting is always the same operations, so that it can be compiled: not with a solver."""
 
     def check_flags(self) -> None:
         """Raise where the class does not say what kind of learner it is.
@@ -78,10 +84,6 @@ class Learner(nn.Module, ABC, Configured):
                     f"learner={type(self).__name__} does not say {flag}; set it to true "
                     "or false in its class."
                 )
-
-    def compile_steps(self) -> bool:
-        """Compile single inner steps, where a whole task has no fixed graph; return whether there are any."""
-        return False
 
     def init_student_state(self, student: Model) -> None:
         """Make the parameters that depend on the student, such as a rate for each weight; called once."""
@@ -114,7 +116,7 @@ class Learner(nn.Module, ABC, Configured):
             batch_loss: the loss of the query rows, as a function of the student's output.
             query: the query rows.
         """
-        return mean_loss(batch_loss, adapted.predict(query.x))
+        return loss_of_answer(batch_loss, adapted.answer, adapted.params, query.x)
 
 
 def checked_steps(inner_lr: float, inner_steps: int, test_steps: int | None) -> int:

@@ -110,7 +110,7 @@ class Logistic(Learner):
     uses_inner_loss = True
     adapts_body = False
     needs_head = False
-    vmap_compatible = False
+    vmap_compatible = compilable = False
 
     def __init__(self, penalty: float = 1.0, max_steps: int = 100, solver_steps: int = 20) -> None:
         super().__init__()

@@ -31,7 +31,6 @@ def adapt_by_descent(
     first_order: bool = False,
     adapts: Adapts = "all",
     again: Params | None = None,
-    compiled: bool = False,
 ) -> Adapted:
     """Gradient descent on the batch loss over the part of the student that adapts.
 
@@ -47,7 +46,6 @@ def adapt_by_descent(
         first_order: leave out second derivatives.
         adapts: the part that moves.
         again: as in `descend`: steps are computed again in backward.
-        compiled: as in `descend`: compile the step.
     """
     fixed_part = detach(student) if first_order else student
     moving = {name: p for name, p in student.items() if moves(name, adapts)}
@@ -63,7 +61,7 @@ def adapt_by_descent(
         def answer(params: Params) -> Output:
             return forward({**fixed_part, **params}, x)
 
-    trajectory = descend(answer, moving, batch_loss, rates, first_order, again, compiled)
+    trajectory = descend(answer, moving, batch_loss, rates, first_order, again)
     points = tuple({**student, **params} for params in trajectory)
     return Adapted(points[-1], with_support_statistics(forward, x), points)
 
@@ -115,11 +113,6 @@ class MAML(Learner):
         self.first_order, self.adapts = first_order, adapts
         self.adapts_body = adapts != "head"
         self.recompute, self.vmap_compatible = recompute, not recompute
-        self.compiled = False
-
-    def compile_steps(self) -> bool:
-        self.compiled = self.recompute
-        return self.compiled
 
     def adapt(
         self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
@@ -134,5 +127,4 @@ class MAML(Learner):
             self.first_order,
             self.adapts,
             again=meta if self.recompute else None,
-            compiled=self.compiled and self.training,
         )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_number
-from lightning_metakd.functional.inner_loop import mean_loss
+from lightning_metakd.functional.inner_loop import loss_of_answer
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
 from lightning_metakd.learners.maml import adapt_by_descent
@@ -95,8 +95,11 @@ class MAMLPlusPlus(Learner):
         self, meta: Params, adapted: Adapted, batch_loss: BatchLoss, query: Batch
     ) -> Tensor:
         if not self.training or self.weights is None:
-            return mean_loss(batch_loss, adapted.predict(query.x))
+            return loss_of_answer(batch_loss, adapted.answer, adapted.params, query.x)
         losses = torch.stack(
-            [mean_loss(batch_loss, adapted.answer(at, query.x)) for at in adapted.trajectory[1:]]
+            [
+                loss_of_answer(batch_loss, adapted.answer, at, query.x)
+                for at in adapted.trajectory[1:]
+            ]
         )
         return losses @ self.weights.to(losses)

@@ -2,7 +2,7 @@
 
 A compiled step computes the same in fewer passes over memory, which pays on a CPU where gradients are
 differentiated (benchmarks/README.md); else norms in one kernel are as fast. Compiling takes a time that grows
-with the number of operators, so enough steps must be left. Both are estimated from the first steps.
+with the number of operators of a pass, so enough steps must be left. Both are estimated from the first steps.
 """
 
 import logging
@@ -33,8 +33,8 @@ TIMED = 5
 """Steps whose median is the time of a step; the first, which counts operators, is none of them."""
 SAVED = 0.3
 """Part of the time of a step of second order that compiling saves."""
-SECONDS_PER_OPERATOR = 0.035
-"""Time of compiling, by operators of one task."""
+SECONDS_PER_OPERATOR = 0.08
+"""Time of compiling, by operators of one pass, such as an inner step with what differentiates it."""
 
 CompilationErrors = (TorchDynamoException, FailOnRecompileLimitHit)
 """What a compiled call raises where it cannot be traced or compiled, or met too many shapes."""
@@ -60,21 +60,39 @@ class Compilation:
         record: TrainingRecord,
     ) -> None:
         self.execution, self.student, self.record = execution, student, record
-        self.possible = supports_vmap(learner, norm)
-        self.may_pay = self.possible and learner.second_order
+        self.learner, self.norm = learner, norm
+        self.vmap = supports_vmap(learner, norm)
         self.operators, self.seconds = 0, list[float]()
+
+    @property
+    def obstacle(self) -> str:
+        """Why nothing can be compiled; empty where it can."""
+        if not self.learner.compilable:
+            return f"{type(self.learner).__name__} takes as many steps as its solver needs"
+        if self.norm == "tracked":
+            return "norm=tracked looks at each pass"
+        if modules := sorted(set(self.student.taps) - set(self.student.maps)):
+            return f"the loss listens to {', '.join(modules)} of the student"
+        return ""
 
     @property
     def is_on(self) -> bool:
         """Whether the next step is compiled."""
         chosen = self.execution.compile_step
-        return self.possible and (self.record.compiled is True if chosen == "auto" else chosen)
+        wanted = self.record.compiled is True if chosen == "auto" else chosen
+        return wanted and not self.obstacle
 
     @property
     def is_open(self) -> bool:
         """Whether it is still to be decided."""
         auto = self.execution.compile_step == "auto"
-        return auto and self.may_pay and self.record.compiled is None
+        may_pay = self.learner.second_order and not self.obstacle
+        return auto and may_pay and self.record.compiled is None
+
+    def warn_of_obstacle(self) -> None:
+        """Say that what the configuration wants compiled runs without, and why."""
+        if self.execution.compile_step is True and self.obstacle:
+            log.warning(f"execution.compile_step=true compiles nothing: {self.obstacle}.")
 
     def observed(self, n_tasks: int) -> AbstractContextManager[object]:
         """Count the operators of the first step inside, or time a later one, until it is decided.
@@ -101,7 +119,7 @@ class Compilation:
     def decide(self, trainer: Trainer) -> None:
         """Keep what is decided after this step: at once, or once some steps were timed."""
         if not self.is_open:
-            self.record.compiled = self.execution.compile_step is True or self.is_on
+            self.record.compiled = self.is_on
         elif len(self.seconds) >= TIMED:
             self.record.compiled = self.pays(trainer)
 
@@ -110,7 +128,7 @@ class Compilation:
         seconds = statistics.median(self.seconds)
         done = progress(trainer)
         steps_left = trainer.global_step * (1 / done - 1) if done > 0 else math.inf
-        compiling = SECONDS_PER_OPERATOR * self.operators
+        compiling = SECONDS_PER_OPERATOR * self.operators / (self.learner.inner_steps + 1)
         saved = SAVED * seconds * steps_left
         pays = self.can_compile(trainer.strategy.root_device) and saved > compiling
         pays = trainer.strategy.broadcast(pays)
@@ -123,9 +141,8 @@ class Compilation:
         return pays
 
     def can_compile(self, device: torch.device) -> bool:
-        """Whether a step can be traced, and there is a compiler for it."""
-        traceable = not self.execution.untraceable(self.student)
-        return traceable and device.type == "cpu" and compiler() is not None
+        """Whether there is a compiler for steps on this device."""
+        return device.type == "cpu" and compiler() is not None
 
     def give_up(self, error: Exception) -> None:
         """Go on uncompiled, with a warning.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from lightning_metakd.functional.bind import bind_loss
-from lightning_metakd.functional.inner_loop import mean_loss
+from lightning_metakd.functional.inner_loop import loss_of_answer, mean_loss
 from lightning_metakd.functional.params import detach, detach_tree, subtree
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.adapters import Adapters
@@ -126,7 +126,8 @@ class EpisodeObjective:
         """What trains the strategy of a learner that adapts by loss: the quiz, through its inner steps."""
         adapted = self.adapt(theta, self.teaching_loss(strategy, episode.support, episode), episode)
         quiz_loss = self.label_loss(self.quiz, episode.query, episode)
-        return mean_loss(quiz_loss, adapted.predict(episode.query.x))
+        x = episode.query.x
+        return loss_of_answer(quiz_loss, adapted.answer, adapted.params, x)
 
     def quiz_loss_after_pilot(self, theta: Params, strategy: Params, task: QuizEpisodes) -> Pilot:
         """What trains the strategy of other learners: the quiz after a pilot on the training rows."""

@@ -9,7 +9,6 @@ from torch import nn
 
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.learners.learner import Learner
-from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.norm import NormForm
 
 
@@ -21,9 +20,9 @@ class Execution:
         tasks_at_once: episodes of a meta-batch that run together, by vmap; null is 1 on a CPU, where more
             gain nothing, and all of them elsewhere, if the learner can; those in which teachers learn run
             one by one.
-        compile_step: compile what the student minimises in a task, or, where steps are computed again,
-            the inner step: needs a C++ compiler and a minute or two. `auto` compiles tasks of second order on
-            a CPU once the first steps say that it pays, and goes on without where it fails.
+        compile_step: compile inner steps and the query loss, or a whole task where it has no inner steps or
+            several run together: needs a C++ compiler and a minute. `auto` compiles tasks of second order on
+            a CPU once the first steps say that it pays. What cannot be compiled runs without, and says so.
     """
 
     tasks_at_once: int | None = None
@@ -42,37 +41,16 @@ class Execution:
         """Raise where a learner cannot run so.
 
         Raises:
-            ValueError: if tasks of the learner cannot run together, its step cannot be compiled, or its
-                class does not say what kind it is.
+            ValueError: if tasks of the learner cannot run together, or its class does not say its kind.
         """
         learner.check_flags()
-        vmap = supports_vmap(learner, norm)
-        if self.tasks_at_once is not None and self.tasks_at_once > 1 and not vmap:
+        together = self.tasks_at_once is not None and self.tasks_at_once > 1
+        if together and not supports_vmap(learner, norm):
             raise ValueError(
                 f"tasks_at_once={self.tasks_at_once} runs tasks together, and {type(learner).__name__} with "
                 f"norm={norm} cannot: a solver, recomputed steps and norm=tracked take them one by one; "
                 "leave tasks_at_once out."
             )
-        if self.compile_step is True and not (vmap or learner.compile_steps()):
-            raise ValueError(
-                f"compile_step=true wants a task of fixed operations, and {type(learner).__name__} with "
-                f"norm={norm} is none: a solver takes as many steps as it needs, and norm=tracked looks at "
-                "each pass; leave compile_step out."
-            )
-
-    def check_taps(self, student: Model) -> None:
-        """Raise where a compiled step would have to record modules that the student does not name itself."""
-        modules = self.untraceable(student)
-        if self.compile_step is True and modules:
-            raise ValueError(
-                f"compile_step=true cannot trace modules that are listened to, and the loss reads "
-                f"{', '.join(modules)} of the student; read embedding or what the network itself names "
-                f"({listed(list(student.maps)) or 'nothing here'}), or leave compile_step out."
-            )
-
-    def untraceable(self, student: Model) -> list[str]:
-        """Modules that are listened to, which a compiled step cannot be."""
-        return sorted(set(student.taps) - set(student.maps))
 
     def tasks_per_call(self, tasks: Sized, device: torch.device, vmap: bool) -> int:
         """How many of the tasks run together.

@@ -156,7 +156,7 @@ class MetaKD(Recipe):
         evaluated = [data.classes(s) for s in ("val", "test") if s in data.source.splits]
         class_names = data.source.all_rows().class_names
         check_no_new_classes(self.loss, trained, torch.cat([trained[:0], *evaluated]), class_names)
-        self.execution.check_taps(self.student)
+        self.compilation.warn_of_obstacle()
         if self.rates.learn:
             warn_if_first_order(self.learner)
         if self.rates.learn and strategy.quiz_classes == "other":

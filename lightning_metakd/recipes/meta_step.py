@@ -1,18 +1,19 @@
 """What one meta-step minimises: the student's loss in theta, and the quiz in the strategy."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from lightning_metakd.functional.params import detach
+from lightning_metakd.functional.regions import compiled_regions
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm_contexts import fused_norms
 from lightning_metakd.recipes.compilation import Compilation, CompilationErrors
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
 from lightning_metakd.recipes.strategy_training import StrategyTraining
-from lightning_metakd.recipes.task_batching import mean_over_tasks
+from lightning_metakd.recipes.task_batching import TaskLoss, mean_over_tasks
 from lightning_metakd.strategy.quiz import quiz_episodes
 from lightning_metakd.types import Episode, Output, Params, QuizEpisodes
 
@@ -49,7 +50,7 @@ class MetaStep:
         self.theta, self.strategy = theta, strategy
         self.config, self.compilation = config, compilation
         self.execution = compilation.execution
-        self.vmap, self.device, self.seed = compilation.possible, device, seed
+        self.vmap, self.device, self.seed = compilation.vmap, device, seed
         self.gradients = 0
 
     def student_loss(self, episodes: Sequence[Episode], follows_strategy: bool) -> Tensor:
@@ -59,35 +60,44 @@ class MetaStep:
             follows_strategy: whether its gradient reaches the strategy too.
         """
         strategy = self.strategy if follows_strategy else detach(self.strategy)
-        try:
-            loss = self.mean_student_loss(strategy, episodes)
-        except CompilationErrors as error:
-            self.compilation.give_up(error)
-            loss = self.mean_student_loss(strategy, episodes)
+        at_once = self.execution.tasks_per_call(episodes, self.device, self.vmap)
+        with self.compilation.observed(len(episodes)):
+            (loss,) = self.mean(
+                lambda *at: (self.objective.student_loss(*at),),
+                (self.theta, strategy),
+                episodes,
+                at_once,
+            )
         self.gradients += len(episodes) * self.objective.count_gradients(of_strategy=False)
         return loss
 
-    def mean_student_loss(self, strategy: Params, episodes: Sequence[Episode]) -> Tensor:
-        """The mean, compiled or not."""
-        at_once = self.execution.tasks_per_call(episodes, self.device, self.vmap)
-        compiled = self.compilation.is_on
-        with (
-            self.compilation.observed(len(episodes)),
-            self.norms_in_one_kernel(at_once == 1 and not compiled),
-        ):
-            (loss,) = mean_over_tasks(
-                lambda *at: (self.objective.student_loss(*at),),
-                self.theta,
-                strategy,
-                episodes,
-                at_once,
-                compiled,
-            )
-        return loss
+    def mean(
+        self,
+        loss: TaskLoss,
+        leaves: tuple[Params, Params],
+        tasks: Sequence[Episode | QuizEpisodes],
+        at_once: int,
+        in_reverse_mode: bool = True,
+    ) -> tuple[Tensor, ...]:
+        """Means over the tasks, compiled where that is on; else norms run as one kernel where they can.
 
-    def norms_in_one_kernel(self, possible: bool) -> AbstractContextManager[None]:
-        """Norms of the student in one kernel, where tasks run one by one and uncompiled."""
-        return fused_norms(self.student) if possible else nullcontext()
+        Args:
+            loss: of one task.
+            leaves: theta and strategy.
+            at_once: tasks that run together.
+            in_reverse_mode: whether nothing in it is differentiated forward, as in a pilot, which is not
+                compiled either.
+        """
+        compiled = self.compilation.is_on and in_reverse_mode
+        by_regions = compiled and at_once == 1 and self.objective.learner.descends
+        in_one_kernel = at_once == 1 and in_reverse_mode and not compiled
+        norms = fused_norms(self.student) if in_one_kernel else nullcontext()
+        try:
+            with norms, compiled_regions(by_regions):
+                return mean_over_tasks(loss, *leaves, tasks, at_once, compiled and not by_regions)
+        except CompilationErrors as error:
+            self.compilation.give_up(error)
+        return self.mean(loss, leaves, tasks, at_once, in_reverse_mode)
 
     def quiz_loss(
         self, train: Sequence[Episode], quiz: Sequence[Episode]
@@ -104,11 +114,13 @@ class MetaStep:
         # a cache and views by number do not map
         alone = len(self.objective.teachers) > 0
         at_once = 1 if alone else self.execution.tasks_per_call(tasks, self.device, self.vmap)
-        in_reverse_mode = learner.uses_inner_loss  # a pilot is differentiated forward
-        with self.norms_in_one_kernel(at_once == 1 and in_reverse_mode):
-            loss, gain = mean_over_tasks(
-                self.objective.strategy_loss, detach(self.theta), self.strategy, tasks, at_once
-            )
+        loss, gain = self.mean(
+            self.objective.strategy_loss,
+            (detach(self.theta), self.strategy),
+            tasks,
+            at_once,
+            in_reverse_mode=learner.uses_inner_loss,
+        )
         self.gradients += len(tasks) * self.objective.count_gradients(of_strategy=True)
         first = tasks[0].quiz if isinstance(tasks[0], QuizEpisodes) else tasks[0]
         return loss, gain, len(first.classes)

@@ -7,12 +7,11 @@ gradient is known already: it is scaled, averaged over processes and clipped lik
 There are three ways to the same gradient. One by one is as fast as any other on a CPU, whose caches several
 tasks overflow, and keeps the graph of one. `torch.func.vmap` runs several in the same kernels, which is
 meant for a GPU. Compiled, the operations between convolutions become a few fused loops, and what is cheap is
-computed again rather than kept: of second order about two thirds of the time and under half the memory, after
-minutes of compiling.
+computed again rather than kept; where most of a task is inner steps and tasks run one by one, these are
+compiled (functional/regions.py), else all that runs at once.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
+from lightning_metakd.functional.regions import compiled as compile_whole
 from lightning_metakd.types import Episode, Params, QuizEpisodes
 
 TaskLoss = Callable[[Params, Params, Any], tuple[Tensor, ...]]
@@ -53,14 +53,14 @@ def mean_over_tasks(
 
     Args:
         tasks_per_call: tasks in one call of `vmap`; 1 is a plain loop.
-        compiled: compile what runs at once; once for each shape of episode.
+        compiled: compile all that runs at once; once for each shape of episode.
     """
     leaves = [p for p in (*theta.values(), *strategy.values()) if p.requires_grad]
     grads: list[Tensor | None] = [None] * len(leaves)
     means: list[Tensor] = []
     for first in range(0, len(tasks), tasks_per_call):
         group = tasks[first : first + tasks_per_call]
-        values = (run_compiled() if compiled else run)(loss, theta, strategy, group)
+        values = (compile_whole(run) if compiled else run)(loss, theta, strategy, group)
         share = len(group) / len(tasks)
         if values[0].requires_grad:  # a strategy that teaches nothing leaves no trace in the quiz
             slopes = torch.autograd.grad(share * values[0], leaves, allow_unused=True)
@@ -85,12 +85,6 @@ def run(
     batched = vmap(loss, in_dims=(None, None, 0), randomness="different")
     values = batched(theta, strategy, together)
     return tuple(value.mean() for value in values)
-
-
-@cache
-def run_compiled() -> Callable[..., tuple[Tensor, ...]]:
-    """`run` as one graph; compiled when it first sees a loss or a shape."""
-    return torch.compile(run, fullgraph=True, dynamic=False)
 
 
 def added(a: Tensor | None, b: Tensor | None) -> Tensor | None:

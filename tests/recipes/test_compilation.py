@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
+from lightning_metakd.functional import regions
 from lightning_metakd.learners.maml import MAML
 from lightning_metakd.recipes import compilation, meta_step
 from tests.learners.test_learners import LEARNERS
@@ -20,9 +21,10 @@ def compiled(monkeypatch):
     """For each step whether it was compiled; none is, in truth."""
     steps, mean = [], meta_step.mean_over_tasks
 
-    def noted(loss, theta, strategy, tasks, at_once, compiled=False):  # a quiz is not compiled
-        steps.append(compiled)
-        return mean(loss, theta, strategy, tasks, at_once)
+    def noted(loss, theta, strategy, tasks, at_once, compiled):
+        steps.append(compiled or regions.active)
+        with regions.compiled_regions(False):
+            return mean(loss, theta, strategy, tasks, at_once)
 
     monkeypatch.setattr(meta_step, "mean_over_tasks", noted)
     monkeypatch.setattr(compilation, "compiler", lambda: "/usr/bin/g++")
@@ -65,7 +67,7 @@ def test_what_is_configured_holds(chosen, compiled, monkeypatch):
     assert recipe.training_cost()["compiled"] is chosen
 
 
-@pytest.mark.parametrize("name", ["iMAML", "logistic", "FOMAML", "ProtoNet", "MAML, recomputed"])
+@pytest.mark.parametrize("name", ["iMAML", "logistic", "FOMAML", "ProtoNet"])
 def test_what_cannot_be_compiled_or_gains_nothing_is_not(name, compiled, monkeypatch):
     cheap(monkeypatch)
     recipe = fit(LEARNERS[name]())
@@ -102,7 +104,7 @@ def test_where_compiling_fails_the_training_goes_on_with_a_warning(
     noted = meta_step.mean_over_tasks
 
     def failing(*at):
-        if at[-1]:
+        if regions.active:
             raise error("no such header")
         return noted(*at)
 
@@ -113,6 +115,21 @@ def test_where_compiling_fails_the_training_goes_on_with_a_warning(
     assert "goes on without compiling its steps, which failed: no such header" in caplog.messages
     with pytest.raises(error, match="no such header"):
         fit(compile_step=True)
+
+
+@pytest.mark.parametrize(
+    ("learner", "settings", "reason"),
+    [
+        ("iMAML", {}, "IMAML takes as many steps as its solver needs"),
+        ("logistic", {}, "Logistic takes as many steps as its solver needs"),
+        ("ProtoNet", {"norm": "tracked"}, "norm=tracked looks at each pass"),
+    ],
+)
+def test_what_cannot_be_compiled_says_so(learner, settings, reason, compiled, caplog):
+    recipe = fit(LEARNERS[learner](), steps=1, compile_step=True, **settings)
+    assert f"execution.compile_step=true compiles nothing: {reason}." in caplog.messages
+    assert not any(compiled)
+    assert recipe.training_cost()["compiled"] is False
 
 
 @pytest.mark.usefixtures("as_users_run_it")
