@@ -18,6 +18,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import OutOfMemoryError
 
+import lightning_metakd
 from lightning_metakd.loggers.run_logger import first_process
 from lightning_metakd.storage.redaction import redact, redact_words
 
@@ -74,6 +75,8 @@ CHECKED_BY = ("lightning_metakd", "lightning", "jsonargparse")
 """Installed packages whose refusals are written for a user."""
 
 INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+
+PACKAGE = str(Path(lightning_metakd.__file__).parent)
 
 MEMORY = "can't allocate memory"
 """What torch says, as a RuntimeError, where the memory of the machine is not enough."""
@@ -156,9 +159,16 @@ def last_line(error: Exception) -> tuple[str, int]:
         return f"metakd: {message_of(error)}", MISTAKE
     note_fault(error, None)
     return (
-        f"metakd: a fault of the program, {type(error).__name__}: {message_of(error)[:300]} "
+        f"metakd: a fault {where(error)}, {type(error).__name__}: {message_of(error)[:300]} "
         f"({'; '.join(error.__notes__)}; METAKD_TRACEBACK=1 shows it here)"
     ), FAULT
+
+
+def where(error: Exception) -> str:
+    """Whose fault it is: the innermost line of a user's own file, or the program's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((*INSTALLED, PACKAGE, "<"))]
+    return f"in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else "of the program"
 
 
 def write_fault(error: Exception, folder: Path | None) -> str:

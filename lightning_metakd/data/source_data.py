@@ -52,7 +52,7 @@ class SourceData(LightningDataModule, ABC, Configured):
         )
 
     def prepare_data(self) -> None:
-        self.source.all_rows()
+        self.source.check_rows()
 
     @abstractmethod
     def train_classes(self) -> Int[Tensor, " c"]:

@@ -1,5 +1,6 @@
 """How a command ends: one line, an exit code that says whose fault it is, and a file with the rest."""
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -9,7 +10,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
 from lightning_metakd.cli import command
+from lightning_metakd.cli.console import where
 from lightning_metakd.data.sources.synthetic import Synthetic
+from lightning_metakd.functional.params import subtree
 from tests.commands import MAML, written
 
 MAML_FIT = ("fit", "--config", "maml.yaml")
@@ -40,7 +43,10 @@ def test_a_fault_of_the_program_is_one_line_and_is_written_down_in_the_runs_dire
     words = [*MAML_FIT, f"--trainer.callbacks+={__name__}.Faulty"]
     code, line, before = ended(command.main, monkeypatch, capsys, words)
     assert code == 70
-    assert line.startswith("metakd: a fault of the program, RuntimeError: ftp://***@host is away")
+    assert re.match(
+        r"metakd: a fault in test_endings\.py, line \d+, RuntimeError: ftp://\*\*\*@host is away",
+        line,
+    )
     assert "the full traceback is in runs/maml/1/error.log" in line
     assert "Traceback" not in before
     log = Path("runs/maml/1/error.log").read_text()
@@ -59,8 +65,17 @@ def test_a_fault_before_anything_is_written_is_not_lost(metakd, folder, monkeypa
     words = [*MAML_FIT, f"--data.source={__name__}.Away", "--experiment=early"]
     code, line, _ = ended(command.main, monkeypatch, capsys, words)
     assert code == 70
-    assert line.startswith("metakd: a fault of the program, KeyError: 'content' (the full")
+    assert re.match(
+        r"metakd: a fault in test_endings\.py, line \d+, KeyError: 'content' \(the full", line
+    )
     assert "in <lambda>" in Path("runs/early/0/error.log").read_text()
+
+
+def test_a_fault_is_the_programs_where_no_file_of_a_user_is_in_its_traceback():
+    with pytest.raises(AttributeError) as caught:
+        subtree(None, "student")
+    assert re.match(r"in test_endings\.py, line \d+$", where(caught.value))
+    assert where(caught.value.with_traceback(caught.tb.tb_next)) == "of the program"
 
 
 def test_a_fault_before_there_is_a_run_is_written_down_too(monkeypatch, capsys, tmp_path):

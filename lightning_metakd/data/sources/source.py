@@ -129,6 +129,30 @@ class Source(ABC, Configured):
                 f"choose one of {', '.join(self.splits)} or all, or another data.source."
             )
 
+    def check_rows(self) -> None:
+        """Raise where `all_rows` and `select` are not what samplers, caches and networks count on.
+
+        Raises:
+            ValueError: says what is not.
+        """
+        x, y, index, names = self.all_rows()
+        images = type(self).reading is Source.reading and type(self).inputs is Source.inputs
+        named = y.dtype == torch.int64 and bool(((y >= 0) & (y < len(names))).all())
+        faults = {
+            f"x is {x.dtype}, and images are uint8 of 0 to 255": images and x.dtype != torch.uint8,
+            f"x has {len(x)} rows and y {len(y)}": len(x) != len(y),
+            f"y is not int64, the place of a row's class among {len(names)} class_names": not named,
+            f"index is not 0 to {len(y) - 1}, in this order": not torch.equal(
+                index, torch.arange(len(y))
+            ),
+        }
+        for split in self.splits:
+            rows = self.select(split)
+            faults[f"rows of {split!r} do not ascend"] = bool((rows[1:] <= rows[:-1]).any())
+        wrong = [fault for fault, is_there in faults.items() if is_there]
+        if wrong:
+            raise ValueError(f"data.source={self.name} cannot be used: {'; '.join(wrong)}.")
+
     def check_files(self) -> None:
         """Raise where a checkpoint that embeds the rows is not there; opens none."""
 
