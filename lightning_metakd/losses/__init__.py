@@ -16,6 +16,7 @@ from lightning_metakd.losses.dist import DIST
 from lightning_metakd.losses.dkd import DKD
 from lightning_metakd.losses.example_rows import example_rows
 from lightning_metakd.losses.fitnets import FitNets
+from lightning_metakd.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.layer_weights import LayerWeights
 from lightning_metakd.losses.learned_per_sample import LearnedPerSample
@@ -33,7 +34,9 @@ from lightning_metakd.losses.multi_teacher import (
 from lightning_metakd.losses.pkt import PKT
 from lightning_metakd.losses.prototype_matching import PrototypeMatching
 from lightning_metakd.losses.rkd import RKD
+from lightning_metakd.losses.rules import Posterior, Threshold
 from lightning_metakd.losses.similarity_preserving import SimilarityPreserving
+from lightning_metakd.losses.symmetric_cross_entropy import SymmetricCrossEntropy
 from lightning_metakd.losses.what_where import (
     ChannelWeights,
     LearnedPerChannel,
@@ -58,6 +61,7 @@ __all__ = [
     "Constant",
     "CrossEntropy",
     "FitNets",
+    "GeneralisedCrossEntropy",
     "Heaviest",
     "Hinton",
     "LayerWeights",
@@ -74,9 +78,12 @@ __all__ = [
     "MultiTeacher",
     "OfTeacher",
     "Pointwise",
+    "Posterior",
     "PrototypeMatching",
     "Scheduled",
     "SimilarityPreserving",
+    "SymmetricCrossEntropy",
+    "Threshold",
     "UniformChannels",
     "WeightedSum",
     "Weights",

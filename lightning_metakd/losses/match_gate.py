@@ -2,8 +2,8 @@
 
 With S the student, F the teacher and a gate g in (0, 1):
 
-- `MatchGate`: L = g CE(y, S) + (1 - g) match(S, F), where match is any loss of a teacher. Here the gate
-  decides between two directions of learning.
+- `MatchGate`: L = g CE(y, S) + (1 - g) match(S, F), where match is any loss of a teacher, and any loss of
+  the labels may stand for CE. Here the gate decides between two directions of learning.
 - `LiteralMatchGate`: L = -g log S(y|x) - (1 - g) log F(y|x), the formula as first written. Its second term
   has no gradient for the student, so the gate only rescales the step of each row; it is the control.
 """
@@ -23,6 +23,7 @@ class MatchGate(Loss):
     Args:
         gate: in [0, 1]; 1 learns alone, 0 follows the teacher; a number or a coefficient.
         match: how the teacher is followed, by default Hinton's loss.
+        alone: how the labels are, by default cross-entropy.
 
     Example:
         >>> from lightning_metakd.losses import MatchGate, example_rows
@@ -31,11 +32,13 @@ class MatchGate(Loss):
         tensor([0.5970, 0.5654, 1.1735, 0.6921])
     """
 
-    def __init__(self, gate: Value = 0.5, match: Loss | None = None) -> None:
+    def __init__(
+        self, gate: Value = 0.5, match: Loss | None = None, alone: Loss | None = None
+    ) -> None:
         super().__init__()
         self.gate = coefficient(gate, "gate", 0.5, low=0.0, high=1.0, closed=True)
         self.match = Hinton() if match is None else match
-        self.alone = CrossEntropy()
+        self.alone = CrossEntropy() if alone is None else alone
 
     def forward(self, student: Output, batch: Batch, context: Context) -> Float[Tensor, " n"]:
         g = self.gate(batch, context)

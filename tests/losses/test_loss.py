@@ -13,6 +13,7 @@ from lightning_metakd.losses.crd import CRD
 from lightning_metakd.losses.dist import DIST
 from lightning_metakd.losses.dkd import DKD
 from lightning_metakd.losses.fitnets import FitNets
+from lightning_metakd.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.logit_standardisation import LogitStandardisation
@@ -28,6 +29,7 @@ from lightning_metakd.losses.pkt import PKT
 from lightning_metakd.losses.prototype_matching import PrototypeMatching
 from lightning_metakd.losses.rkd import RKD
 from lightning_metakd.losses.similarity_preserving import SimilarityPreserving
+from lightning_metakd.losses.symmetric_cross_entropy import SymmetricCrossEntropy
 from lightning_metakd.losses.what_where import LearnedPerChannel, LearnedPerMap, WhatWhere
 from lightning_metakd.types import Context, Output
 from tests.tiny import N_WAY, answered, batch, context, perturbed, student_answer
@@ -82,12 +84,15 @@ OF_POOLS = {
 LOSSES = {
     "CrossEntropy": CrossEntropy,
     "CrossEntropy, smoothed": lambda: CrossEntropy(0.1),
+    "GeneralisedCrossEntropy": lambda: GeneralisedCrossEntropy(LearnedPerClass(20)),
+    "SymmetricCrossEntropy": lambda: SymmetricCrossEntropy(Learned(), LearnedPerClass(20)),
     **OF_LOGITS,
     "BornAgain, confidence": lambda: BornAgain(confidence_weighted=True),
     **OF_EMBEDDINGS,
     **CONTRASTS,
     **OF_LAYERS,
     "MatchGate": lambda: MatchGate(LearnedPerSample(), Hinton(Learned())),
+    "MatchGate, robust": lambda: MatchGate(Learned(), alone=GeneralisedCrossEntropy(Learned())),
     "MatchGate, literal": lambda: LiteralMatchGate(LearnedPerClass(20)),
     "CalibratedCrossEntropy": CalibratedCrossEntropy,
     "WeightedSum": everything,
