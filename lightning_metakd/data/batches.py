@@ -14,12 +14,17 @@ from lightning_metakd.types import Batch
 
 
 def partition(
-    y: Int[Tensor, " n"], rows: Int[Tensor, " n"], fractions: dict[str, float], seed: int
+    y: Int[Tensor, " n"],
+    rows: Int[Tensor, " n"],
+    fractions: dict[str, float],
+    seed: int,
+    most: int | None = None,
 ) -> dict[str, Int[Tensor, " m"]]:
     """Rows divided class by class: each part its fraction of every class, and `train` what is left.
 
     Args:
         fractions: part -> share of each class, in [0, 1); a share above 0 is one row of each class at least.
+        most: rows of a class in `train`; None is all, and a larger number has those of a smaller one.
 
     Raises:
         ValueError: if nothing is left to train on.
@@ -37,7 +42,7 @@ def partition(
             raise ValueError(
                 f"{shares} of the {len(at)} images of class {name} leave none to train on; lower them."
             )
-        parts["train"].append(order)
+        parts["train"].append(order[:most])
     return {part: torch.cat(chosen).sort().values for part, chosen in parts.items()}
 
 

@@ -40,6 +40,7 @@ class SupervisedData(SourceData):
         augment: shift and mirror training images.
         views: fixed augmented views per image, as stored by a cache; null draws a new view each time, 0 none.
         num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
+        rows_per_class: labels of each class to train on, as where few are at hand; null is all.
     """
 
     def __init__(
@@ -54,8 +55,11 @@ class SupervisedData(SourceData):
         augment: bool = True,
         views: int | None = None,
         num_workers: int = 0,
+        rows_per_class: int | None = None,
     ) -> None:
         super().__init__(source, num_workers)
+        hint = "or null for all"
+        check_integer("data.rows_per_class", rows_per_class, 1, hint=hint, optional=True)
         check_integer("data.batch_size", batch_size, 1)
         check_share("data.quiz_fraction", quiz_fraction)
         check_share("data.val_fraction", val_fraction)
@@ -76,6 +80,7 @@ class SupervisedData(SourceData):
         )
         self.fractions = {"quiz": quiz_fraction, "val": val_fraction}
         self.views = views if augment else 0
+        self.rows_per_class = rows_per_class
 
     @cached_property
     def _classes(self) -> Int[Tensor, " c"]:
@@ -89,7 +94,8 @@ class SupervisedData(SourceData):
     def parts(self) -> dict[str, Int[Tensor, " n"]]:
         """Rows of `train`, `quiz` and `val`."""
         rows = self.source.rows(self.split)
-        return partition(self.source.all_rows().y[rows], rows, self.fractions, self.split_seed)
+        y = self.source.all_rows().y[rows]
+        return partition(y, rows, self.fractions, self.split_seed, self.rows_per_class)
 
     @property
     def has_quiz(self) -> bool:
@@ -121,7 +127,7 @@ class SupervisedData(SourceData):
             raise ValueError(
                 f"batch_size={self.batch_size} on {world} rank(s) exceeds the {len(self.parts['train'])} "
                 f"rows to train on of split {self.split!r} in {self.source.name}; lower data.batch_size, "
-                "or get more rows by data.split, source, val_fraction or quiz_fraction."
+                "or get more rows by data.split, source, rows_per_class, val_fraction or quiz_fraction."
             )
         trainer = self.trainer
         folder = trainer.log_dir if trainer and trainer.loggers else None  # every process must ask

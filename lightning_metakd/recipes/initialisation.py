@@ -19,11 +19,13 @@ class Initialisation:
             in another order into theirs.
         strategy_file: file of a learned strategy.
         share: which modules copy, freeze or tie the weights of a teacher.
+        freeze: modules of the student that stay as they begin, by path; `body` is all but the head.
     """
 
     checkpoint: str | None = None
     strategy_file: str | None = None
     share: list[Share] | None = None
+    freeze: list[str] | None = None
 
     def check_files(self) -> None:
         """Raise where a file that is named does not exist.

@@ -56,7 +56,8 @@ class TeachingSetup:
     ) -> None:
         self.student, self.loss, self.teachers, self.adapters = student, loss, teachers, adapters
         self.strategy_file, self.control, self.rates = initialisation.strategy_file, control, rates
-        self.sharing = Sharing(initialisation.share or (), student, teachers)
+        shares, freeze = initialisation.share or (), initialisation.freeze or ()
+        self.sharing = Sharing(shares, student, teachers, freeze)
         self.frozen_names = self.sharing.fixed(student)
 
     # --- checks, before anything is read -------------------------------------------------------

@@ -1,7 +1,8 @@
 """What a student has of its teachers' weights: to start from, to keep as they are, or to hold in common.
 
 Modules are named by path, as layers are, and the head is `head`. What is kept or held in common is no part
-of what the student trains: neither the outer loop nor an inner loop or a pilot step moves it.
+of what the student trains: neither the outer loop nor an inner loop or a pilot step moves it. Weights of the
+student's own may be kept as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,8 +52,18 @@ class Pair(NamedTuple):
     teacher_module: nn.Module
 
 
+BODY = "body"
+"""Stands for all of a student but its head."""
+
+
 class Sharing:
-    """All that a student takes of its teachers; of none, it takes nothing and keeps what it has.
+    """All that a student takes of its teachers, and what of its own it keeps.
+
+    Args:
+        shares: what it takes.
+        student: the network.
+        teachers: of none, it takes nothing and keeps what it has.
+        freeze: paths of modules that stay as they begin.
 
     Attributes:
         shares: as they were given.
@@ -63,7 +74,13 @@ class Sharing:
             or nothing is left to train.
     """
 
-    def __init__(self, shares: Sequence[Share], student: Model, teachers: TeacherPool) -> None:
+    def __init__(
+        self,
+        shares: Sequence[Share],
+        student: Model,
+        teachers: TeacherPool,
+        freeze: Sequence[str] = (),
+    ) -> None:
         self.shares = shares
         self.pairs = [p for share in shares if teachers for p in pairs_of(share, student, teachers)]
         check_disjoint(self.pairs)
@@ -73,13 +90,18 @@ class Sharing:
             for path in share.modules
             if share.how != "copy"
         ]
+        kept += [module for path in freeze for module in own_modules(student, path)]
         self.kept = [path for path, m in student.named_modules() if any(m is k for k in kept)]
         for module in kept:
             module.requires_grad_(False).eval()
+        if BODY in freeze:
+            of_head = {id(p) for p in student.head.parameters()}
+            for p in student.parameters():
+                p.requires_grad_(p.requires_grad and id(p) in of_head)
         if kept and not any(p.requires_grad for p in student.parameters()):
             raise ValueError(
-                f"share keeps all of the student ({listed(self.kept)}) and leaves nothing to train; leave "
-                "a module out, or take how=copy."
+                f"share and freeze keep all of the student ({listed(self.kept)}) and leave nothing to train; "
+                "leave a module out, or take how=copy."
             )
 
     def untie(self) -> None:
@@ -119,6 +141,15 @@ class Sharing:
             student.get_submodule(path).eval()
 
 
+def own_modules(student: Model, path: str) -> list[nn.Module]:
+    """The module of a path, or the smallest ones of all beside the head."""
+    if path != BODY:
+        return [module_at(student, path, "the student", "freeze")]
+    of_head = {id(module) for module in student.head.modules()}
+    smallest = [module for module in student.modules() if not list(module.children())]
+    return [module for module in smallest if id(module) not in of_head]
+
+
 def pairs_of(share: Share, student: Model, teachers: TeacherPool) -> list[Pair]:
     """The modules which a share names, found and checked."""
     k = share.teacher
@@ -140,12 +171,12 @@ def pairs_of(share: Share, student: Model, teachers: TeacherPool) -> list[Pair]:
     return pairs
 
 
-def module_at(model: Model, path: str, who: str) -> nn.Module:
-    """The module at a path, as layers are named."""
+def module_at(model: Model, path: str, who: str, argument: str = "share") -> nn.Module:
+    """The module at a path, as layers are named; an error names the argument."""
     modules = {name: m for name, m in model.tapped.named_modules() if name} | {"head": model.head}
     if path not in modules:
         raise ValueError(
-            f"share names {path!r}, which is no module of {who}; choose from {listed(list(modules))}."
+            f"{argument} names {path!r}, which is no module of {who}; choose from {listed(list(modules))}."
         )
     return modules[path]
 

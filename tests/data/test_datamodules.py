@@ -280,6 +280,16 @@ def test_parts_divide_every_class_and_share_no_row(source):
         assert counts.tolist() == [share] * 64
 
 
+def test_few_labels_are_the_first_of_many_and_leave_the_other_parts_as_they_are(supervised):
+    whole, three, one = (supervised(val_fraction=0.25, rows_per_class=n) for n in (None, 3, 1))
+    for data, n in ((three, 3), (one, 1)):
+        labels = data.source.all_rows().y[data.parts["train"]]
+        assert labels.unique(return_counts=True)[1].tolist() == [n] * 64
+        assert data.parts["val"].equal(whole.parts["val"])
+    rows = [set(data.parts["train"].tolist()) for data in (one, three, whole)]
+    assert rows[0] < rows[1] < rows[2]
+
+
 def test_the_division_does_not_depend_on_the_training_seed(supervised):
     one, other = supervised(val_fraction=0.25), supervised(val_fraction=0.25, seed=9)
     assert one.parts["val"].equal(other.parts["val"])

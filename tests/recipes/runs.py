@@ -58,7 +58,12 @@ GROUPS = {
     ),
     "initialisation": (
         Initialisation,
-        {"init": "checkpoint", "strategy_file": "strategy_file", "share": "share"},
+        {
+            "init": "checkpoint",
+            "strategy_file": "strategy_file",
+            "share": "share",
+            "freeze": "freeze",
+        },
     ),
     "execution": (Execution, {"tasks_at_once": "tasks_at_once", "compile_step": "compile_step"}),
 }

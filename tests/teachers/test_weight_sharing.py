@@ -99,6 +99,47 @@ def begun(make, data, **settings):
     return recipe
 
 
+# --- weights of its own ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["MAML", "SingleTask"])
+def test_a_frozen_body_stays_with_its_statistics_and_the_head_learns(name):
+    recipe = begun(*RUNS[name], freeze=["body"])
+    before = state(lived(recipe.student))
+    fit(recipe, RUNS[name][1](), callbacks=[FrozenParameterCheck()])
+    assert moved(before, state(recipe.student)) == {"head.weight", "head.bias"}
+
+
+def test_a_frozen_body_is_all_of_any_network_but_its_head():
+    model = Wrapped(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)))
+    Sharing((), model, TeacherPool([]), ["body"])
+    moving = [p for p in model.parameters() if p.requires_grad]
+    assert {id(p) for p in moving} == {id(p) for p in model.head.parameters()}
+    assert len(moving) == 2
+    assert not any(m.training for m in model.modules() if isinstance(m, nn.BatchNorm1d))
+
+
+def test_a_module_that_is_frozen_stays_and_the_rest_learns():
+    recipe = begun(*RUNS["SingleTask"], freeze=["convs.0", "norms.0"])
+    before = state(recipe.student)
+    fit(recipe, batches())
+    actual = moved(before, state(recipe.student))
+    assert {"convs.1.weight", "head.weight"} <= actual
+    assert not {n for n in actual if n.startswith(("convs.0.", "norms.0."))}
+
+
+@pytest.mark.parametrize(
+    ("freeze", "message"),
+    [
+        (["stem"], "freeze names 'stem', which is no module of the student; choose from convs"),
+        (["body", "head"], "share and freeze keep all of the student"),
+    ],
+)
+def test_a_freeze_that_cannot_be_is_refused(freeze, message):
+    with pytest.raises(ValueError, match=message):
+        single_task(student(12), freeze=freeze)
+
+
 # --- values ----------------------------------------------------------------------------------------
 
 
@@ -410,7 +451,7 @@ REFUSED = {
             student(),
             TeacherPool([helper()]),
         ),
-        r"share keeps all of the student \(convs, norms\) and leaves nothing to train; leave a mod",
+        r"share and freeze keep all of the student \(convs, norms\) and leave nothing to train; leave",
     ),
 }
 
