@@ -145,12 +145,24 @@ class LSTMOptimizer(Learner):
             return forward(params, x)
 
         grads = inner_gradient(answer, student, batch_loss, progress, self.first_order)
-        flat = torch.cat([grads[name].reshape(-1) for name in student])
+        moves, state = self.moves(rule, grads, state)
+        moved = {name: p + moves[name] for name, p in student.items()}
+        return with_prefix("student", moved) | with_prefix("state", state)
+
+    def moves(
+        self, rule: Params, grads: Params, state: Params
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The step of each parameter, and the state after it.
+
+        Args:
+            rule: weights of the LSTM.
+            grads: gradient of each parameter.
+            state: of all coordinates in their order, from `rest` or the step before.
+        """
+        flat = torch.cat([g.reshape(-1) for g in grads.values()])
         h0, c0 = lstm_cell(readable(flat), state["h0"], state["c0"], subtree(rule, "cells.0"))
         h1, c1 = lstm_cell(h0, state["h1"], state["c1"], subtree(rule, "cells.1"))
-        written = linear(h1, rule["write.weight"], rule["write.bias"])[:, 0]
-        sizes = [p.numel() for p in student.values()]
-        moves = dict(zip(student, written.split(sizes), strict=True))
-        moved = {n: p + self.scale * moves[n].view_as(p) for n, p in student.items()}
-        after = {"h0": h0, "c0": c0, "h1": h1, "c1": c1}
-        return with_prefix("student", moved) | with_prefix("state", after)
+        written = self.scale * linear(h1, rule["write.weight"], rule["write.bias"])[:, 0]
+        parts = written.split([g.numel() for g in grads.values()])
+        moves = {name: part.view_as(grads[name]) for name, part in zip(grads, parts, strict=True)}
+        return moves, {"h0": h0, "c0": c0, "h1": h1, "c1": c1}

@@ -104,6 +104,7 @@ def test_an_unroll_of_one_step_forgets_where_the_state_came_from():
     torch.testing.assert_close(whole.of, complete.of, rtol=0, atol=0)
 
 
+@pytest.mark.thorough
 def test_it_learns_to_descend_quadratics_it_never_saw():
     learner = rule(inner_steps=10, units=8)
     descent = torch.optim.Adam(learner.parameters(), 0.02)
