@@ -63,7 +63,7 @@ maml-full: install  ## MAML as published, 60,000 meta-steps; a day and a half on
 	$(METAKD) fit --resume --config configs/experiment/meta_kd_cifar_fs_5w5s_maml.yaml --data.source.root=$(DATA)
 
 learned-optimiser: install  ## A learned update rule beside the best step sizes of SGD and Adam (DATA=folder of images)
-	$(BIN)/python -m experiments.learned_optimiser --data $(DATA) --output docs/results/learned-optimiser.md
+	$(BIN)/python -m experiments.learned_optimiser --output docs/results/learned-optimiser.md --data $(DATA)
 
 bench: peers  ## Speed and memory beside other libraries, for benchmarks/README.md; an hour on two quiet cores
 	$(BIN)/python -m benchmarks.steps --output benchmarks/README.md --summary docs/results/speed.md

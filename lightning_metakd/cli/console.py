@@ -167,8 +167,11 @@ def last_line(error: Exception) -> tuple[str, int]:
 def where(error: Exception) -> str:
     """Whose fault it is: the innermost line of a user's own file, or the program's."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((*INSTALLED, PACKAGE, "<"))]
-    return f"in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else "of the program"
+    others = (*INSTALLED, PACKAGE, "<")
+    of_user = [frame for frame in frames if not frame.filename.startswith(others)]
+    if not of_user:
+        return "of the program"
+    return f"in {Path(of_user[-1].filename).name}, line {of_user[-1].lineno}"
 
 
 def write_fault(error: Exception, folder: Path | None) -> str:

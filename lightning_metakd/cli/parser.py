@@ -21,6 +21,7 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
+from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.cli.console import is_mistake, message_of, package_of
 from lightning_metakd.models.model import Model
 
@@ -216,13 +217,13 @@ def unknown_setting(match: re.Match[str], parser: argparse.ArgumentParser) -> st
 def unknown_class(name: str, bases: Iterable[type]) -> str:
     """That a class does not exist or does not fit, and why; those that do, and the nearest."""
     module, _, last = name.rpartition(".")
-    kinds, found = tuple(bases), getattr(sys.modules.get(module), last, None)
-    if isinstance(found, type) and kinds:
-        if issubclass(found, kinds):
-            missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+    kinds, part = tuple(bases), getattr(sys.modules.get(module), last, None)
+    if isinstance(part, type) and issubclass(part, Configured) and kinds:
+        if issubclass(part, kinds):
+            missing = ", ".join(sorted(getattr(part, "__abstractmethods__", ())))
             return f"={name} cannot be built: it does not define {missing}"
         wanted = " or ".join(kind.__name__ for kind in kinds)
-        return f"={name} derives from {found.__bases__[0].__name__}, and a {wanted} is wanted"
+        return f"={name} derives from {part.__bases__[0].__name__}, and a {wanted} is wanted"
     names = sorted({match.__name__ for base in kinds for match in named_classes(base)})
     listed = f"one of {', '.join(names)}, or " if names else ""
     return (

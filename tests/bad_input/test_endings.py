@@ -71,6 +71,7 @@ def test_a_fault_before_anything_is_written_is_not_lost(metakd, folder, monkeypa
     assert "in <lambda>" in Path("runs/early/0/error.log").read_text()
 
 
+@pytest.mark.usefixtures("as_users_run_it")
 def test_a_fault_is_the_programs_where_no_file_of_a_user_is_in_its_traceback():
     with pytest.raises(AttributeError) as caught:
         subtree(None, "student")

@@ -387,6 +387,7 @@ WRONG = {
     "steps_per_epoch": (0, -2, None, 2.5, NAN, HUGE),
     "n_episodes": (0, -1, None, 2.5, NAN, HUGE),
     "batch_size": (0, -3, None, 2.5, NAN, HUGE),
+    "rows_per_class": (0, -3, 2.5, NAN, HUGE),
     "quiz_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
     "val_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
     "split_seed": (-1, None, 0.5, NAN, HUGE),

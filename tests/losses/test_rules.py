@@ -57,7 +57,6 @@ def test_a_label_that_cannot_be_is_wrong_and_no_number_is_missing(rate):
     ("rule", "message"),
     [
         (lambda: Threshold(1.5), r"threshold=1\.5 must be at least 0 and at most 1"),
-        (lambda: Threshold(judge="oracle"), "judge='oracle' is unknown"),
         (lambda: Posterior(1.0), r"rate=1\.0"),
         (lambda: MatchGate(Threshold(above=2.0)), r"gate\.above=2\.0"),
     ],
@@ -65,3 +64,12 @@ def test_a_label_that_cannot_be_is_wrong_and_no_number_is_missing(rate):
 def test_a_rule_that_cannot_be_is_refused(rule, message):
     with pytest.raises(ValueError, match=message):
         rule()
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+@pytest.mark.parametrize("rule", [Threshold, Posterior])
+def test_an_unknown_judge_is_refused(rule):
+    with pytest.raises(
+        ValueError, match="judge='oracle' is unknown; choose one of teacher, student"
+    ):
+        rule(judge="oracle")

@@ -116,10 +116,17 @@ class Source(ABC, Configured):
         """Row numbers of a split, ascending; `all` is every row.
 
         Raises:
-            ValueError: if the source has no such split.
+            ValueError: if the source has no such split, or its rows do not ascend.
         """
         self.check_split(split)
-        return self.all_rows().index if split == "all" else self.select(split)
+        if split == "all":
+            return self.all_rows().index
+        rows = self.select(split)
+        if (rows[1:] <= rows[:-1]).any():
+            raise ValueError(
+                f"data.source={self.name} cannot be used: rows of {split!r} do not ascend."
+            )
+        return rows
 
     def check_split(self, split: str, argument: str = "split") -> None:
         """Raise where a split does not exist, naming the argument that names it."""
@@ -130,25 +137,17 @@ class Source(ABC, Configured):
             )
 
     def check_rows(self) -> None:
-        """Raise where `all_rows` and `select` are not what samplers, caches and networks count on.
-
-        Raises:
-            ValueError: says what is not.
-        """
+        """Raise a ValueError where `all_rows` is not what samplers, caches and networks count on."""
         x, y, index, names = self.all_rows()
         images = type(self).reading is Source.reading and type(self).inputs is Source.inputs
         named = y.dtype == torch.int64 and bool(((y >= 0) & (y < len(names))).all())
+        numbered = torch.equal(index, torch.arange(len(y)))
         faults = {
             f"x is {x.dtype}, and images are uint8 of 0 to 255": images and x.dtype != torch.uint8,
             f"x has {len(x)} rows and y {len(y)}": len(x) != len(y),
             f"y is not int64, the place of a row's class among {len(names)} class_names": not named,
-            f"index is not 0 to {len(y) - 1}, in this order": not torch.equal(
-                index, torch.arange(len(y))
-            ),
+            f"index is not 0 to {len(y) - 1}, in this order": not numbered,
         }
-        for split in self.splits:
-            rows = self.select(split)
-            faults[f"rows of {split!r} do not ascend"] = bool((rows[1:] <= rows[:-1]).any())
         wrong = [fault for fault, is_there in faults.items() if is_there]
         if wrong:
             raise ValueError(f"data.source={self.name} cannot be used: {'; '.join(wrong)}.")

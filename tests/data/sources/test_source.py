@@ -41,4 +41,4 @@ class Descending(Blobs):
 
 def test_a_split_that_does_not_ascend_is_refused():
     with pytest.raises(ValueError, match="rows of 'train' do not ascend"):
-        Descending().check_rows()
+        Descending().rows("train")
