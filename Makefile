@@ -23,7 +23,7 @@ install: $(VENV)/.installed  ## Make the environment in .venv, unless it is ther
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,benchmarks,pretrained]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,benchmarks,pretrained,text]'
 	@touch $@
 
 # learn2learn 0.2.0 builds on Python 3.11 only where its Cython files are compiled anew, and imports gym

@@ -90,7 +90,7 @@ def distances(stored: MetaKD, live: MetaKD, data: EpisodicData) -> list[float]:
     """Relative distance of each teacher's stored embeddings from the live ones, over one batch of rows."""
     episode = data.training_episodes(data.train_split, 5, 15)[0]
     rows = data.on_after_batch_transfer(episode, 0).query
-    pairs = zip(stored.teacher_outputs, live.teacher_outputs, strict=True)
+    pairs = zip(stored.teachers, live.teachers, strict=True)
     answers = [(a.embed(rows).embedding, b.embed(rows).embedding) for a, b in pairs]
     return [float((a - b).norm() / b.norm()) for a, b in answers]
 

@@ -33,6 +33,26 @@ class Normalisation(NamedTuple):
     std: tuple[float, ...]
 
 
+class Vocabulary(NamedTuple):
+    """What a network's input is made with: the tokens of texts.
+
+    Attributes:
+        tokeniser: as the library `tokenizers` writes it, in JSON.
+        size: numbers of tokens lie below it.
+        max_tokens: of a text; what is longer is cut.
+        pad: number of the token that fills up shorter texts.
+    """
+
+    tokeniser: str
+    size: int
+    max_tokens: int
+    pad: int = 0
+
+
+Reading = Normalisation | Vocabulary
+"""What makes a network's input of the rows of a source; it belongs to the weights and is kept beside them."""
+
+
 class Output(NamedTuple):
     """What a network says of `n` inputs.
 

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from lightning_metakd.data.distributed_sampling import identity_collate
 from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.source_data import SourceData
-from lightning_metakd.data.sources.source import Labelled, Source, rows_of
+from lightning_metakd.data.sources.class_splits import rows_of
+from lightning_metakd.data.sources.source import Labelled, Source
 from lightning_metakd.losses.coefficient import Coefficient, Learned
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.layer_pairs import hint_name

@@ -22,6 +22,7 @@ from lightning_metakd.metrics.cost import (
     milliseconds,
     one_like,
     peak_memory,
+    shape_of,
 )
 from lightning_metakd.teachers.teacher import without_counting
 
@@ -65,8 +66,8 @@ class CostReport(Callback):
         shapes = []
         for teacher in recipe.teachers:
             cache = teacher.output_cache  # where there is one, the teacher need not have run
-            size = input_shape.size if cache is None else tuple(cache.examples.x.shape)
-            shapes.append(self.shapes.get(teacher.model, input_shape._replace(size=size)))
+            shape = input_shape if cache is None else shape_of(cache.typical_inputs())
+            shapes.append(self.shapes.get(teacher.model, shape))
         self.shapes.clear()
         cost = measure(student, one_like(input_shape), self.repeats)
         numbers: dict[str, int | float] = {f"student_{k}": v for k, v in cost._asdict().items()}

@@ -1,7 +1,7 @@
 """What `predict` answers, as a table on disk."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ from lightning_metakd.loggers.run_logger import run_directory, run_loggers
 from lightning_metakd.storage.atomic_files import atomic_write
 
 Row = tuple[int | None, int, int, int, float]
-"""Episode, image, class, predicted class, probability of the latter."""
+"""Episode, row, class, predicted class, probability of the latter."""
 
 
 class Predictions(Callback):
-    """Writes `predictions.csv`: episode, image, its file, class, predicted class and its probability.
+    """Writes `predictions.csv`: episode, row, its file or text, class, predicted class and its probability.
 
-    One row for each image that was asked. An image is named by its row number in the source, and by its file
-    where it has one of its own; a class by its name. Of several processes each answers its share; the first
-    one writes all, sorted. The run is then the latest of its experiment.
+    One line for each image or text that was asked. It is named by its row number in the source, and by its
+    file, where it has one of its own, or its text; a class by its name. Of several processes each answers its
+    share; the first one writes all, sorted. The run is then the latest of its experiment.
     """
 
     def __init__(self) -> None:
@@ -51,8 +51,7 @@ class Predictions(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rows = [row for part in gathered for row in part]
-        names, files = data.source.all_rows().class_names, data.source.files
-        write_predictions(folder / "predictions.csv", rows, names, files)
+        write_predictions(folder / "predictions.csv", rows, data.source)
         for logger in run_loggers(trainer):
             logger.be_latest()
         print(f"{len(rows)} predictions written to {folder / 'predictions.csv'}")
@@ -67,15 +66,16 @@ def rows_of(outputs: Mapping[str, Tensor]) -> list[Row]:
     return [(episode, *row) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
 
-def write_predictions(
-    path: Path, rows: list[Row], names: Sequence[str], files: Sequence[str]
-) -> None:
-    """The table, with names of classes, and of files where the images lie in files."""
+def write_predictions(path: Path, rows: list[Row], source: Any) -> None:
+    """The table, with names of the source's classes, and the files or texts of its rows where it has them."""
+    class_names, row_names = source.all_rows().class_names, source.row_names
     with atomic_write(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("episode", "image", "file", "class", "predicted", "probability"))
-        for episode, image, true, predicted, probability in sorted(
+        writer.writerow(("episode", "row", source.row_title, "class", "predicted", "probability"))
+        for episode, row, true, predicted, probability in sorted(
             rows, key=lambda row: (-1 if row[0] is None else row[0], row[1])
         ):
-            file_name = files[image] if files else ""
-            writer.writerow((episode, image, file_name, names[true], names[predicted], probability))
+            row_name = row_names[row] if row_names else ""
+            writer.writerow(
+                (episode, row, row_name, class_names[true], class_names[predicted], probability)
+            )

@@ -92,7 +92,7 @@ class SourceData(LightningDataModule, ABC, Configured):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """What networks read, in the precision of their weights: the Trainer meets whole pixels alone."""
-        normalisation = None if self.reader is None else self.reader.normalisation
+        reading = None if self.reader is None else self.reader.reading
         module = None if self.trainer is None else self.trainer.lightning_module
         weights = (p for p in (module.parameters() if module else ()) if p.is_floating_point())
         dtype = next(weights, torch.empty(0)).dtype
@@ -102,7 +102,8 @@ class SourceData(LightningDataModule, ABC, Configured):
                 return part
             flat = part.x.flatten(0, part.index.dim() - 1)
             index, view = part.index.flatten(), part.view.flatten()
-            x = self.source.inputs(flat, index, view, normalisation).to(dtype)
+            x = self.source.inputs(flat, index, view, reading)
+            x = x.to(dtype) if x.is_floating_point() else x
             return part._replace(x=x.unflatten(0, part.index.shape))
 
         return tree_map(finish, batch, is_leaf=lambda part: isinstance(part, Batch))

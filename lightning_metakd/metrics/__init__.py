@@ -11,6 +11,7 @@ from lightning_metakd.metrics.cost import (
     milliseconds,
     one_like,
     peak_memory,
+    shape_of,
 )
 from lightning_metakd.metrics.episode_metrics import (
     EpisodeRows,
@@ -42,5 +43,6 @@ __all__ = [
     "one_like",
     "paired_difference",
     "peak_memory",
+    "shape_of",
     "summary",
 ]

@@ -159,7 +159,7 @@ def input_shapes(modules: list[nn.Module], shapes: dict[nn.Module, Shape]) -> It
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
         if args and isinstance(args[0], Tensor) and module not in shapes:
-            shapes[module] = Shape(tuple(args[0].shape), args[0].dtype, args[0].device)
+            shapes[module] = shape_of(args[0])
 
     hooks = [module.register_forward_pre_hook(note) for module in modules]
     try:
@@ -169,10 +169,15 @@ def input_shapes(modules: list[nn.Module], shapes: dict[nn.Module, Shape]) -> It
             hook.remove()
 
 
+def shape_of(x: Tensor) -> Shape:
+    """Shape, type and device of an input."""
+    return Shape(tuple(x.shape), x.dtype, x.device)
+
+
 def one_like(shape: Shape) -> Tensor:
-    """One input of the shape, type and device: noise, or zeros where the type has no noise."""
+    """One input of the shape, type and device: noise, or ones where the type has no noise."""
     size = (1, *shape.size[1:])
-    if not shape.dtype.is_floating_point:
-        return torch.zeros(size, dtype=shape.dtype, device=shape.device)
+    if not shape.dtype.is_floating_point:  # the number of a token that is there, where zero is none
+        return torch.ones(size, dtype=shape.dtype, device=shape.device)
     generator = torch.Generator().manual_seed(0)
     return torch.randn(size, generator=generator).to(shape.device, shape.dtype)

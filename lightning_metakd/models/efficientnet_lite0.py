@@ -30,7 +30,7 @@ class EfficientNetLite0(Model):
         ValueError: if its packages are not installed.
     """
 
-    normalisation = Normalisation((127 / 255,), (128 / 255,))
+    reading = Normalisation((127 / 255,), (128 / 255,))
     external_data = ("ImageNet",)
     embedding_width = 1280
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.arguments.ranges import MOST_CLASSES, check_integer
-from lightning_metakd.types import Normalisation, Output
+from lightning_metakd.types import Output, Reading
 
 Maps = dict[str, Tensor]
 EMBEDDING = "embedding"
@@ -28,7 +28,7 @@ class Model(nn.Module, ABC, Configured):
     them and no module does. What else belongs to its weights is kept beside them, in checkpoints too:
 
     Attributes:
-        normalisation: of the images on which it was trained; None before that.
+        reading: normalisation of the images, or vocabulary of the texts, of its training; None before that.
         external_data: names of data beside the experiment's on which it, or a teacher of it, was trained.
         input_size: side to which it scales its images; None takes them as they are.
         head_fits_task: whether recipes bring its head to the size of their task: that of a network which
@@ -39,7 +39,7 @@ class Model(nn.Module, ABC, Configured):
     embedding_width: int
     maps: tuple[str, ...] = ()
     taps: tuple[str, ...] = ()
-    normalisation: Normalisation | None = None
+    reading: Reading | None = None
     external_data: tuple[str, ...] = ()
     input_size: int | None = None
     head_fits_task: bool = False
@@ -57,13 +57,13 @@ class Model(nn.Module, ABC, Configured):
         new = linear_head(self.embedding_width, n_classes)
         self.head = new.to(next(self.head.parameters(), torch.empty(0)))
 
-    def read_as(self, normalisation: Normalisation, who: str) -> None:
-        """Normalise images from now on as in the training of the weights that were loaded.
+    def read_as(self, reading: Reading | None, who: str) -> None:
+        """Read images or texts from now on as in the training of the weights; None reads rows as they are.
 
         Args:
             who: whose weights these are, for messages.
         """
-        self.normalisation = normalisation
+        self.reading = reading
 
     @property
     def tapped(self) -> nn.Module:

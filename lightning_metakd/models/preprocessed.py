@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import LARGEST_SIDE, check_integer
 from lightning_metakd.models.model import Maps, Model
-from lightning_metakd.models.normalisation import checked_normalisation
+from lightning_metakd.models.reading import checked_normalisation, in_words
 from lightning_metakd.models.wrapped import as_model
-from lightning_metakd.types import Normalisation
+from lightning_metakd.types import Normalisation, Reading
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Of most networks that were trained on ImageNet, torchvision's among them."""
@@ -59,21 +59,20 @@ class Preprocessed(Model):
         self.fixed = None
         if mean is not None and std is not None:
             self.fixed = checked_normalisation(numbers(mean, "mean"), numbers(std, "std"))
-        self.normalisation = self.fixed or self.model.normalisation
+        self.reading = self.fixed or self.model.reading
 
-    def read_as(self, normalisation: Normalisation, who: str) -> None:
+    def read_as(self, reading: Reading | None, who: str) -> None:
         """Refuse mean and deviation other than the configured ones.
 
         Raises:
             ValueError: if it does.
         """
-        if self.fixed not in (None, normalisation):
+        if self.fixed not in (None, reading):
             raise ValueError(
-                f"{who}: its weights were trained with mean={list(normalisation.mean)} and "
-                f"std={list(normalisation.std)}, and mean={list(self.fixed.mean)} and "
-                f"std={list(self.fixed.std)} are given; leave mean and std of Preprocessed out."
+                f"{who}: its weights were trained with {in_words(reading)}, and "
+                f"{in_words(self.fixed)} are given; leave mean and std of Preprocessed out."
             )
-        super().read_as(normalisation, who)
+        super().read_as(reading, who)
 
     @property
     def tapped(self) -> nn.Module:

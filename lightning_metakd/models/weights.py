@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_metakd.models.model import Model, listed
-from lightning_metakd.models.normalisation import checked_normalisation
+from lightning_metakd.models.reading import as_record, from_record
 
 PREFIXES = 3
 """Most prefixes, one before another, of the names in a file."""
@@ -187,31 +187,25 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def origin(model: Model) -> dict[str, Any]:
-    """Normalisation and external data of a network, which a checkpoint keeps beside its weights."""
-    normalisation = model.normalisation
-    return {
-        "normalisation": None
-        if normalisation is None
-        else {"mean": list(normalisation.mean), "std": list(normalisation.std)},
-        "external_data": list(model.external_data),
-    }
+    """Reading and external data of a network, which a checkpoint keeps beside its weights."""
+    return {"reading": as_record(model.reading), "external_data": list(model.external_data)}
 
 
 def load_origin(model: Model, checkpoint: Mapping[str, Any], who: str) -> None:
-    """Take normalisation and external data from a checkpoint whose weights were loaded.
+    """Take reading and external data from a checkpoint whose weights were loaded.
 
     Args:
         who: whose weights these are, for messages.
     """
-    if (normalisation := checkpoint.get("normalisation")) is not None:
+    if (record := checkpoint.get("reading")) is not None:
         try:
-            normalisation = checked_normalisation(normalisation["mean"], normalisation["std"])
+            reading = from_record(record)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{who}: what the checkpoint says of its normalisation, {str(normalisation)[:80]}, is none "
+                f"{who}: what the checkpoint says of its reading, {str(record)[:80]}, is none "
                 f"({error}); it is damaged. Take an earlier file of the run, or train again."
             ) from error
-        model.read_as(normalisation, who)
+        model.read_as(reading, who)
     names = checkpoint.get("external_data")
     recorded = names if isinstance(names, list) else []
     model.external_data = tuple(sorted({*model.external_data, *map(str, recorded)}))

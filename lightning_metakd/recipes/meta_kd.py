@@ -292,7 +292,7 @@ class MetaKD(Recipe):
     def on_test_start(self) -> None:
         """Store the embeddings of the test where they serve all episodes."""
         self.prepare_teachers()
-        self.eval_student.normalisation = self.student.normalisation  # an average does not have it
+        self.eval_student.reading = self.student.reading  # an average does not have it
         self.evaluator.cache_embeddings(self.eval_student, self.data.source)
 
     def on_test_end(self) -> None:

@@ -187,6 +187,7 @@ class Recipe(LightningModule, Procedure, Configured):
             self.load_initial_checkpoint(start, stage)
         if stage == "fit":
             self.teaching.apply_sharing(not self.record.has_begun, start if begins else None)
+            self.student.read_as(self.data.source.reading(self.student.reading), "model.student")
         starts_elsewhere = start is not None or (stage == "fit" and self.teaching.sharing.pairs)
         if self.ema is not None and starts_elsewhere and begins:
             self.eval_student.load_state_dict(self.student.state_dict())
@@ -220,7 +221,6 @@ class Recipe(LightningModule, Procedure, Configured):
         trainer: Any = self.trainer
         if math.isfinite(total := total_steps(trainer)):
             trainer.log_every_n_steps = min(trainer.log_every_n_steps, max(1, int(total) // 10))
-        self.student.normalisation = self.data.source.reading(self.student.normalisation)
         self.student.external_data = self.teaching.external_data(self.data.source)
         began_before = self.record.has_begun and trainer.ckpt_path is None
         weights = weights_hash(self.eval_student)[:16] if began_before else None

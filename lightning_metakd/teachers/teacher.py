@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.data.sources import image_cache
-from lightning_metakd.data.sources.augment import augment, renormalise
+from lightning_metakd.data.sources.augment import augment
 from lightning_metakd.data.sources.output_cache import OutputCache
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.models.model import EMBEDDING, Model, listed
@@ -29,7 +29,7 @@ from lightning_metakd.models.weights import load_origin, load_weights, weights_h
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.storage.read_checkpoint import class_names, read_checkpoint, student_weights
 from lightning_metakd.teachers.heads import Head, PrototypeHead
-from lightning_metakd.types import NOTHING, Batch, Normalisation, Output, Params
+from lightning_metakd.types import NOTHING, Batch, Output, Params
 
 CENTRED = 1024
 """Images over which a mean embedding is taken, at most; its error is a thirtieth of their spread."""
@@ -71,7 +71,8 @@ class Teacher(nn.Module, Configured):
         self.head = PrototypeHead() if head is None else deepcopy(head)
         self.output_cache: OutputCache | None = None
         self.centred_on: tuple[str, Source] | None = None
-        self.conversion: tuple[Normalisation, Normalisation] | None = None
+        self.source: Source | None = None
+        self.conversion: tuple[Any, Any] | None = None
         self.sha256, self.forwards = "", 0
         self.model.register_forward_hook(self.count)
         self.trained_on = tuple(classes or ())
@@ -135,8 +136,11 @@ class Teacher(nn.Module, Configured):
                 f"layers, and {source.name} has vectors for it; set the teacher's cache to true (it is then "
                 "asked about the pictures), and take a loss that reads no layers."
             )
-        student_reading = source.reading(None if reader is None else reader.normalisation)
-        teacher_reading = pictures.reading(self.model.normalisation)
+        student_reading = source.reading(None if reader is None else reader.reading)
+        teacher_reading = pictures.reading(self.model.reading)
+        if not self.uses_cache:
+            pictures.check_live(student_reading, teacher_reading)
+        self.source = pictures
         self.conversion = (
             (student_reading, teacher_reading)
             if student_reading and teacher_reading and student_reading != teacher_reading
@@ -222,13 +226,14 @@ class Teacher(nn.Module, Configured):
     def other_view(self, batch: Batch, params: Params = NOTHING) -> Output:
         """What the network says, live, of another view of the same images."""
         if self.output_cache is None:
-            return self.live(next_view(batch), params)
+            another = augment if self.source is None else self.source.augmented_inputs
+            return self.live(another(batch.x, batch.index, batch.view + 1), params)
         return self.apply_top(self.output_cache.live(batch.index, batch.view + 1), params)
 
     def live(self, x: Tensor, params: Params) -> Output:
-        """What the network says of pictures that are normalised as the student reads them."""
-        if self.conversion is not None:
-            x = renormalise(x, *self.conversion)
+        """What the network says of rows that are read as the student reads them."""
+        if self.source is not None and self.conversion is not None:
+            x = self.source.read_again(x, *self.conversion)
         under = dict(params) if self.top is None else {}
         return self.apply_top(functional_call(self.model, under, (x,)), params)
 
@@ -292,8 +297,3 @@ def without_counting(teachers: Iterable[Any]) -> Iterator[None]:
     yield
     for teacher, forwards in before:
         teacher.forwards = forwards
-
-
-def next_view(batch: Batch) -> Tensor:
-    """The same images, augmented another way."""
-    return augment(batch.x, batch.index, batch.view + 1)

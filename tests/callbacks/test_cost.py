@@ -89,7 +89,7 @@ def test_one_input_keeps_shape_and_type():
     assert (image.shape, image.dtype) == ((1, 3, 2), torch.float64)
     tokens = one_like(Shape((7, 4), torch.long, torch.device("cpu")))
     assert tokens.dtype == torch.long
-    assert tokens.tolist() == [[0, 0, 0, 0]]
+    assert tokens.tolist() == [[1, 1, 1, 1]]  # zero would be padding
 
 
 STUDENT_PARAMS, STUDENT_MACS = 5 * 4 + 4 * 3 + 3, 5 * 4 + 4 * 3

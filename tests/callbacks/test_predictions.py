@@ -10,7 +10,7 @@ from tests.tiny import Blobs
 
 
 class Named(Blobs):
-    files = tuple(f"blobs/{i:03d}.png" for i in range(240))
+    row_names = tuple(f"blobs/{i:03d}.png" for i in range(240))
 
 
 class Rows(LightningDataModule):
@@ -35,9 +35,9 @@ def test_predictions_name_the_files_and_their_run_is_the_latest(source, tmp_path
     run = tmp_path / "tiny" / "latest"
     with (run / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["image"]) for row in rows] == [2, 30]
+    assert [int(row["row"]) for row in rows] == [2, 30]
     named = ["blobs/002.png", "blobs/030.png"]
-    assert [row["file"] for row in rows] == (named if source.files else ["", ""])
+    assert [row["file"] for row in rows] == (named if source.row_names else ["", ""])
     assert [(row["class"], row["predicted"]) for row in rows] == [("blob 2", "blob 2")] * 2
     assert "2 predictions written to" in capsys.readouterr().out
 

@@ -129,7 +129,7 @@ def test_predictions_are_written_and_add_up_to_the_accuracy(metakd, folder, caps
     assert sum(right) / len(right) == pytest.approx(results("student.test")[0]["accuracy"])
     assert sorted({int(row["episode"]) for row in rows}) == list(range(7))
     names = Synthetic(8).all_rows()
-    assert all(names.class_names[names.y[int(r["image"])]] == r["class"] for r in rows)
+    assert all(names.class_names[names.y[int(r["row"])]] == r["class"] for r in rows)
 
 
 def test_a_single_task_predicts_too(metakd, folder):

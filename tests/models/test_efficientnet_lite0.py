@@ -37,7 +37,7 @@ def test_it_is_the_published_network_but_for_its_classifier():
     assert sum(p.numel() for p in published.parameters()) == 4_652_008
     assert sum(p.numel() for p in net.parameters()) == 4_652_008 - 1281 * 1000
     assert net.external_data == ("ImageNet",)
-    assert Preprocessed(net, size=96).normalisation == net.normalisation
+    assert Preprocessed(net, size=96).reading == net.reading
 
 
 def test_without_its_packages_it_says_what_to_install(monkeypatch):

@@ -12,11 +12,16 @@ from torch.func import functional_call
 
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import make_episodic
+from lightning_metakd.models.token_model import TokenModel
 from lightning_metakd.types import Output
 
 ROOT = Path(__file__).parents[2] / "configs" / "model"
 CONFIGS = sorted(ROOT.rglob("*.yaml"))
-CONFIGS = [path for path in CONFIGS if path.stem != "mlp"]  # of vectors: tests/models/test_mlp.py
+ELSEWHERE = {
+    "mlp",
+    "minilm",
+}  # of vectors, and of a package: tests/models/test_{mlp,sentence_encoder}.py
+CONFIGS = [path for path in CONFIGS if path.stem not in ELSEWHERE]
 N_CLASSES = 5
 
 
@@ -43,12 +48,16 @@ affordable_config = pytest.mark.parametrize(
 every_config = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 
 
-def images(n: int) -> torch.Tensor:
-    return torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+def rows(model: Model, n: int) -> torch.Tensor:
+    """Images, or tokens for a network that reads them."""
+    draw = torch.Generator().manual_seed(0)
+    if isinstance(model, TokenModel):
+        return torch.randint(1, 500, (n, 8), generator=draw)
+    return torch.randn(n, 3, 32, 32, generator=draw)
 
 
 def test_every_configuration_is_seen() -> None:
-    assert len(CONFIGS) == 22
+    assert len(CONFIGS) == 24
 
 
 @every_config
@@ -63,8 +72,8 @@ def test_a_config_opens_with_what_it_costs_and_holds_one_class(path: Path) -> No
 def test_it_answers_with_logits_embedding_and_features(path: Path) -> None:
     model = built(path)
     with torch.no_grad():
-        output = model(images(2))
-        embedding, _ = model.body(images(2))
+        output = model(rows(model, 2))
+        embedding, _ = model.body(rows(model, 2))
     assert isinstance(output, Output)
     assert output.logits.shape == (2, N_CLASSES)
     assert output.embedding.shape == (2, model.embedding_width)
@@ -78,13 +87,13 @@ def test_what_its_body_saw_can_be_tapped_by_name(path: Path) -> None:
     """Where a module has the name, a map is what that module returned, tokens laid out as maps aside."""
     model = built(path)
     with torch.no_grad():
-        _, maps = model.body(images(2))
+        _, maps = model.body(rows(model, 2))
     modules = dict(model.named_modules())
     assert all(name in modules or name in model.maps for name in maps)
     names = [*reversed(maps), "embedding"]
     model.tap(names)
     with torch.no_grad():
-        output = model(images(2))
+        output = model(rows(model, 2))
     assert list(output.features) == names
     assert all(torch.equal(output.features[name], maps[name]) for name in maps)
     assert torch.equal(output.features["embedding"], output.embedding)
@@ -104,12 +113,12 @@ def test_functional_call_takes_every_parameter_by_name(path: Path) -> None:
     """Scaled parameters given from outside equal scaled parameters inside, which stay as they were."""
     model = built(path)
     scaled = {name: 1.1 * p.detach() for name, p in model.named_parameters()}
-    before = model(images(1)).logits.detach()
-    outside = functional_call(model, scaled, (images(1),)).logits
+    before = model(rows(model, 1)).logits.detach()
+    outside = functional_call(model, scaled, (rows(model, 1),)).logits
     inside = build(path, n_classes=N_CLASSES).eval()
     inside.load_state_dict({**model.state_dict(), **scaled})
-    torch.testing.assert_close(outside, inside(images(1)).logits)
-    assert torch.equal(model(images(1)).logits, before)
+    torch.testing.assert_close(outside, inside(rows(model, 1)).logits)
+    assert torch.equal(model(rows(model, 1)).logits, before)
     assert not torch.allclose(outside, before)
 
 
@@ -117,7 +126,7 @@ def test_functional_call_takes_every_parameter_by_name(path: Path) -> None:
 def test_it_is_twice_differentiable(path: Path) -> None:
     model = make_episodic(build(path, n_classes=N_CLASSES).eval(), "running")
     params = list(model.parameters())
-    loss = model(images(1)).logits.square().mean()
+    loss = model(rows(model, 1)).logits.square().mean()
     slope = torch.autograd.grad(loss, params, create_graph=True)
     curvature = torch.autograd.grad(sum(g.square().sum() for g in slope), params)
     assert all(g.isfinite().all() for g in curvature)

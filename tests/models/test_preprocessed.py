@@ -25,7 +25,7 @@ def test_it_reads_what_torchvision_would_hand_to_the_network(net):
     wrapped = Preprocessed(net, size=48, mean="imagenet", std="imagenet").eval()
     scaled = resize(X.float() / 255, [48, 48], InterpolationMode.BICUBIC, antialias=True)
     expected = net(normalize(scaled, *IMAGENET))
-    actual = wrapped(normalise(X, *wrapped.normalisation))
+    actual = wrapped(normalise(X, *wrapped.reading))
     torch.testing.assert_close(actual.embedding, expected.embedding, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(actual.logits, expected.logits, rtol=1e-4, atol=1e-5)
 
@@ -43,7 +43,7 @@ def test_it_is_configured_by_words_and_numbers():
         path = "lightning_metakd.models.preprocessed.Preprocessed"
         options = {"model": {"class_path": path, "init_args": {**settings, **moments}}}
         model = parser.instantiate(parser.parse_object(options)).model
-        assert model.normalisation == expected
+        assert model.reading == expected
         assert model.input_size == 48
 
 
@@ -60,7 +60,7 @@ def test_the_network_that_was_given_stays_as_it_was(net):
     with torch.no_grad():
         for p in wrapped.parameters():
             p.add_(1)
-    assert net.normalisation is None
+    assert net.reading is None
     assert before.keys() == net.state_dict().keys()
     assert all(net.state_dict()[name].equal(p) for name, p in before.items())
 
@@ -111,7 +111,7 @@ def test_its_checkpoint_may_say_how_it_reads_but_not_something_else(net):
     left_out, inputs = Preprocessed(net), Preprocessed(net, mean="imagenet", std="imagenet")
     other = Normalisation((0.5,), (0.25,))
     left_out.read_as(other, "teacher it.ckpt")
-    assert left_out.normalisation == other
+    assert left_out.reading == other
     inputs.read_as(IMAGENET, "teacher it.ckpt")
     message = r"teacher it\.ckpt: its weights were trained with mean=\[0\.5\] .*; leave mean and std .* out"
     with pytest.raises(ValueError, match=message):

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
-from lightning_metakd.models.vit import Attention, ViT
+from lightning_metakd.models.transformer import Attention
+from lightning_metakd.models.vit import ViT
 
 
 def tiny() -> ViT:

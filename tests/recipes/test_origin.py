@@ -74,7 +74,7 @@ def pixels(source, rows=ROWS, view=-1, normalisation=OTHER):
 @each_recipe
 def test_a_student_is_saved_with_the_normalisation_of_its_training(make, data, tmp_path):
     saved = torch.load(fitted(make(), data(), tmp_path), weights_only=True)
-    assert saved["normalisation"] == {"mean": list(HERE.mean), "std": list(HERE.std)}
+    assert saved["reading"] == {"mean": list(HERE.mean), "std": list(HERE.std)}
     assert saved["external_data"] == []
 
 
@@ -91,7 +91,7 @@ def test_a_student_reads_another_source_as_it_was_trained(how, tmp_path):
     other.eval_student.register_forward_pre_hook(lambda net, args: recorded.append(args[0]))
     named = {} if how == "init" else {"ckpt_path": path}
     trainer().test(other, datamodule=data, verbose=False, **named)
-    assert other.student.normalisation == HERE
+    assert other.student.reading == HERE
     lowest = (128 / 255 - HERE.mean[0]) / HERE.std[0]
     assert min(x.min() for x in recorded if x.numel()) == pytest.approx(lowest, abs=0.2)
 
@@ -100,7 +100,7 @@ def test_a_start_of_another_source_is_trained_as_it_was_read_there(tmp_path):
     path = fitted(alone(), on(Elsewhere(), episodes()), tmp_path)
     other = meta_kd(ProtoNet(), loss=None, teachers=None, strategy_lr=0.0, init=str(path))
     saved = torch.load(fitted(other, episodes(), tmp_path), weights_only=True)
-    assert saved["normalisation"]["mean"] == list(Elsewhere().normalisation().mean)
+    assert saved["reading"]["mean"] == list(Elsewhere().normalisation().mean)
 
 
 @pytest.mark.parametrize("larger", [False, True])
@@ -176,11 +176,11 @@ def test_a_network_of_colours_does_not_read_grey_images(tmp_path):
     "damage",
     [{"mean": "x"}, {"mean": [0.5], "std": [0.0]}, [], {"mean": [float("nan")], "std": [1.0]}],
 )
-def test_a_damaged_normalisation_is_told(damage, tmp_path):
+def test_a_damaged_reading_is_told(damage, tmp_path):
     path = fitted(alone(), episodes(), tmp_path)
-    torch.save(torch.load(path, weights_only=True) | {"normalisation": damage}, path)
+    torch.save(torch.load(path, weights_only=True) | {"reading": damage}, path)
     with pytest.raises(
-        ValueError, match=r"teacher .*it\.ckpt: what the checkpoint says of its norm.*damaged"
+        ValueError, match=r"teacher .*it\.ckpt: what the checkpoint says of its reading.*damaged"
     ):
         Teacher(SmoothConv4(0), str(path)).open()
 

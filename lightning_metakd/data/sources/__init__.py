@@ -3,9 +3,12 @@
 from lightning_metakd.data.sources.cifar import CIFAR100, CIFARFS, FC100, ByClass
 from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.data.sources.folder import Folder
+from lightning_metakd.data.sources.intents import Intents
 from lightning_metakd.data.sources.omniglot import Omniglot
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.data.sources.synthetic import Synthetic
+from lightning_metakd.data.sources.text_source import TextSource
+from lightning_metakd.data.sources.texts import Texts
 
 __all__ = [
     "CIFAR100",
@@ -14,7 +17,10 @@ __all__ = [
     "ByClass",
     "Embedded",
     "Folder",
+    "Intents",
     "Omniglot",
     "Source",
     "Synthetic",
+    "TextSource",
+    "Texts",
 ]

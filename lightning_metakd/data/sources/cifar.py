@@ -25,15 +25,8 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from lightning_metakd.data.sources import image_cache, images
-from lightning_metakd.data.sources.source import (
-    FEW_SHOT_SPLITS,
-    Labelled,
-    Source,
-    class_ids,
-    few_shot_splits,
-    packaged,
-    rows_of,
-)
+from lightning_metakd.data.sources.class_splits import class_ids, few_shot_splits, packaged, rows_of
+from lightning_metakd.data.sources.source import FEW_SHOT_SPLITS, Labelled, Source
 from lightning_metakd.types import Normalisation
 
 TRAIN_STATISTICS = Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))

@@ -22,7 +22,7 @@ from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.storage.atomic_files import create_once
 from lightning_metakd.storage.read_checkpoint import local_file, read_checkpoint, student_weights
 from lightning_metakd.storage.tensor_file import Shapes, create_tensor_file, open_tensor_file
-from lightning_metakd.types import Normalisation
+from lightning_metakd.types import Reading
 
 MOST_VIEWS = 10_000
 """Each is stored for every row."""
@@ -71,9 +71,14 @@ class Embedded(Source):
         return self.source.more_classes
 
     @property
-    def files(self) -> Sequence[str]:
-        """Path of each image."""
-        return self.image_source.files
+    def row_title(self) -> str:  # type: ignore[override]
+        """What the names of its rows are."""
+        return self.image_source.row_title
+
+    @property
+    def row_names(self) -> Sequence[str]:
+        """Path of each image, or each text."""
+        return self.image_source.row_names
 
     def all_rows(self) -> Labelled:
         """All rows; `x` is the vector of the image as it is, then those of its views, [n, views + 1, d]."""
@@ -82,7 +87,7 @@ class Embedded(Source):
     def select(self, split: str) -> Int[Tensor, " n"]:
         return self.source.select(split)
 
-    def reading(self, normalisation: Normalisation | None) -> None:
+    def reading(self, reading: Reading | None) -> None:
         """Vectors are read as they are; the embedding network read the images as it was trained."""
 
     def augmented(

@@ -11,13 +11,20 @@ from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 
-import torch
 from jaxtyping import Int
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_metakd.arguments.ranges import LARGEST_SIDE, check_integer, check_seed
+from lightning_metakd.arguments.ranges import LARGEST_SIDE, check_integer
 from lightning_metakd.data.sources import image_cache
+from lightning_metakd.data.sources.class_splits import (
+    Fractions,
+    check_division,
+    class_ids,
+    divide_otherwise,
+    divided,
+    rows_of,
+)
 from lightning_metakd.data.sources.images import (
     FORMATS,
     Found,
@@ -29,20 +36,8 @@ from lightning_metakd.data.sources.images import (
     scan,
     visible,
 )
-from lightning_metakd.data.sources.seeding import generator
-from lightning_metakd.data.sources.source import (
-    Labelled,
-    Source,
-    class_ids,
-    few_shot_splits,
-    rows_of,
-)
+from lightning_metakd.data.sources.source import Labelled, Source
 
-Fractions = tuple[float, float, float]
-FRACTIONS: Fractions = (0.64, 0.16, 0.2)
-"""Shares of CIFAR-FS and mini-ImageNet."""
-WAYS = 5
-"""Classes that every split has at least where there are enough: those of the usual episode."""
 SPLIT_FOLDERS = frozenset(
     ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 )
@@ -85,11 +80,7 @@ class Folder(Source):
         self.size = size
         check_paths(self.paths)
         check_integer("data.source.size", size, 1, LARGEST_SIDE)
-        check_seed("data.source.split_seed", split_seed)
-        if splits is not None:
-            check_splits(splits)
-        if fractions is not None:
-            check_fractions(fractions)
+        check_division(splits, fractions, split_seed)
 
     @property
     def name(self) -> str:
@@ -104,27 +95,20 @@ class Folder(Source):
         return image_cache.cached(key, lambda: plan(self.paths, self.size))
 
     @property
-    def files(self) -> Sequence[str]:
+    def row_names(self) -> Sequence[str]:
         """Path of each image; in an archive behind that of the archive."""
         images = [image for _, image in in_order(list(scan(self.paths)))]
         return [str(image.container / image.member) for image in images]
 
     @cached_property
     def split_names(self) -> dict[str, list[str]]:
-        """Class names of each split; of fewer than 20 base classes up to every second is the strategy's."""
-        names = self.splits_by_name or divide(
-            self.all_rows().class_names, self.fractions, self.split_seed
-        )
-        train, val, test = (names.get(split, []) for split in ("train", "val", "test"))
-        return few_shot_splits(train, val, test, every=min(4, max(2, len(train) // WAYS)))
+        """Class names of each split, as listed or drawn."""
+        names = self.all_rows().class_names
+        return divided(names, self.splits_by_name, self.fractions, self.split_seed)
 
     @property
     def more_classes(self) -> str:
-        sizes = [f"{len(names)} {split}" for split, names in self.split_names.items()]
-        return (
-            f"lower data.n_way, or divide the {len(self.all_rows().class_names)} classes otherwise by "
-            f"source.fractions or source.splits (now {', '.join(sizes)}; the last two are parts of train)"
-        )
+        return divide_otherwise(self.split_names)
 
     def select(self, split: str) -> Int[Tensor, " n"]:
         labelled = self.all_rows()
@@ -141,49 +125,6 @@ def check_paths(paths: Sequence[Path]) -> None:
             raise ValueError(
                 f"path={paths[i]} is listed twice or lies in another path; name every image once."
             )
-
-
-def check_fractions(fractions: Sequence[float]) -> None:
-    """Raise where fractions are no division of a whole into train, val and test."""
-    numbers = isinstance(fractions, Sequence) and all(isinstance(f, int | float) for f in fractions)
-    whole = numbers and len(fractions) == 3 and abs(sum(fractions) - 1) <= 1e-6
-    if not whole or not all(0 <= share <= 1 for share in fractions):
-        raise ValueError(
-            f"fractions={fractions} must be three numbers for train, val and test that are not negative and "
-            "add up to 1."
-        )
-
-
-def check_splits(splits: dict[str, list[str]]) -> None:
-    """Raise where a list of classes has an unknown name or two lists share a class."""
-    if unknown := set(splits) - {"train", "val", "test"}:
-        raise ValueError(f"splits has the key {unknown.pop()!r}; the keys are train, val and test.")
-    counts = Counter(name for names in splits.values() for name in names)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        raise ValueError(
-            f"splits lists the class {twice[0]!r} twice; a class belongs to one split."
-        )
-
-
-def divide(
-    class_names: Sequence[str], fractions: Fractions | None, seed: int
-) -> dict[str, list[str]]:
-    """Classes drawn for train, val and test; what rounding leaves over is trained on.
-
-    Without fractions val and test have 5 classes at least where there are 15; with fewer a quarter, so that
-    both parts of train are as large, but 2 where there are 6.
-    """
-    n = len(class_names)
-    order = torch.randperm(n, generator=generator("folder", seed)).tolist()
-    enough = WAYS if n >= 3 * WAYS else max(n // 4, min(2, n // 3))
-    least = 0 if fractions else enough
-    n_val, n_test = (max(least, round(share * n)) for share in (fractions or FRACTIONS)[1:])
-    bounds = {
-        "val": order[:n_val],
-        "test": order[n_val : n_val + n_test],
-        "train": order[n_val + n_test :],
-    }
-    return {split: [class_names[i] for i in sorted(places)] for split, places in bounds.items()}
 
 
 def plan(paths: Sequence[Path], size: int) -> image_cache.Plan:

@@ -25,14 +25,8 @@ from torchvision import datasets
 
 from lightning_metakd.arguments.ranges import LARGEST_SIDE, check_integer, refuse
 from lightning_metakd.data.sources import image_cache, images
-from lightning_metakd.data.sources.source import (
-    Labelled,
-    Source,
-    class_ids,
-    few_shot_splits,
-    packaged,
-    rows_of,
-)
+from lightning_metakd.data.sources.class_splits import class_ids, few_shot_splits, packaged, rows_of
+from lightning_metakd.data.sources.source import Labelled, Source
 
 PARTS = ("images_background", "images_evaluation")
 TURNS = ("", "/rot090", "/rot180", "/rot270")  # anticlockwise, as published

@@ -25,6 +25,8 @@ from lightning_metakd.storage.tensor_file import Shapes, create_tensor_file, ope
 from lightning_metakd.types import Batch, Output
 
 CHUNK = 500
+TYPICAL = 32
+"""Rows that stand for the shape of all."""
 CHECKED = 100
 """One row in this many is compared with the live teacher."""
 TOLERANCE = 1e-3
@@ -47,7 +49,7 @@ class CachedView(NamedTuple):
 
 def stored_under(model: Model, key: str, source: Source) -> str:
     """The name of what is stored: of the rows and their views, the weights, and how they read images."""
-    reading = (source.reading(model.normalisation), model.input_size)
+    reading = (source.reading(model.reading), model.input_size)
     return f"{source.identity}-{key[:16]}-{hashlib.sha256(repr(reading).encode()).hexdigest()[:8]}"
 
 
@@ -121,6 +123,19 @@ class OutputCache:
         """Whether the network has logits of its own."""
         return len(self.model.head.state_dict()) > 0
 
+    def inputs(self, rows: Int[Tensor, " n"], views: Int[Tensor, " n"]) -> Tensor:
+        """What the network reads of these rows in these views, on its device and in its precision."""
+        device, dtype = self.weight.device, self.weight.dtype
+        x = self.examples.x[rows.cpu()].to(device)
+        x = self.source.inputs(x, rows.to(device), views.to(device), self.model.reading)
+        return x.to(dtype) if x.is_floating_point() else x
+
+    def typical_inputs(self) -> Tensor:
+        """What the network reads of a few rows as they are, spread over all."""
+        n = len(self.examples.y)
+        rows = self.examples.index[:: -(-n // TYPICAL)]
+        return self.inputs(rows, torch.full_like(rows, -1))
+
     @torch.no_grad()
     def extend(self, table: CachedView, rows: Int[Tensor, " n"], view: int) -> CachedView:
         """Fill an empty table with what is stored and these rows, in pieces, under a progress bar."""
@@ -141,11 +156,8 @@ class OutputCache:
 
     def live(self, rows: Int[Tensor, " n"], views: Int[Tensor, " n"]) -> Output:
         """The output of the network itself, in full precision; no logits where it has no head of its own."""
-        device = self.weight.device
-        x = self.examples.x[rows.cpu()].to(device)
-        x = self.source.inputs(x, rows.to(device), views.to(device), self.model.normalisation)
-        with torch.autocast(device.type, enabled=False):
-            answer = self.model(x.to(self.weight.dtype))
+        with torch.autocast(self.weight.device.type, enabled=False):
+            answer = self.model(self.inputs(rows, views))
         return answer if self.has_head else answer._replace(logits=answer.logits[:, :0])
 
     def __call__(self, batch: Batch) -> Output:

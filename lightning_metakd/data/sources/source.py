@@ -13,20 +13,19 @@ teacher's outputs can be stored once and looked up by number.
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, lru_cache
-from importlib.resources import files
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 
 from lightning_metakd.arguments.configured import Configured
-from lightning_metakd.data.sources.augment import augment, normalise
-from lightning_metakd.types import Normalisation
+from lightning_metakd.data.sources.augment import augment, normalise, renormalise
+from lightning_metakd.models.reading import in_words
+from lightning_metakd.types import Normalisation, Reading
 
-Groups = Sequence[str] | Sequence[list[str]]
 FEW_SHOT_SPLITS = ("train", "val", "test", "teacher", "strategy")
 SAMPLED = 64
 """Rows that stand for the content of a source."""
@@ -90,9 +89,12 @@ class Source(ABC, Configured):
         digest = hashlib.sha256(y.numpy().tobytes() + view.contiguous().numpy().tobytes())
         return f"{self.name}-{len(y)}-{digest.hexdigest()[:12]}"
 
+    row_title = "file"
+    """What `row_names` are."""
+
     @property
-    def files(self) -> Sequence[str]:
-        """Path of the file of each row; empty where rows have no files of their own."""
+    def row_names(self) -> Sequence[str]:
+        """Path of the file of each row, or its text; empty where rows have neither."""
         return ()
 
     @cached_property
@@ -171,43 +173,63 @@ class Source(ABC, Configured):
         x: Shaped[Tensor, "n ..."],
         index: Int[Tensor, " n"],
         view: Int[Tensor, " n"],
-        normalisation: Normalisation | None = None,
-    ) -> Float[Tensor, "n ..."]:
+        reading: Reading | None = None,
+    ) -> Shaped[Tensor, "n ..."]:
         """The input of a network for these views of these rows, computed on their device.
 
         Args:
             x: the rows, as in `all_rows`.
             index: their numbers.
             view: seed of the augmentation of each; -1 is a row as it is.
-            normalisation: of the images on which the network was trained; None takes the source's own.
+            reading: of the rows on which the network was trained; None takes the source's own.
         """
-        views, reading = self.augmented(x, index, view), self.reading(normalisation)
-        return views if reading is None else normalise(views, *reading)
+        views, normalisation = self.augmented(x, index, view), self.reading(reading)
+        return views if normalisation is None else normalise(views, *normalisation)
 
     def augmented(
         self, x: Shaped[Tensor, "n ..."], index: Int[Tensor, " n"], view: Int[Tensor, " n"]
     ) -> Shaped[Tensor, "n ..."]:
-        """These views of these rows, before normalisation: the same for every network."""
+        """These views of these rows, before they are read: the same for every network."""
         return augment(x, index, view)
 
-    def reading(self, normalisation: Normalisation | None) -> Normalisation | None:
-        """Mean and deviation by which a network's inputs are normalised; None where they are no images.
+    def augmented_inputs(
+        self, inputs: Shaped[Tensor, "n ..."], index: Int[Tensor, " n"], view: Int[Tensor, " n"]
+    ) -> Shaped[Tensor, "n ..."]:
+        """Another view of rows of which only the inputs of a network are at hand."""
+        return augment(inputs, index, view)
+
+    def read_again(
+        self, inputs: Shaped[Tensor, "n ..."], before: Any, after: Any
+    ) -> Shaped[Tensor, "n ..."]:
+        """Inputs of a network by one reading, as another reading would have made them."""
+        return renormalise(inputs, before, after)
+
+    def check_live(self, student: Reading | None, teacher: Reading | None) -> None:
+        """Raise where a teacher cannot read what was made for a student; images it reads again."""
+
+    def reading(self, reading: Reading | None) -> Any:
+        """By what rows are made a network's input; None where they are read as they are.
 
         Args:
-            normalisation: of the images on which the network was trained; None takes the source's own.
+            reading: of the rows on which the network was trained; None takes the source's own.
 
         Raises:
-            ValueError: if it is of another number of channels, or the source has none of its own.
+            ValueError: if it does not fit the rows, or the source has none of its own.
         """
-        if normalisation is None:
+        if reading is None:
             return self.normalisation()
-        channels, n = self.all_rows().x.shape[1], len(normalisation.mean)
+        if not isinstance(reading, Normalisation):
+            raise ValueError(
+                f"{in_words(reading)}, by which a network was trained, reads texts, and rows of {self.name} "
+                "are images; take another network, or another data.source."
+            )
+        channels, n = self.all_rows().x.shape[1], len(reading.mean)
         if n not in (1, channels):
             raise ValueError(
-                f"mean={list(normalisation.mean)}, by which a network was trained, is of {n} channels, and "
+                f"mean={list(reading.mean)}, by which a network was trained, is of {n} channels, and "
                 f"images of {self.name} have {channels}; read them with {n}, or take another network."
             )
-        return normalisation
+        return reading
 
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of each channel over the rows of `train`, in units of [0, 1].
@@ -242,58 +264,3 @@ def channel_moments(
     mean = total.double() / pixels
     std = (squares.double() / pixels - mean.square()).clamp(min=1e-6).sqrt()
     return Normalisation(tuple((mean / 255).tolist()), tuple((std / 255).tolist()))
-
-
-def rows_of(y: Int[Tensor, " n"], classes: Iterable[int]) -> Int[Tensor, " m"]:
-    """Row numbers of the given dataset classes, ascending."""
-    return torch.isin(y, torch.tensor(sorted(classes), dtype=y.dtype)).nonzero()[:, 0]
-
-
-def few_shot_splits(
-    train: Groups, val: Groups, test: Groups, every: int = 4
-) -> dict[str, list[str]]:
-    """Class names of all five few-shot splits.
-
-    Args:
-        train: base classes in their official order, as names or, where superclasses must stay whole, as
-            lists of names.
-        val: validation classes, likewise.
-        test: novel classes, likewise.
-        every: of the base classes, each `every`-th goes to `strategy`, the others to `teacher`.
-    """
-
-    def names(groups: Groups) -> list[str]:
-        return [n for group in groups for n in ([group] if isinstance(group, str) else group)]
-
-    strategy = names(train[every - 1 :: every])
-    teacher = [name for name in names(train) if name not in set(strategy)]
-    return {
-        "train": names(train),
-        "val": names(val),
-        "test": names(test),
-        "teacher": teacher,
-        "strategy": strategy,
-    }
-
-
-@lru_cache
-def packaged(name: str) -> dict[str, Any]:
-    """A published list of classes, from `data/splits/<name>.json`."""
-    return json.loads((files("lightning_metakd.data") / "splits" / f"{name}.json").read_text())
-
-
-def class_ids(
-    split: str, splits: Mapping[str, Sequence[str]], class_names: Sequence[str]
-) -> list[int]:
-    """Dataset classes of a split given by names.
-
-    Raises:
-        ValueError: if a name is not a class of the source.
-    """
-    numbers = {name: i for i, name in enumerate(class_names)}
-    if missing := [name for name in splits[split] if name not in numbers]:
-        raise ValueError(
-            f"split {split!r} names the classes {', '.join(missing[:5])}, which are not among the "
-            f"{len(numbers)} classes that were found; correct the list or add their images."
-        )
-    return [numbers[name] for name in splits[split]]

@@ -16,14 +16,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from lightning_metakd.arguments.ranges import check_integer, check_seed
+from lightning_metakd.data.sources.class_splits import class_ids, few_shot_splits, rows_of
 from lightning_metakd.data.sources.seeding import generator
-from lightning_metakd.data.sources.source import (
-    Labelled,
-    Source,
-    class_ids,
-    few_shot_splits,
-    rows_of,
-)
+from lightning_metakd.data.sources.source import Labelled, Source
 
 MOST_PER_CLASS = 10_000
 """So many take 3 GB of memory."""

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from lightning_metakd.data.episodic_data import EpisodicData
-from lightning_metakd.data.sources.folder import Folder, divide
+from lightning_metakd.data.sources.class_splits import divide
+from lightning_metakd.data.sources.folder import Folder
 from lightning_metakd.data.sources.source import Labelled
 
 
@@ -48,12 +49,12 @@ def test_archives_hold_the_same_as_the_directory(images, tmp_path):
 
 def test_each_row_knows_its_file(images, tmp_path):
     source = Folder(str(images))
-    assert len(source.files) == 20
-    for row, name in enumerate(source.files):
+    assert len(source.row_names) == 20
+    for row, name in enumerate(source.row_names):
         pixels = np.asarray(Image.open(name)).transpose(2, 0, 1)
         assert np.array_equal(source.all_rows().x[row].numpy(), pixels)
     packed = Folder(pack(images, tmp_path / "all.zip"))
-    assert packed.files[9] == str(tmp_path / "all.zip" / images.name / "cat" / "cat_001.png")
+    assert packed.row_names[9] == str(tmp_path / "all.zip" / images.name / "cat" / "cat_001.png")
 
 
 def test_the_second_reading_opens_no_image(images, monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from lightning_metakd.data.sources import images, omniglot
+from lightning_metakd.data.sources.class_splits import packaged
 from lightning_metakd.data.sources.omniglot import Omniglot
-from lightning_metakd.data.sources.source import packaged
 from tests.conftest import data_folder
 
 FEW = {

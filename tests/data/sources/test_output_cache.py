@@ -103,7 +103,7 @@ def test_a_network_that_reads_images_otherwise_has_another_folder(net, source, t
     key = weights_hash(net)
     folders = {OutputCache(net, key, source, tmp_path).folder}
     for mean in (0.4, 0.5):
-        net.normalisation = Normalisation((mean,), (0.2,))
+        net.reading = Normalisation((mean,), (0.2,))
         folders.add(OutputCache(net, key, source, tmp_path).folder)
     net.input_size = 16
     folders.add(OutputCache(net, key, source, tmp_path).folder)
@@ -111,7 +111,7 @@ def test_a_network_that_reads_images_otherwise_has_another_folder(net, source, t
 
 
 def test_answers_are_stored_of_what_the_network_was_trained_to_read(net, source, tmp_path):
-    net.normalisation = Normalisation((0.4,), (0.1,))
+    net.reading = Normalisation((0.4,), (0.1,))
     images = source.all_rows()
     x = source.augmented(images.x[:9], images.index[:9], torch.ones(9, dtype=torch.long))
     expected = net((x / 255 - 0.4) / 0.1).embedding
