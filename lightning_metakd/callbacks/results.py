@@ -1,6 +1,5 @@
 """The result of an evaluation: one line of JSON, and one row per episode beside it."""
 
-import csv
 import json
 import math
 import os
@@ -21,11 +20,12 @@ import lightning_metakd
 from lightning_metakd.callbacks.reported_recipe import reported
 from lightning_metakd.loggers.run_logger import is_dry_run, run_directory
 from lightning_metakd.loggers.wandb_logger import keep_file
-from lightning_metakd.storage.atomic_files import append_line, atomic_write, file_sha256
+from lightning_metakd.storage.atomic_files import append_line, file_sha256
+from lightning_metakd.storage.episode_table import episodes_file, write_episodes
 
 KEYS = tuple(
     """
-    experiment recipe learner loss strategy control stage source split n_way k_shot n_query episodes
+    experiment recipe learner loss strategy control stage source domain split n_way k_shot n_query episodes
     train_steps train_seed eval_seed
     accuracy ci95 teacher_accuracy teacher_ci95 paired_difference paired_ci95 nll ece agreement
     transductive teacher_at_test teacher_head train_classes external_data
@@ -62,15 +62,6 @@ def result_row(*sources: Mapping[str, Any]) -> dict[str, Any]:
         key: next((source[key] for source in rows if source.get(key) is not None), None)
         for key in KEYS
     }
-
-
-def write_episodes(path: Path, rows: Mapping[str, Tensor]) -> None:
-    """One row per episode, every digit kept."""
-    columns = [rows[name].tolist() for name in rows]
-    with atomic_write(path) as part, part.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(rows)
-        writer.writerows(zip(*columns, strict=True))
 
 
 def code_version() -> str | None:
@@ -131,7 +122,8 @@ def sentence(row: Mapping[str, Any]) -> str:
 
     if row["accuracy"] is None:
         return f"{row['experiment']}: {row['stage']} reported no accuracy"
-    text = f"{row['experiment']}: {row['stage']} accuracy {percent('accuracy', 'ci95')}"
+    where = f" on {row['domain']}" if row["domain"] else ""
+    text = f"{row['experiment']}: {row['stage']} accuracy{where} {percent('accuracy', 'ci95')}"
     if row["teacher_accuracy"] is not None:
         text += f", teacher {percent('teacher_accuracy', 'teacher_ci95')}"
     if row["paired_difference"] is not None:
@@ -206,19 +198,20 @@ class Results(Callback):
         folder = run_directory(trainer)
         if not trainer.is_global_zero or is_dry_run(trainer):
             return
-        record = reported(pl_module).record
-        row = result_row(record.result, self.run_fields(trainer, pl_module, stage))
-        print(sentence(row), end="", flush=True)  # before anything can fail
-        where = ""
-        try:
-            if folder is not None:
-                append_line(folder / "results.jsonl", json.dumps(row, allow_nan=False))
-                where = f"; written to {folder / 'results.jsonl'}"
-        finally:
-            print(where)
+        run = self.run_fields(trainer, pl_module, stage)
+        for fields, episode_rows in reported(pl_module).record.evaluations():
+            row = result_row(fields, run)
+            print(sentence(row), end="", flush=True)  # before anything can fail
+            where = ""
+            try:
+                if folder is not None:
+                    append_line(folder / "results.jsonl", json.dumps(row, allow_nan=False))
+                    where = f"; written to {folder / 'results.jsonl'}"
+            finally:
+                print(where)
+            if folder is not None and episode_rows:
+                write_episodes(folder / episodes_file(row), episode_rows)
         if folder is not None:
-            if record.episode_rows:
-                write_episodes(folder / f"episodes.{row['split']}.csv", record.episode_rows)
             keep_file(trainer, folder / "results.jsonl", "results")
 
     def run_fields(

@@ -99,6 +99,8 @@ class EpisodeSet(Dataset[Episode]):
         seed: a number of its own for training and for evaluation.
         views: views per image; None draws a new one each time, 0 keeps the image as it is.
         episodes_per_step: consecutive episodes that share the shots drawn from a range.
+        per_domain: episodes of each domain of the source, one domain after the other, numbered in each from
+            0; None draws a domain for each episode by their weights.
 
     Raises:
         ValueError: if the split has too few classes, or a class too few rows.
@@ -115,20 +117,35 @@ class EpisodeSet(Dataset[Episode]):
         seed: int,
         views: int | None = 0,
         episodes_per_step: int = 1,
+        per_domain: int | None = None,
     ) -> None:
         check_episode(n_way, k_shot, n_query)
         self.split, self.seed, self.views = split, seed, views
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
-        self.episodes_per_step = episodes_per_step
-        labelled, rows = source.all_rows(), source.rows(split)
-        self.x = labelled.x
-        self.classes, positions = members(labelled.y[rows])
-        self.positions = [rows[at] for at in positions]
-        names = [labelled.class_names[c] for c in self.classes.tolist()]
-        self._check_rows(source, dict(zip(names, map(len, self.positions), strict=True)))
+        self.episodes_per_step, self.per_domain = episodes_per_step, per_domain
+        source.check_split(split)
+        labelled, domains = source.all_rows(), source.domains(split)
+        self.x, self.weights = labelled.x, torch.tensor([domain.weight for domain in domains])
+        self.domains: list[tuple[Tensor, list[Tensor]]] = []
+        for domain in domains:
+            classes, positions = members(labelled.y[domain.rows])
+            self.domains.append((classes, [domain.rows[at] for at in positions]))
+            names = [labelled.class_names[c] for c in classes.tolist()]
+            self._check_rows(
+                source, domain.source, dict(zip(names, map(len, positions), strict=True))
+            )
 
-    def _check_rows(self, source: Source, counts: dict[str, int]) -> None:
-        where = f"of split {self.split!r} in {source.name}"
+    def domain_of(self, i: int) -> tuple[int, int]:
+        """(domain, number within it) of episode i."""
+        if self.per_domain is not None:
+            return divmod(i, self.per_domain)
+        if len(self.domains) == 1:
+            return 0, i
+        draw = generator("domain", self.split, self.seed, i)
+        return int(torch.multinomial(self.weights, 1, generator=draw)), i
+
+    def _check_rows(self, source: Source, name: str, counts: dict[str, int]) -> None:
+        where = f"of split {self.split!r} in {name}"
         if self.n_way > len(counts):
             raise ValueError(
                 f"n_way={self.n_way} exceeds the {len(counts)} classes {where}; {source.more_classes}."
@@ -150,13 +167,15 @@ class EpisodeSet(Dataset[Episode]):
             self.k_shot, self.split, self.seed, indices[0] // self.episodes_per_step
         )
         n_rows, key = k_shot + self.n_query, (self.split, self.seed)
-        drawn = [
-            draw_episode(self.positions, self.n_way, n_rows, *key, i, self.views) for i in indices
-        ]
-        places, rows, views = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+        drawn = []
+        for domain, i in map(self.domain_of, indices):
+            classes, positions = self.domains[domain]
+            places, *parts = draw_episode(positions, self.n_way, n_rows, *key, i, self.views)
+            drawn.append((classes[places], *parts))
+        classes, rows, views = (torch.stack(parts) for parts in zip(*drawn, strict=True))
         support = self._batch(rows[:, :k_shot], views[:, :k_shot])
         query = self._batch(rows[:, k_shot:], views[:, k_shot:])
-        return Episode(support, query, self.classes[places], torch.tensor(indices))
+        return Episode(support, query, classes, torch.tensor(indices))
 
     def _batch(self, rows: Int[Tensor, "t k c"], views: Int[Tensor, "t k c"]) -> Batch:
         index = rows.flatten(1)

@@ -1,5 +1,7 @@
 """Episodes of any source, for meta-learning."""
 
+from collections.abc import Mapping
+
 from jaxtyping import Int
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from lightning_metakd.data.distributed_sampling import (
 )
 from lightning_metakd.data.episodes import EpisodeSet, check_episode
 from lightning_metakd.data.source_data import UNAUGMENTED, SourceData, check_views
-from lightning_metakd.data.sources.source import Source
+from lightning_metakd.data.sources.source import Domain, Source
 from lightning_metakd.data.training_set import MetaBatches
 
 LARGEST_META_BATCH = 10_000
@@ -29,7 +31,7 @@ class EpisodicData(SourceData):
         n_query: query images per class.
         meta_batch_size: episodes per rank and meta-step.
         steps_per_epoch: meta-steps of an epoch.
-        n_episodes: episodes of an evaluation, over all ranks.
+        n_episodes: episodes of an evaluation, over all ranks; of each domain, where there are several.
         train_split: split whose classes the student learns from.
         strategy_split: split for the episodes that train the strategy; with it each training batch is a pair.
         train_n_way: classes of a training episode, if other than n_way.
@@ -120,7 +122,19 @@ class EpisodicData(SourceData):
             k_shot=self.k_shot,
             n_query=self.n_query,
             seed=self.eval_seed,
+            per_domain=self.n_episodes,
         )
+
+    def by_domain(
+        self, split: str, rows: Mapping[str, Tensor]
+    ) -> list[tuple[Domain, Mapping[str, Tensor]]]:
+        """The rows of an evaluation, with the numbers of its episodes in each domain."""
+        tables = []
+        for k, domain in enumerate(self.source.domains(split)):
+            of_domain = rows["id"] // self.n_episodes == k
+            table = {name: column[of_domain] for name, column in rows.items()}
+            tables.append((domain, table | {"id": table["id"] - k * self.n_episodes}))
+        return tables
 
     def train_dataloader(self) -> Loader:
         split, quiz = self.strategy_split, None
@@ -140,7 +154,9 @@ class EpisodicData(SourceData):
         return Loader(
             self.evaluation_episodes(split),
             batch_size=None,
-            sampler=evaluation_indices(self.trainer, self.n_episodes),
+            sampler=evaluation_indices(
+                self.trainer, len(self.source.domains(split)) * self.n_episodes
+            ),
             collate_fn=identity_collate,
             num_workers=self.num_workers,
         )

@@ -255,6 +255,7 @@ class MetaKD(Recipe):
         """Reduce, log, and write down what the result row says."""
         stage = "test" if self.trainer.testing else "val"
         self.record.episode_rows, metrics = self.metrics.compute()
+        self.record.domain_rows = self.episodes.by_domain(stage, self.record.episode_rows)
         self.record.result.update(
             metrics,
             stage=stage,
@@ -267,8 +268,7 @@ class MetaKD(Recipe):
             **self.data_fields(),
         )
         names = {"student_accuracy": "accuracy", "accuracy_ci95": "ci95"}
-        if self.teachers:
-            names["teacher_accuracy"] = "teacher_accuracy"
+        names |= {"teacher_accuracy": "teacher_accuracy"} if self.teachers else {}
         log = {f"{stage}/{name}": metrics[key] for name, key in names.items()}
         self.log_dict(log, prog_bar=True, rank_zero_only=False, sync_dist=False)
 

@@ -1,7 +1,7 @@
 """What is kept of a training beside its weights: its settings, its cost, and what its result row says."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from lightning_metakd.arguments.configured import as_config
 from lightning_metakd.data.source_data import SourceData
+from lightning_metakd.data.sources.source import Domain
+from lightning_metakd.metrics.episode_metrics import EpisodeTable, summary
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.settings.resuming import check_resumable
@@ -36,6 +38,7 @@ class TrainingRecord:
     Attributes:
         result: fields of the result row.
         episode_rows: a column of numbers each, by name, in the order of episodes.
+        domain_rows: the same for each domain of the data, where these are episodes.
         has_begun: whether the recipe has trained or taken over a checkpoint; it then does not begin anew.
         is_resuming: set by the command: a checkpoint follows `setup`, and files of other runs may be gone.
         configured: set by the command: the parsed configuration; empty stands for how objects were built.
@@ -50,6 +53,7 @@ class TrainingRecord:
     def __init__(self) -> None:
         self.result: dict[str, Any] = {}
         self.episode_rows: dict[str, Tensor] = {}
+        self.domain_rows: list[tuple[Domain, EpisodeTable]] = []
         self.has_begun = self.is_resuming = False
         self.configured: Settings = {}
         self.settings: Settings = {}
@@ -142,6 +146,17 @@ class TrainingRecord:
         self.compiled = cost.get("compiled")
         self.result.update(cost)
         self.has_begun = True
+
+    def evaluations(self) -> Iterator[tuple[dict[str, Any], EpisodeTable]]:
+        """(fields of the result row, rows of episodes), for each domain where there are several."""
+        if len(self.domain_rows) < 2:
+            yield self.result, self.episode_rows
+            return
+        for domain, rows in self.domain_rows:
+            n = len(rows["id"])
+            about = {"domain": domain.name, "source": domain.source, "episodes": n, "ece": None}
+            if n:
+                yield self.result | summary(rows) | about, rows
 
     def settings_fields(self, student: Model) -> dict[str, Any]:
         """The settings on which a result of these weights depends, and their digest."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lightning_metakd.settings.row_names import determines, differing_settings
+from lightning_metakd.storage.episode_table import episodes_file
 
 SAME_EPISODES = ("source", "split", "n_way", "k_shot", "n_query", "eval_seed")
 """Two rows are compared episode by episode only where all of these are known and agree."""
@@ -221,7 +222,7 @@ def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def read_episodes(result: Result) -> tuple[torch.Tensor, torch.Tensor] | None:
     """(ids, accuracies) of a result; None where they are gone, or a later test has overwritten them."""
-    path = result.folder / f"episodes.{result.row.get('split')}.csv"
+    path = result.folder / episodes_file(result.row)
     if not path.is_file():
         return None
     try:

@@ -224,11 +224,11 @@ class Teacher(nn.Module, Configured):
         return self.apply_top(self.output_cache(batch), params)
 
     def other_view(self, batch: Batch, params: Params = NOTHING) -> Output:
-        """What the network says, live, of another view of the same images."""
+        """What the network says of another view of the same rows."""
         if self.output_cache is None:
             another = augment if self.source is None else self.source.augmented_inputs
             return self.live(another(batch.x, batch.index, batch.view + 1), params)
-        return self.apply_top(self.output_cache.live(batch.index, batch.view + 1), params)
+        return self.apply_top(self.output_cache.other_view(batch), params)
 
     def live(self, x: Tensor, params: Params) -> Output:
         """What the network says of rows that are read as the student reads them."""

@@ -176,6 +176,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "LearnedPerClass": {"n_classes": 4},
     "LearnedPerMap": {"channels": 4},
     "MLP": {"width_in": 4},
+    "Mixture": {"sources": lambda: {"low": Blobs()}},
     "MultiTeacher": {"loss": Hinton},
     "OfTeacher": {"loss": Hinton, "teacher": 0},
     "Preprocessed": {"model": lambda: MLP(4), "mean": 0.5, "std": 0.5},

@@ -4,6 +4,7 @@ from lightning_metakd.data.sources.cifar import CIFAR100, CIFARFS, FC100, ByClas
 from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.data.sources.folder import Folder
 from lightning_metakd.data.sources.intents import Intents
+from lightning_metakd.data.sources.mixture import Mixture
 from lightning_metakd.data.sources.omniglot import Omniglot
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.data.sources.synthetic import Synthetic
@@ -18,6 +19,7 @@ __all__ = [
     "Embedded",
     "Folder",
     "Intents",
+    "Mixture",
     "Omniglot",
     "Source",
     "Synthetic",

@@ -171,8 +171,24 @@ class OutputCache:
         again = hash64(index ^ hash64(view)) % CHECKED == 0
         if again.any():
             self.compare(index[again], view[again], answer.embedding[again])
+        return self.for_batch(answer, batch)
+
+    def for_batch(self, answer: Output, batch: Batch) -> Output:
+        """An output on the device of a batch, in the network's precision."""
         device, dtype = batch.x.device, self.weight.dtype
         return Output(answer.logits.to(device, dtype), answer.embedding.to(device, dtype))
+
+    def other_view(self, batch: Batch) -> Output:
+        """The outputs for another view of each row: the next that is stored, or else a live one."""
+        index, view = batch.index.cpu(), batch.view.cpu()
+        stored = sorted(view for view in self.tables if view >= 0)
+        following = dict(zip(stored, [*stored[1:], *stored[:1]], strict=True))
+        other = torch.tensor([following.get(v, -1) for v in view.tolist()])
+        if len(stored) < 2 or any(
+            not self.has(index[other == v], v) for v in other.unique().tolist()
+        ):
+            return self.live(batch.index, batch.view + 1)
+        return self.for_batch(self.look_up(index, other), batch)
 
     def look_up(self, index: Tensor, view: Tensor) -> Output:
         """The stored output of each row in its view."""

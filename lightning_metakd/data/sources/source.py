@@ -47,6 +47,22 @@ class Labelled(NamedTuple):
     class_names: tuple[str, ...]
 
 
+class Domain(NamedTuple):
+    """A part of a source from which whole episodes are drawn.
+
+    Attributes:
+        name: of the domain; empty where it is the whole source.
+        source: name of its source in results.
+        weight: how often it is drawn in training, beside others.
+        rows: its row numbers in the split.
+    """
+
+    name: str
+    source: str
+    weight: float
+    rows: Int[Tensor, " n"]
+
+
 class Source(ABC, Configured):
     """Labelled examples in splits. A member returns all rows, and the row numbers of each split.
 
@@ -130,6 +146,10 @@ class Source(ABC, Configured):
             )
         return rows
 
+    def domains(self, split: str) -> list[Domain]:
+        """The parts of a split whose classes occur together in an episode: all, but for a mixture."""
+        return [Domain("", self.name, 1.0, self.rows(split))]
+
     def check_split(self, split: str, argument: str = "split") -> None:
         """Raise where a split does not exist, naming the argument that names it."""
         if split not in (*self.splits, "all"):
@@ -183,8 +203,11 @@ class Source(ABC, Configured):
             view: seed of the augmentation of each; -1 is a row as it is.
             reading: of the rows on which the network was trained; None takes the source's own.
         """
-        views, normalisation = self.augmented(x, index, view), self.reading(reading)
-        return views if normalisation is None else normalise(views, *normalisation)
+        return self.read(self.augmented(x, index, view), self.reading(reading))
+
+    def read(self, views: Shaped[Tensor, "n ..."], reading: Any) -> Shaped[Tensor, "n ..."]:
+        """What a network reads of these views; `reading` as that method returns it."""
+        return views if reading is None else normalise(views, *reading)
 
     def augmented(
         self, x: Shaped[Tensor, "n ..."], index: Int[Tensor, " n"], view: Int[Tensor, " n"]

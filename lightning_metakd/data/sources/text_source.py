@@ -85,14 +85,8 @@ class TextSource(Source):
         """The texts."""
         return self.examples.texts
 
-    def inputs(
-        self,
-        x: UInt8[Tensor, "n bytes"],
-        index: Int[Tensor, " n"],
-        view: Int[Tensor, " n"],
-        reading: Reading | None = None,
-    ) -> Int[Tensor, "n l"]:
-        return text_rows.tokens(self.augmented(x, index, view), self.reading(reading))
+    def read(self, views: UInt8[Tensor, "n bytes"], reading: Vocabulary) -> Int[Tensor, "n l"]:
+        return text_rows.tokens(views, reading)
 
     def augmented(
         self, x: UInt8[Tensor, "n bytes"], index: Int[Tensor, " n"], view: Int[Tensor, " n"]
