@@ -183,10 +183,9 @@ class OutputCache:
         index, view = batch.index.cpu(), batch.view.cpu()
         stored = sorted(view for view in self.tables if view >= 0)
         following = dict(zip(stored, [*stored[1:], *stored[:1]], strict=True))
-        other = torch.tensor([following.get(v, -1) for v in view.tolist()])
-        if len(stored) < 2 or any(
-            not self.has(index[other == v], v) for v in other.unique().tolist()
-        ):
+        other = torch.tensor([following.get(v, v) for v in view.tolist()])
+        numbers = other.unique().tolist()
+        if (other == view).any() or not all(self.has(index[other == v], v) for v in numbers):
             return self.live(batch.index, batch.view + 1)
         return self.for_batch(self.look_up(index, other), batch)
 
