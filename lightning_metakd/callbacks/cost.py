@@ -24,7 +24,7 @@ from lightning_metakd.metrics.cost import (
     peak_memory,
     shape_of,
 )
-from lightning_metakd.teachers.teacher import without_counting
+from lightning_metakd.teachers.teacher_pool import without_counting
 
 
 class CostReport(Callback):

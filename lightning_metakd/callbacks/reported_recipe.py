@@ -10,7 +10,7 @@ from torch import nn
 from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.coefficient_log import CoefficientLog
 from lightning_metakd.recipes.training_record import TrainingRecord
-from lightning_metakd.teachers.teacher import TeacherPool
+from lightning_metakd.teachers.teacher_pool import TeacherPool
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, untrained_statistics
 from lightning_metakd.strategy.quiz import QuizClasses
-from lightning_metakd.teachers.teacher import TeacherPool
+from lightning_metakd.teachers.teacher_pool import TeacherPool
 from lightning_metakd.types import Episode, Output
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from lightning_metakd.data.sources import image_cache
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.recipes.host_allocator import keep_large_blocks
 from lightning_metakd.teachers.preparation import outputs_needed
-from lightning_metakd.teachers.teacher import Teacher, TeacherPool
+from lightning_metakd.teachers.teacher import Teacher
+from lightning_metakd.teachers.teacher_pool import TeacherPool
 
 Needed = dict[range, Tensor]
 """Row numbers by the views in which they are needed."""

@@ -24,7 +24,8 @@ from lightning_metakd.storage.read_strategy import read_strategy
 from lightning_metakd.strategy.controls import Control, loss_without_control, set_values
 from lightning_metakd.strategy.strategy_file import load_strategy, per_class, save_strategy
 from lightning_metakd.teachers.preparation import check_views, tap_teachers, two_inputs
-from lightning_metakd.teachers.teacher import Teacher, TeacherPool
+from lightning_metakd.teachers.teacher import Teacher
+from lightning_metakd.teachers.teacher_pool import TeacherPool
 from lightning_metakd.teachers.weight_sharing import Sharing
 from lightning_metakd.types import Forward
 
@@ -126,8 +127,8 @@ class TeachingSetup:
         adapted = tuple(pair for pair in pairs if pair.adapted)
         if adapted and adapted != self.adapters.layer_pairs:
             models = [teacher.model for teacher in self.teachers]
-            weight = next(self.student.parameters())
-            x, teacher_x = (two_inputs(s).to(weight) for s in (source, source.image_source))
+            reading = self.student.reading
+            x, teacher_x = (two_inputs(s, reading) for s in (source, source.image_source))
             # not of the generator's state, which differs with the number of processes
             seed = torch.initial_seed()
             self.adapters.take_over(

@@ -27,7 +27,7 @@ from lightning_metakd.models.prototypes import (
     metric_logits,
     unit,
 )
-from lightning_metakd.types import Output
+from lightning_metakd.types import Output, Params
 
 Classifier = Callable[[Output], Tensor]
 LARGEST_SCALE = math.exp(9.0)
@@ -43,6 +43,7 @@ class Head(nn.Module, ABC, Configured):
 
     scale: Tensor
     needs_support: bool = True
+    adapts_network: bool = False
     centre: bool = False
 
     def __init__(self, scale: float | None = None) -> None:
@@ -73,6 +74,22 @@ class Head(nn.Module, ABC, Configured):
     @abstractmethod
     def fit(self, support: Output, y: Tensor, classes: Tensor) -> Classifier:
         """A function from outputs to unscaled logits over `classes`."""
+
+    def adapt(
+        self,
+        embed: Callable[[Params], Output],
+        params: Params,
+        support: Output,
+        y: Tensor,
+        classes: Tensor,
+    ) -> tuple[Params, Classifier]:
+        """Parameters with which the network answers for other rows, and what their outputs are classified by.
+
+        Args:
+            embed: the network's output for the support rows, by its parameters.
+            params: the network's, all of them where the head adapts the network.
+        """
+        return params, self.fit(support, y, classes)
 
     @abstractmethod
     def held_out(

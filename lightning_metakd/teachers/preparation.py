@@ -15,8 +15,8 @@ from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.losses.adapters import tap_layers
 from lightning_metakd.losses.layer_pairs import LayerPair
-from lightning_metakd.teachers.teacher import TeacherPool
-from lightning_metakd.types import Episode
+from lightning_metakd.teachers.teacher_pool import TeacherPool
+from lightning_metakd.types import Episode, Reading
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,11 @@ def tap_teachers(teachers: TeacherPool, reads: Iterable[LayerPair]) -> None:
             )
 
 
-def two_inputs(source: Source) -> Tensor:
-    """Two rows in the shape in which a network reads them; they are not normalised."""
+def two_inputs(source: Source, reading: Reading | None) -> Tensor:
+    """Two rows as a network reads them."""
     labelled = source.all_rows()
     index = labelled.index[:2]
-    return source.augmented(labelled.x[:2], index, torch.full_like(index, -1)).float()
+    return source.inputs(labelled.x[:2], index, torch.full_like(index, -1), reading)
 
 
 def cache_outputs(teachers: TeacherPool, data: SourceData, trainer: Trainer) -> None:

@@ -9,9 +9,8 @@ trust it would trust it too much. So it remembers which they were (`trained_on`)
 another number in each source, and classes of the same name are the same class wherever they come from.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,6 +64,11 @@ class Teacher(nn.Module, Configured):
             raise ValueError(
                 "head.centre=true centres the embeddings of the teacher's model, and its top has others; set "
                 "the head's centre to false, or leave top out."
+            )
+        if cache and top is None and head is not None and head.adapts_network:
+            raise ValueError(
+                "cache=true keeps a teacher's answers, and network=true of its head changes them in each "
+                "episode; set the teacher's cache to false, or give it a top, which then adapts over the cache."
             )
         self.top = None if top is None else as_model(top, "top")
         self.model, self.checkpoint, self.cache = as_model(model), checkpoint, cache
@@ -257,13 +261,16 @@ class Teacher(nn.Module, Configured):
                 without a graph.
         """
         with torch.set_grad_enabled(params is not None and torch.is_grad_enabled()):
-            support_output = self.embed(support, params or NOTHING)
-            query_output = self.embed(query, params or NOTHING)
+            params, head = params or NOTHING, self.head
+            support_output = self.embed(support, params)
             one_shot = len(support.y) == len(classes)
-            other = self.other_view(support, params or NOTHING) if one_shot else support_output
-            held_out = self.head.held_out(support_output, support.y, classes, other)
-            classifier = self.head.fit(support_output, support.y, classes)
-            scale = self.head.scale
+            other = self.other_view(support, params) if one_shot else support_output
+            held_out = head.held_out(support_output, support.y, classes, other)
+            if head.adapts_network:
+                params = {**dict(self.learning.named_parameters()), **params}
+            embed = partial(self.embed, support)
+            adapted, classifier = head.adapt(embed, params, support_output, support.y, classes)
+            query_output, scale = self.embed(query, adapted), head.scale
             return (
                 support_output._replace(logits=scale * held_out),
                 query_output._replace(logits=scale * classifier(query_output)),
@@ -281,19 +288,3 @@ class Teacher(nn.Module, Configured):
             output = self.embed(batch, params or NOTHING)
             classifier = self.head.fit(output, batch.y, classes)
             return output._replace(logits=self.head.scale * classifier(output))
-
-
-class TeacherPool(nn.ModuleList):
-    """Teachers, in the order of the configuration."""
-
-    def __iter__(self) -> Iterator[Teacher]:
-        return super().__iter__()  # type: ignore[return-value]
-
-
-@contextmanager
-def without_counting(teachers: Iterable[Any]) -> Iterator[None]:
-    """What teachers are asked inside is not for training, and does not count."""
-    before = [(teacher, teacher.forwards) for teacher in teachers]
-    yield
-    for teacher, forwards in before:
-        teacher.forwards = forwards

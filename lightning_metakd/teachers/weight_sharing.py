@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_metakd.arguments.ranges import check_choice, check_integer
 from lightning_metakd.models.model import Model, listed
 from lightning_metakd.models.weights import shapes
-from lightning_metakd.teachers.teacher import TeacherPool
+from lightning_metakd.teachers.teacher_pool import TeacherPool
 
 How = Literal["copy", "freeze", "tie"]
 

@@ -83,6 +83,8 @@ RANGES = {
     "pull": POSITIVE,
     "penalty": POSITIVE,
     "scale": POSITIVE,
+    "sharpness": POSITIVE,
+    "AdaptedHead.steps": STEPS,
     "multi_step_until": "[0, 1]",
     # losses and their coefficients
     "temperature": POSITIVE,

@@ -8,7 +8,8 @@ from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.prototypes import class_means, leave_one_out_means, metric_logits
 from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.teachers.heads import PrototypeHead, SlicedHead
-from lightning_metakd.teachers.teacher import Teacher, without_counting
+from lightning_metakd.teachers.teacher import Teacher
+from lightning_metakd.teachers.teacher_pool import without_counting
 from tests import tiny
 from tests.tiny import N_WAY, SHOTS, Blobs, SmoothConv4, batch, episode, teacher
 

@@ -25,7 +25,7 @@ from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
-from lightning_metakd.teachers.teacher import TeacherPool
+from lightning_metakd.teachers.teacher_pool import TeacherPool
 from lightning_metakd.teachers.weight_sharing import Share, Sharing
 from tests.commands import STUDENT, TEACHER, checkpoint, results, written
 from tests.recipes.runs import batches, episodes, helper, meta_kd, moved, sgd, single_task, state
