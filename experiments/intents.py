@@ -1,7 +1,7 @@
 """Small students of texts, alone and taught by a sentence encoder of forty times their size, on new intents.
 
-Every row is tested at its best checkpoint by validation, as a student alone knows its 50 or 25 intents by heart
-after a hundred steps.
+Every row is tested at its best checkpoint by validation, as a student alone knows its 50 or 25 intents by
+heart after a hundred steps.
 """
 
 from experiments.plan import Run, report, shipped

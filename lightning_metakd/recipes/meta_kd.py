@@ -44,8 +44,7 @@ from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.recipes.task_batching import unstack
 from lightning_metakd.strategy.strategy_file import check_no_new_classes
-from lightning_metakd.teachers.teacher import Teacher
-from lightning_metakd.teachers.teacher_pool import without_counting
+from lightning_metakd.teachers import Teacher, without_counting
 from lightning_metakd.types import Episode, TrainBatch
 
 

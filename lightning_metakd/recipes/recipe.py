@@ -53,8 +53,7 @@ from lightning_metakd.recipes.training_record import TrainingRecord
 from lightning_metakd.storage.atomic_checkpoint_io import read_safely
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from lightning_metakd.strategy.controls import controlled
-from lightning_metakd.teachers.teacher import Teacher
-from lightning_metakd.teachers.teacher_pool import TeacherPool
+from lightning_metakd.teachers import Teacher, TeacherPool
 
 
 class Recipe(LightningModule, Procedure, Configured):

@@ -34,8 +34,8 @@ def weighted_means(
 class AdaptedHead(Head):
     """Class means, and with them the network too, after gradient steps on the support set.
 
-    Its answers for the support rows come from steps of the class means without the row (of one shot, on another
-    view); they do not wait for the network, which takes its steps on all rows.
+    Its answers for the support rows come from steps of the class means without the row (of one shot, on
+    another view), under the network as it is before its own steps, which are on all rows.
 
     Args:
         steps: gradient steps on the cross-entropy of the support rows.

@@ -68,7 +68,7 @@ class Teacher(nn.Module, Configured):
         if cache and top is None and head is not None and head.adapts_network:
             raise ValueError(
                 "cache=true keeps a teacher's answers, and network=true of its head changes them in each "
-                "episode; set the teacher's cache to false, or give it a top, which then adapts over the cache."
+                "episode; set the teacher's cache to false, or give it a top, which adapts over the cache."
             )
         self.top = None if top is None else as_model(top, "top")
         self.model, self.checkpoint, self.cache = as_model(model), checkpoint, cache
