@@ -99,8 +99,8 @@ class EpisodeSet(Dataset[Episode]):
         seed: a number of its own for training and for evaluation.
         views: views per image; None draws a new one each time, 0 keeps the image as it is.
         episodes_per_step: consecutive episodes that share the shots drawn from a range.
-        per_domain: episodes of each domain of the source, one domain after the other, numbered in each from
-            0; None draws a domain for each episode by their weights.
+        per_domain: episodes of each domain of the source before those of the next, numbered in each from 0;
+            None draws a domain for each episode by their weights.
 
     Raises:
         ValueError: if the split has too few classes, or a class too few rows.
@@ -137,10 +137,12 @@ class EpisodeSet(Dataset[Episode]):
 
     def domain_of(self, i: int) -> tuple[int, int]:
         """(domain, number within it) of episode i."""
-        if self.per_domain is not None:
-            return divmod(i, self.per_domain)
         if len(self.domains) == 1:
             return 0, i
+        if self.per_domain is not None:
+            turn, place = divmod(i, self.per_domain)
+            before, domain = divmod(turn, len(self.domains))
+            return domain, before * self.per_domain + place
         draw = generator("domain", self.split, self.seed, i)
         return int(torch.multinomial(self.weights, 1, generator=draw)), i
 

@@ -129,7 +129,7 @@ class EpisodicData(SourceData):
         self, split: str, rows: Mapping[str, Tensor]
     ) -> list[tuple[Domain, Mapping[str, Tensor]]]:
         """The rows of an evaluation, with the numbers of its episodes in each domain."""
-        tables = []
+        tables: list[tuple[Domain, Mapping[str, Tensor]]] = []
         for k, domain in enumerate(self.source.domains(split)):
             of_domain = rows["id"] // self.n_episodes == k
             table = {name: column[of_domain] for name, column in rows.items()}

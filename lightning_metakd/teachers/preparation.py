@@ -89,7 +89,11 @@ def calibrate(teachers: TeacherPool, data: EpisodicData, device: torch.device) -
         if teacher.head.calibrated:
             continue
         teacher.head.scale.fill_(1.0)
-        episodes = [val_episode(data, i, device) for i in range(CALIBRATION_EPISODES)]
+        domains = range(len(data.source.domains("val")))
+        numbers = range(CALIBRATION_EPISODES // len(domains))
+        episodes = [
+            val_episode(data, data.n_episodes * k + i, device) for k in domains for i in numbers
+        ]
         answers = [
             teacher.predict_episode(e.support, e.query, e.classes)[0].logits for e in episodes
         ]
