@@ -65,8 +65,8 @@ class CostReport(Callback):
         recipe = reported(pl_module)
         shapes = []
         for teacher in recipe.teachers:
-            cache = teacher.output_cache  # where there is one, the teacher need not have run
-            shape = input_shape if cache is None else shape_of(cache.typical_inputs())
+            x = teacher.typical_inputs()  # where there are some, the teacher need not have run
+            shape = input_shape if x is None else shape_of(x)
             shapes.append(self.shapes.get(teacher.model, shape))
         self.shapes.clear()
         cost = measure(student, one_like(input_shape), self.repeats)

@@ -129,13 +129,13 @@ class EpisodeMetrics(nn.Module):
     """Rows of numbers, one for each evaluated episode.
 
     Args:
-        with_teacher: whether episodes carry a teacher's outputs.
+        teacher: place of the teacher whose outputs are judged beside the student's; None judges none.
     """
 
-    def __init__(self, with_teacher: bool) -> None:
+    def __init__(self, teacher: int | None) -> None:
         super().__init__()
-        columns = ["accuracy", "nll"]
-        if with_teacher:
+        columns, self.teacher = ["accuracy", "nll"], teacher
+        if teacher is not None:
             columns += ["teacher_accuracy", "teacher_nll", "agreement"]
         self.rows, self.calibration = EpisodeRows(columns), Calibration()
 
@@ -143,13 +143,14 @@ class EpisodeMetrics(nn.Module):
         """Add an episode.
 
         Args:
-            episode: with the teachers' outputs, the first of which counts.
+            episode: with the teachers' outputs.
             output: the student's for the query rows.
         """
         y, logits = episode.query.y, output.logits
         self.calibration.update(logits.softmax(-1), y)
         row = {"accuracy": accuracy(logits, y), "nll": nll(logits, y)}
-        for teacher in episode.query.teacher_outputs[:1]:
+        if self.teacher is not None:
+            teacher = episode.query.teacher_outputs[self.teacher]
             row |= {
                 "teacher_accuracy": accuracy(teacher.logits, y),
                 "teacher_nll": nll(teacher.logits, y),

@@ -44,7 +44,7 @@ from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.recipes.task_batching import unstack
 from lightning_metakd.strategy.strategy_file import check_no_new_classes
-from lightning_metakd.teachers import Teacher, without_counting
+from lightning_metakd.teachers import Teacher, first_that_sees, without_counting
 from lightning_metakd.types import Episode, TrainBatch
 
 
@@ -107,7 +107,7 @@ class MetaKD(Recipe):
         alike = strategy_training.quiz_is_query_loss(learner)
         self.quiz_is_query_loss = alike and self.rates.teachers == 0
         self.evaluator = EpisodeEvaluator(learner, self.teaching, teacher_at_test, optimisation.lr)
-        self.metrics = EpisodeMetrics(with_teacher=len(self.teachers) > 0)
+        self.metrics = EpisodeMetrics(first_that_sees(self.teachers))
 
     @property
     def episodes(self) -> EpisodicData:
@@ -268,7 +268,7 @@ class MetaKD(Recipe):
             **self.data_fields(),
         )
         names = {"student_accuracy": "accuracy", "accuracy_ci95": "ci95"}
-        names |= {"teacher_accuracy": "teacher_accuracy"} if self.teachers else {}
+        names |= {key: key for key in ("teacher_accuracy",) if key in metrics}
         log = {f"{stage}/{name}": metrics[key] for name, key in names.items()}
         self.log_dict(log, prog_bar=True, rank_zero_only=False, sync_dist=False)
 

@@ -44,6 +44,7 @@ class Head(nn.Module, ABC, Configured):
     scale: Tensor
     needs_support: bool = True
     adapts_network: bool = False
+    reads_names: bool = False
     centre: bool = False
 
     def __init__(self, scale: float | None = None) -> None:
@@ -70,6 +71,13 @@ class Head(nn.Module, ABC, Configured):
 
     def centre_on(self, mean: Float[Tensor, " d"]) -> None:
         """Told before it is asked the mean embedding of the base classes, where `centre` is true."""
+
+    def set_names(self, embedding: Float[Tensor, "c d"]) -> None:
+        """Told before it is asked the embedding of the name of each class, where it `reads_names`."""
+
+    def rows(self, class_id: Int[Tensor, " n"]) -> Output:
+        """What stands for the network's output of rows of these classes, where the head `reads_names`."""
+        raise NotImplementedError
 
     @abstractmethod
     def fit(self, support: Output, y: Tensor, classes: Tensor) -> Classifier:

@@ -23,11 +23,12 @@ from lightning_metakd.data.sources import image_cache
 from lightning_metakd.data.sources.augment import augment
 from lightning_metakd.data.sources.output_cache import OutputCache
 from lightning_metakd.data.sources.source import Source
-from lightning_metakd.models.model import EMBEDDING, Model, listed
-from lightning_metakd.models.weights import load_origin, load_weights, weights_hash
+from lightning_metakd.models.model import EMBEDDING, Model
+from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.models.wrapped import as_model
-from lightning_metakd.storage.read_checkpoint import class_names, read_checkpoint, student_weights
 from lightning_metakd.teachers.heads import Head, PrototypeHead
+from lightning_metakd.teachers.name_head import name_inputs
+from lightning_metakd.teachers.teacher_file import load_teacher
 from lightning_metakd.types import NOTHING, Batch, Output, Params
 
 CENTRED = 1024
@@ -77,6 +78,7 @@ class Teacher(nn.Module, Configured):
         self.centred_on: tuple[str, Source] | None = None
         self.source: Source | None = None
         self.conversion: tuple[Any, Any] | None = None
+        self.name_tokens: Tensor | None = None
         self.sha256, self.forwards = "", 0
         self.model.register_forward_hook(self.count)
         self.trained_on = tuple(classes or ())
@@ -92,37 +94,20 @@ class Teacher(nn.Module, Configured):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is no checkpoint, or does not fit the network.
+            ValueError: if it is no checkpoint, does not fit the network, or was trained on other classes.
         """
         opened = self.sha256 != ""
         if self.checkpoint is not None and not opened:
-            checkpoint = read_checkpoint(self.checkpoint)
-            who = f"teacher {self.checkpoint}"
-            left_out = load_weights(self.model, student_weights(checkpoint), who)
-            if left_out and not self.head.needs_support:
-                raise ValueError(
-                    f"head={type(self.head).__name__} answers with the network's own logits, and they are "
-                    f"not there: {left_out[0]} Give the teacher's model the n_classes of its training."
-                )
-            load_origin(self.model, checkpoint, who)
-            self.set_trained_classes(class_names(checkpoint))
+            self.trained_on = load_teacher(self.model, self.checkpoint, self.head, self.trained_on)
         self.requires_grad_(False)
         if not opened:  # later it may have learned, and is still the one of this file
             self.sha256 = weights_hash(self.model)
 
-    def set_trained_classes(self, recorded: tuple[str, ...]) -> None:
-        """Keep the classes that its file records, where the configuration does not name others."""
-        if self.trained_on and recorded not in ((), self.trained_on):
-            raise ValueError(
-                f"classes of the teacher begin with {listed(self.trained_on, 3)}, and its checkpoint "
-                f"{self.checkpoint} records {listed(recorded, 3)}; leave classes out."
-            )
-        self.trained_on = recorded or self.trained_on
-
     @property
     def uses_cache(self) -> bool:
         """Whether it answers from its cache, which keeps no layers but the embedding."""
-        return self.cache and all(layer == EMBEDDING for layer in self.model.taps)
+        stores = self.cache and not self.head.reads_names
+        return stores and all(layer == EMBEDDING for layer in self.model.taps)
 
     def attach_source(self, source: Source, reader: Model | None = None) -> None:
         """Learn whose rows it will be asked about; its cache is of their pictures, whatever a student reads.
@@ -134,6 +119,9 @@ class Teacher(nn.Module, Configured):
             ValueError: if it would be asked live about something else than pictures.
         """
         pictures = source.image_source
+        if self.head.reads_names:
+            self.read_names(source)
+            return
         if not self.uses_cache and source is not pictures:
             raise ValueError(
                 f"the teacher {type(self.model).__name__} is asked live, without a cache or about its "
@@ -158,6 +146,20 @@ class Teacher(nn.Module, Configured):
                 self.model, self.sha256, pictures, image_cache.folder() / "outputs"
             )
         self.head.set_classes(self.trained_on, source.all_rows().class_names)
+
+    @torch.no_grad()
+    def read_names(self, source: Source) -> None:
+        """Embed the names of a source's classes, once."""
+        if self.source is source:
+            return
+        self.source, self.name_tokens = source, name_inputs(self.model, source)
+        self.head.set_names(self.model(self.name_tokens).embedding)
+
+    def typical_inputs(self) -> Tensor | None:
+        """Inputs of the network where it need not run beside a student: stored rows, or names of classes."""
+        if self.head.reads_names:
+            return self.name_tokens
+        return None if self.output_cache is None else self.output_cache.typical_inputs()
 
     def fill_cache(self, rows: Int[Tensor, " n"], views: range) -> None:
         """Compute the answers for these images and views now, where the teacher keeps a cache."""
@@ -223,12 +225,17 @@ class Teacher(nn.Module, Configured):
         Args:
             params: in place of its own, of what it learns.
         """
+        if self.head.reads_names and self.source is not None:
+            classes = self.source.all_rows().y[batch.index.cpu()]
+            return self.head.rows(classes.to(batch.index.device))
         if self.output_cache is None or not self.uses_cache:
             return self.live(batch.x, params)
         return self.apply_top(self.output_cache(batch), params)
 
     def other_view(self, batch: Batch, params: Params = NOTHING) -> Output:
         """What the network says of another view of the same rows."""
+        if self.head.reads_names:
+            return self.embed(batch)
         if self.output_cache is None:
             another = augment if self.source is None else self.source.augmented_inputs
             return self.live(another(batch.x, batch.index, batch.view + 1), params)

@@ -23,3 +23,8 @@ def without_counting(teachers: Iterable[Any]) -> Iterator[None]:
     yield
     for teacher, forwards in before:
         teacher.forwards = forwards
+
+
+def first_that_sees(teachers: Iterable[Teacher]) -> int | None:
+    """Place of the first teacher that reads rows and not their labels; None where there is none."""
+    return next((k for k, teacher in enumerate(teachers) if not teacher.head.reads_names), None)
