@@ -2,6 +2,7 @@
 
 from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.callbacks.cost import CostReport
+from lightning_metakd.callbacks.herding import Herding
 from lightning_metakd.callbacks.predictions import Predictions
 from lightning_metakd.callbacks.progress_bar import ProgressBar
 from lightning_metakd.callbacks.replicas import FrozenParameterCheck, ReplicaConsistency
@@ -14,6 +15,7 @@ __all__ = [
     "Checkpoints",
     "CostReport",
     "FrozenParameterCheck",
+    "Herding",
     "Predictions",
     "ProgressBar",
     "ReplicaConsistency",

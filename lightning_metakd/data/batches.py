@@ -105,3 +105,18 @@ class BatchSet(Dataset[Batch]):
         return torch.randint(
             self.views or UNLIMITED_VIEWS, (n,), generator=generator("views", *self.key, b)
         )
+
+
+class StreamBatches(Dataset[Batch]):
+    """Batch b of new rows, and behind it batch b of remembered ones, where there are any."""
+
+    def __init__(self, new: BatchSet, *remembered: BatchSet) -> None:
+        self.new, self.remembered = new, remembered
+
+    def __len__(self) -> int:
+        return len(self.new)
+
+    def __getitem__(self, b: int) -> Batch:
+        parts = [self.new[b], *(batches[b] for batches in self.remembered)]
+        x, y, index, view = (torch.cat(column) for column in list(zip(*parts, strict=True))[:4])
+        return Batch(x, y, index, view)

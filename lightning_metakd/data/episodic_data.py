@@ -128,12 +128,14 @@ class EpisodicData(SourceData):
     def by_domain(
         self, split: str, rows: Mapping[str, Tensor]
     ) -> list[tuple[Domain, Mapping[str, Tensor]]]:
-        """The rows of an evaluation, with the numbers of its episodes in each domain."""
+        """The rows of an evaluation, domain by domain; nothing where there is one domain."""
         tables: list[tuple[Domain, Mapping[str, Tensor]]] = []
-        for k, domain in enumerate(self.source.domains(split)):
-            of_domain = rows["id"] // self.n_episodes == k
-            table = {name: column[of_domain] for name, column in rows.items()}
-            tables.append((domain, table | {"id": table["id"] - k * self.n_episodes}))
+        domains = self.source.domains(split)
+        for k, domain in enumerate(domains if len(domains) > 1 else []):
+            at = rows["id"] // self.n_episodes == k
+            table = {name: column[at] for name, column in rows.items()}
+            if len(table["id"]):
+                tables.append((domain, table | {"id": table["id"] - k * self.n_episodes}))
         return tables
 
     def train_dataloader(self) -> Loader:

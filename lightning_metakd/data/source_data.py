@@ -1,6 +1,7 @@
 """What every data module over a source has, and promises to recipes and teachers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -66,6 +67,10 @@ class SourceData(LightningDataModule, ABC, Configured):
     @abstractmethod
     def has_quiz(self) -> bool:
         """Whether the settings keep rows or episodes apart that judge a strategy."""
+
+    def groups(self) -> Mapping[str, Int[Tensor, " c"]]:
+        """Groups of classes on which a student is judged one by one; none but for a stream."""
+        return {}
 
     def train_class_names(self) -> list[str]:
         """Names of the classes on which a student is trained."""

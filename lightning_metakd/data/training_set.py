@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch.utils.data import Dataset
 
-from lightning_metakd.data.batches import BatchSet
+from lightning_metakd.data.batches import BatchSet, StreamBatches
 from lightning_metakd.data.episodes import EpisodeSet
 from lightning_metakd.types import TrainBatch
 
@@ -18,7 +18,9 @@ class TrainingSet(Dataset[TrainBatch]):
     """
 
     def __init__(
-        self, train: EpisodeSet | BatchSet, quiz: EpisodeSet | BatchSet | None = None
+        self,
+        train: EpisodeSet | BatchSet | StreamBatches,
+        quiz: EpisodeSet | BatchSet | None = None,
     ) -> None:
         self.train, self.quiz = train, quiz
 

@@ -18,8 +18,10 @@ from lightning_metakd.losses.example_rows import example_rows
 from lightning_metakd.losses.fitnets import FitNets
 from lightning_metakd.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.known_classes import KnownClasses
 from lightning_metakd.losses.layer_weights import LayerWeights
 from lightning_metakd.losses.learned_per_sample import LearnedPerSample
+from lightning_metakd.losses.logit_matching import LogitMatching
 from lightning_metakd.losses.logit_standardisation import LogitStandardisation
 from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy, Loss, WeightedSum
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
@@ -34,7 +36,7 @@ from lightning_metakd.losses.multi_teacher import (
 from lightning_metakd.losses.pkt import PKT
 from lightning_metakd.losses.prototype_matching import PrototypeMatching
 from lightning_metakd.losses.rkd import RKD
-from lightning_metakd.losses.rules import Posterior, Threshold
+from lightning_metakd.losses.rules import KnownLabel, Posterior, Threshold
 from lightning_metakd.losses.similarity_preserving import SimilarityPreserving
 from lightning_metakd.losses.symmetric_cross_entropy import SymmetricCrossEntropy
 from lightning_metakd.losses.what_where import (
@@ -64,6 +66,8 @@ __all__ = [
     "GeneralisedCrossEntropy",
     "Heaviest",
     "Hinton",
+    "KnownClasses",
+    "KnownLabel",
     "LayerWeights",
     "Learned",
     "LearnedPerChannel",
@@ -71,6 +75,7 @@ __all__ = [
     "LearnedPerMap",
     "LearnedPerSample",
     "LiteralMatchGate",
+    "LogitMatching",
     "LogitStandardisation",
     "Loss",
     "MatchGate",

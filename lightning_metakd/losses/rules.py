@@ -94,3 +94,36 @@ class Posterior(Coefficient):
         return torch.where(
             right > 0, right / (right + wrong).clamp(min=torch.finfo(p.dtype).tiny), 0
         )
+
+
+class KnownLabel(Coefficient):
+    """One value for rows whose class the teacher knows, another for those of other classes.
+
+    With the previous self as teacher the former are rows of a memory, the latter those of the new task.
+
+    Args:
+        inside: value of a row of the teacher's classes.
+        outside: value of the others.
+
+    Example:
+        >>> from lightning_metakd.losses import KnownLabel, MatchGate, example_rows
+        >>> _, batch, context = example_rows()
+        >>> MatchGate(gate=KnownLabel(0.5, 1.0)).gate(batch, context)
+        tensor([0.5000, 0.5000, 0.5000, 0.5000])
+    """
+
+    def __init__(self, inside: float = 1.0, outside: float = 0.0) -> None:
+        super().__init__()
+        check_number("inside", inside)
+        check_number("outside", outside)
+        self.inside, self.outside = inside, outside
+
+    def configured_values(self) -> Mapping[str, float]:
+        return {"inside": self.inside, "outside": self.outside}
+
+    def forward(self, batch: Batch, context: Context) -> Tensor:
+        logits = batch.teacher_outputs[0].logits
+        has_logit = logits.gather(-1, batch.y[:, None])[:, 0].isfinite()
+        return torch.where(
+            has_logit, logits.new_tensor(self.inside), logits.new_tensor(self.outside)
+        )

@@ -1,6 +1,12 @@
 """Accuracies with their uncertainty, calibration, forgetting and cost."""
 
 from lightning_metakd.metrics.calibration_error import Calibration, expected_calibration_error
+from lightning_metakd.metrics.continual import (
+    average_accuracy,
+    backward_transfer,
+    forgetting,
+    forward_transfer,
+)
 from lightning_metakd.metrics.cost import (
     Cost,
     Shape,
@@ -17,7 +23,6 @@ from lightning_metakd.metrics.episode_metrics import (
     EpisodeRows,
     accuracy,
     agreement,
-    forgetting,
     interval,
     nll,
     paired_difference,
@@ -31,10 +36,13 @@ __all__ = [
     "Shape",
     "accuracy",
     "agreement",
+    "average_accuracy",
+    "backward_transfer",
     "count_flops",
     "evaluating",
     "expected_calibration_error",
     "forgetting",
+    "forward_transfer",
     "input_shapes",
     "interval",
     "measure",

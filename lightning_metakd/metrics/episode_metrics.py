@@ -125,30 +125,6 @@ def summary(rows: EpisodeTable) -> dict[str, float]:
     return metrics
 
 
-def forgetting(after: Float[Tensor, "t t"]) -> float:
-    """Mean over tasks but the last of (best accuracy before the last task - accuracy at the end), in [-1, 1].
-
-    Chaudhry et al. (2018), "Riemannian Walk for Incremental Learning", arXiv:1801.10112, section 3. No recipe
-    here learns tasks one after another; those of continual learning report it beside the average accuracy
-    at the end, the mean of the last row.
-
-    Args:
-        after: accuracy on task j (column) after learning task i (row).
-
-    Raises:
-        ValueError: if there is only one task.
-
-    Example:
-        >>> round(forgetting(torch.tensor([[0.9, 0.2], [0.6, 0.8]])), 3)
-        0.3
-    """
-    if len(after) < 2:
-        raise ValueError(f"forgetting over {len(after)} tasks does not exist; use at least 2.")
-    past = after[:-1, :-1].double()
-    best = past.masked_fill(torch.ones_like(past).triu(1).bool(), -math.inf).max(0).values
-    return float((best - after[-1, :-1].double()).mean())
-
-
 class EpisodeRows(Metric):
     """One float64 row per episode, gathered over processes and sorted by episode id.
 

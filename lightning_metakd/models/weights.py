@@ -106,14 +106,19 @@ def head_elsewhere(
 
 
 def head_for(
-    state: Mapping[str, Tensor], file_classes: Sequence[str], classes: Sequence[str]
+    state: Mapping[str, Tensor],
+    file_classes: Sequence[str],
+    classes: Sequence[str],
+    present: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], str]:
     """Weights with the rows of their head in the order of other classes, and why they cannot be, if so.
 
     Args:
         state: the weights.
         file_classes: class of each row of their head; where unknown, the weights stay as they are.
-        classes: class of each row of the network's head.
+        classes: class of each row of the network's head. Where the file knows some of them, the others keep
+            the rows that they have.
+        present: the network's weights.
     """
     body, head = body_and_head(state)
     if (
@@ -126,6 +131,13 @@ def head_for(
         rows = [file_classes.index(name) for name in classes]
         return {**body, **{name: tensor[rows] for name, tensor in head.items()}}, ""
     new = [name for name in classes if name not in file_classes]
+    if set(file_classes) < set(classes) and head:
+        log.warning(f"the head grows by {len(new)} classes, {listed(new, 3)}.")
+        rows = [classes.index(name) for name in file_classes]
+        grown = {name: present[name].clone() for name in head}
+        for name, tensor in head.items():
+            grown[name][rows] = tensor.to(grown[name])
+        return {**body, **grown}, ""
     fault = f"it knows {listed(file_classes, 3)}, and not {listed(new, 3)}"
     return dict(state), fault if len(file_classes) == len(classes) else ""
 

@@ -5,6 +5,8 @@ the same rows. Rows are gathered and sorted before they are reduced, so that one
 same number.
 """
 
+from typing import Any
+
 import torch
 from lightning import Trainer
 from torch import Tensor, nn
@@ -18,7 +20,14 @@ from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.adapters import Adapters
 from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.metrics.calibration_error import Calibration
-from lightning_metakd.metrics.episode_metrics import EpisodeRows, accuracy, agreement, nll, summary
+from lightning_metakd.metrics.episode_metrics import (
+    EpisodeRows,
+    EpisodeTable,
+    accuracy,
+    agreement,
+    nll,
+    summary,
+)
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm import answers_row_by_row
 from lightning_metakd.models.norm_contexts import fused_norms
@@ -164,3 +173,17 @@ class EpisodeMetrics(nn.Module):
         self.rows.reset()
         self.calibration.reset()
         return rows, summary(rows) | {"ece": float(ece)}
+
+
+def of_domains(
+    data: EpisodicData, split: str, rows: EpisodeTable
+) -> list[tuple[dict[str, Any], EpisodeTable]]:
+    """What results say of each domain, and its rows of an evaluation; nothing where there is one domain."""
+    return [
+        (
+            summary(table)
+            | {"domain": domain.name, "source": domain.source, "episodes": len(table["id"])},
+            table,
+        )
+        for domain, table in data.by_domain(split, rows)
+    ]

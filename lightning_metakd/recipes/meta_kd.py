@@ -33,7 +33,7 @@ from lightning_metakd.recipes.episode_checks import (
     warn_of_trained_classes,
     warn_of_untrained_statistics,
 )
-from lightning_metakd.recipes.episode_evaluator import EpisodeEvaluator, EpisodeMetrics
+from lightning_metakd.recipes.episode_evaluator import EpisodeEvaluator, EpisodeMetrics, of_domains
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
 from lightning_metakd.recipes.execution import Execution, lay_out_weights
 from lightning_metakd.recipes.initialisation import Initialisation
@@ -255,7 +255,7 @@ class MetaKD(Recipe):
         """Reduce, log, and write down what the result row says."""
         stage = "test" if self.trainer.testing else "val"
         self.record.episode_rows, metrics = self.metrics.compute()
-        self.record.domain_rows = self.episodes.by_domain(stage, self.record.episode_rows)
+        self.record.domains = of_domains(self.episodes, stage, self.record.episode_rows)
         self.record.result.update(
             metrics,
             stage=stage,

@@ -8,13 +8,11 @@ student never trains.
 
 import copy
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import SumMetric
 
 from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.source_data import SourceData
@@ -29,6 +27,7 @@ from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_update import Moves, check_finite
 from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.recipes.row_metrics import RowMetrics
 from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.storage.read_checkpoint import class_names
 from lightning_metakd.strategy.controls import shuffled
@@ -85,7 +84,7 @@ class SingleTask(Recipe):
                 if isinstance(layer, EpisodicNorm) and layer.running_mean is not None:
                     layer.form = "running"
         self.virtual_students.append(virtual)
-        self.sums: Any = nn.ModuleDict({name: SumMetric() for name in ("rows", "correct", "nll")})
+        self.metrics = RowMetrics()
 
     # --- the procedure ---------------------------------------------------
 
@@ -109,7 +108,9 @@ class SingleTask(Recipe):
     ) -> None:
         """Load the student; each row of its head goes to the class of its name."""
         classes = self.data.train_class_names()
-        arranged, fault = head_for(weights, self.record.initial_classes, classes)
+        arranged, fault = head_for(
+            weights, self.record.initial_classes, classes, self.student.state_dict()
+        )
         left_out = load_weights(self.student, arranged, who, fault)
         if left_out and stage != "fit":
             raise ValueError(
@@ -236,37 +237,32 @@ class SingleTask(Recipe):
 
     # --- evaluation ----------------------------------------------------------------------------
 
+    def evaluation_start(self) -> None:
+        """Know which groups of classes are judged one by one."""
+        self.metrics.set_groups(self.data.groups(), self.data.train_classes())
+
+    on_validation_start = on_test_start = evaluation_start
+
     def evaluation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count."""
         logits = self.eval_student(batch.x).logits
         check_finite(logits, self.optimisation.lr)
-        nll = nn.functional.cross_entropy(logits.double(), batch.y, reduction="sum")
-        correct = (logits.argmax(-1) == batch.y).sum()
-        for name, value in {"rows": len(batch.y), "correct": correct, "nll": nll}.items():
-            self.sums[name].update(value)
+        self.metrics.update(logits, batch.y)
 
     def evaluation_end(self) -> None:
-        """Log, and write down what the result row says; the interval is that of a proportion."""
+        """Log, and write down what the result row says."""
         stage = "test" if self.trainer.testing else "val"
-        rows, correct, nll = (
-            float(self.sums[name].compute()) for name in ("rows", "correct", "nll")
-        )
-        for metric in self.sums.values():
-            metric.reset()
-        accuracy = correct / rows
-        ci95 = 1.96 * math.sqrt(accuracy * (1 - accuracy) / rows)
+        metrics, groups = self.metrics.compute()
+        self.record.domains = [(fields, {}) for fields in groups]
         self.record.result.update(
             recipe=type(self).__name__,
             loss=type(self.loss).__name__,
             stage=stage,
-            accuracy=accuracy,
-            ci95=ci95,
-            nll=nll / rows,
+            **metrics,
             **self.data_fields(),
         )
-        self.log_dict(
-            {f"{stage}/student_accuracy": accuracy, f"{stage}/accuracy_ci95": ci95}, prog_bar=True
-        )
+        log = {"student_accuracy": metrics["accuracy"], "accuracy_ci95": metrics["ci95"]}
+        self.log_dict({f"{stage}/{name}": value for name, value in log.items()}, prog_bar=True)
 
     validation_step = test_step = evaluation_step
     on_validation_epoch_end = on_test_epoch_end = evaluation_end

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from lightning_metakd.arguments.configured import as_config
 from lightning_metakd.data.source_data import SourceData
-from lightning_metakd.data.sources.source import Domain
-from lightning_metakd.metrics.episode_metrics import EpisodeTable, summary
+from lightning_metakd.metrics.episode_metrics import EpisodeTable
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.settings.resuming import check_resumable
@@ -31,6 +30,9 @@ from lightning_metakd.storage.redaction import redact
 
 log = logging.getLogger(__name__)
 
+OF_ALL_ROWS = ("nll", "ece")
+"""Fields that a domain has only where it says them."""
+
 
 class TrainingRecord:
     """What a recipe keeps of a training beside weights; checkpoints carry it on.
@@ -38,7 +40,7 @@ class TrainingRecord:
     Attributes:
         result: fields of the result row.
         episode_rows: a column of numbers each, by name, in the order of episodes.
-        domain_rows: the same for each domain of the data, where these are episodes.
+        domains: fields of the result row that differ in each domain of the data, and its rows of episodes.
         has_begun: whether the recipe has trained or taken over a checkpoint; it then does not begin anew.
         is_resuming: set by the command: a checkpoint follows `setup`, and files of other runs may be gone.
         configured: set by the command: the parsed configuration; empty stands for how objects were built.
@@ -53,7 +55,7 @@ class TrainingRecord:
     def __init__(self) -> None:
         self.result: dict[str, Any] = {}
         self.episode_rows: dict[str, Tensor] = {}
-        self.domain_rows: list[tuple[Domain, EpisodeTable]] = []
+        self.domains: list[tuple[dict[str, Any], EpisodeTable]] = []
         self.has_begun = self.is_resuming = False
         self.configured: Settings = {}
         self.settings: Settings = {}
@@ -148,15 +150,12 @@ class TrainingRecord:
         self.has_begun = True
 
     def evaluations(self) -> Iterator[tuple[dict[str, Any], EpisodeTable]]:
-        """(fields of the result row, rows of episodes), for each domain where there are several."""
-        if len(self.domain_rows) < 2:
+        """(fields of the result row, rows of episodes): for each domain, where the data have domains."""
+        if not self.domains:
             yield self.result, self.episode_rows
-            return
-        for domain, rows in self.domain_rows:
-            n = len(rows["id"])
-            about = {"domain": domain.name, "source": domain.source, "episodes": n, "ece": None}
-            if n:
-                yield self.result | summary(rows) | about, rows
+        for fields, rows in self.domains:
+            whole = {name: value for name, value in self.result.items() if name not in OF_ALL_ROWS}
+            yield whole | fields, rows
 
     def settings_fields(self, student: Model) -> dict[str, Any]:
         """The settings on which a result of these weights depends, and their digest."""

@@ -10,7 +10,7 @@ left to distil. So on the rows it was fitted on, every head answers leave-one-ou
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +30,7 @@ from lightning_metakd.models.prototypes import (
 from lightning_metakd.types import Output, Params
 
 Classifier = Callable[[Output], Tensor]
+Unknown = Literal["refuse", "mark"]
 LARGEST_SCALE = math.exp(9.0)
 """Calibration looks for the factor on the logits between its inverse and this."""
 
@@ -168,18 +169,21 @@ class PrototypeHead(Head):
 class SlicedHead(Head):
     """The network's own logits, restricted and re-ordered to the episode's classes.
 
-    Only for classes that the network was trained on; they are known by their names, whatever their numbers
-    are in the data at hand.
+    Classes are known by their names, whatever their numbers are in the data at hand.
 
     Args:
         scale: factor on the logits, > 0; None leaves it to calibration.
+        unknown: what of classes that the network was not trained on: `refuse`, or `mark` by a logit of minus
+            infinity, for KnownClasses to leave them out.
     """
 
     needs_support = False
     columns: Tensor
 
-    def __init__(self, scale: float | None = 1.0) -> None:
+    def __init__(self, scale: float | None = 1.0, unknown: Unknown = "refuse") -> None:
         super().__init__(scale)
+        check_choice("unknown", unknown, get_args(Unknown))
+        self.unknown = unknown
         self.trained_on: tuple[str, ...] = ()
         self.class_names: tuple[str, ...] = ()
         self.register_buffer("columns", torch.empty(0, dtype=torch.long), persistent=False)
@@ -190,13 +194,14 @@ class SlicedHead(Head):
         self.columns = self.columns.new_tensor([column.get(name, -1) for name in class_names])
 
     def position(self, classes: Int[Tensor, " c"]) -> Int[Tensor, " c"]:
-        """Column of each class among the network's logits.
+        """Column of each class among the network's logits; -1 where it has none.
 
         Raises:
-            ValueError: if the network was not trained on one of them.
+            ValueError: if the network was not trained on one of them, or on none where they are marked.
         """
         columns = self.columns.to(classes.device)[classes]
-        if (columns < 0).any():
+        unknown = columns < 0
+        if unknown.all() or (self.unknown == "refuse" and unknown.any()):
             missing = [self.class_names[c] for c in classes[columns < 0].tolist()]
             raise ValueError(
                 f"head=SlicedHead cannot answer for {', '.join(missing[:5])}: the teacher was trained on "
@@ -216,7 +221,7 @@ class SlicedHead(Head):
                 f"teacher was trained on, and its network has {width}; use PrototypeHead, or the n_classes "
                 "of the training."
             )
-        return lambda output: output.logits[:, columns]
+        return lambda output: output.logits[:, columns].masked_fill(columns < 0, -math.inf)
 
     def held_out(
         self, support: Output, y: Tensor, classes: Tensor, other: Output

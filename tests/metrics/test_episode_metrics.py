@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_metakd.metrics.calibration_error import Calibration
+from lightning_metakd.metrics.continual import forgetting
 from lightning_metakd.metrics.episode_metrics import (
     EpisodeRows,
     accuracy,
     agreement,
-    forgetting,
     interval,
     nll,
     paired_difference,
