@@ -9,7 +9,7 @@ OPTIONS ?=
 CALLS_CHECKED := --jaxtyping-packages=lightning_metakd,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents learned-optimiser test test-thorough test-all check lint format type notebooks report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual learned-optimiser test test-thorough test-all check lint format type notebooks report clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -64,6 +64,9 @@ maml-full: install  ## MAML as published, 60,000 meta-steps; a day and a half on
 
 intents: install  ## Students of texts, alone and taught by MiniLM, on CLINC150 and BANKING77 (DATA=folder)
 	$(BIN)/python -m experiments.intents --data $(DATA) $(OPTIONS)
+
+continual: install  ## CIFAR-100 as a stream of ten tasks, seven ways to keep what was learned (DATA=folder of images)
+	$(BIN)/python -m experiments.continual --data $(DATA) $(OPTIONS)
 
 learned-optimiser: install  ## A learned update rule beside the best step sizes of SGD and Adam (DATA=folder of images)
 	$(BIN)/python -m experiments.learned_optimiser --output docs/results/learned-optimiser.md --data $(DATA)

@@ -13,14 +13,16 @@ DATA_SETS = ("clinc150", "banking77")
 SEEDS = {BAG: (0, 1, 2), TRANSFORMER: (0,)}
 WAYS, SHOTS = (5, 10), (1, 5)
 ALONE = ("--model.teachers=null", "--model.loss=null")
-LEARNED = (
-    f"--model.loss={shipped('configs/loss/match_gate.yaml')}",
-    "--model.strategy_training.lr=0.02",
-)
-ROWS = {
-    BAG: {"alone": ALONE, "taught": (), "taught_by_a_learned_gate": LEARNED},
-    TRANSFORMER: {"alone": ALONE, "taught": ()},
-}
+LEARNED = "taught_by_a_learned_gate"
+ROWS = {BAG: ("alone", "taught", LEARNED), TRANSFORMER: ("alone", "taught")}
+
+
+def options_of(row: str) -> tuple[str, ...]:
+    """What a row changes, as it is called from the working directory."""
+    if row == LEARNED:
+        loss = shipped("configs/loss/match_gate.yaml")
+        return f"--model.loss={loss}", "--model.strategy_training.lr=0.02"
+    return ALONE if row == "alone" else ()
 
 
 def component(kind: str, name: str) -> str:
@@ -34,7 +36,7 @@ def training(data_set: str, student: str, row: str, seed: int, data: str) -> Run
     options = (
         *(f"--seed_everything={seed}", f"--data.seed={seed}"),
         *(component("source", data_set), component("model", student)),
-        *(f"--data.source.root={data}", *ROWS[student][row]),
+        *(f"--data.source.root={data}", *options_of(row)),
     )
     return Run("fit", f"intents/fit/{data_set}/seed{seed}/{student}_{row}", NAME, options)
 

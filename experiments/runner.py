@@ -36,8 +36,11 @@ def arguments(args: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     return settings, options
 
 
-def main(plan: Callable[[str], list[Run]], args: list[str] | None = None) -> None:
+def main(plan: Callable[[str], list[Run]], args: list[str] | None = None) -> bool:
     """Do or print the plan for a folder of images.
+
+    Returns:
+        Whether all of it is complete.
 
     Raises:
         ValueError: if no run has a name of the pattern.
@@ -54,7 +57,7 @@ def main(plan: Callable[[str], list[Run]], args: list[str] | None = None) -> Non
     to_do = in_order(targets, skip=lambda run: run.complete)
     if settings.dry_run:
         print_plan(in_order(targets), set(to_do))
-        return
+        return not to_do
     tidy_terminal()
     for number, run in enumerate(to_do, 1):
         words = [*run.words, *(options if run.command == "fit" else [])]
@@ -62,6 +65,7 @@ def main(plan: Callable[[str], list[Run]], args: list[str] | None = None) -> Non
         # as if it were typed: Lightning warns of words beside those of the process
         sys.argv = ["metakd", *words]
         metakd()
+    return settings.only is None
 
 
 def print_plan(runs: list[Run], to_do: set[Run]) -> None:

@@ -16,6 +16,12 @@ class KnownClasses(Loss):
 
     Args:
         loss: of the teacher; one that reads labels has no use for rows of other classes, see KnownLabel.
+
+    Example:
+        >>> from lightning_metakd.losses import Hinton, KnownClasses, example_rows
+        >>> student, batch, context = example_rows()
+        >>> KnownClasses(Hinton(temperature=2.0))(student, batch, context)  # this teacher knows them all
+        tensor([0.4441, 0.1759, 0.2277, 0.0052])
     """
 
     def __init__(self, loss: Loss) -> None:

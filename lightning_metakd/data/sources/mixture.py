@@ -36,6 +36,12 @@ class Mixture(Source):
 
     Raises:
         ValueError: if names are unknown, a weight is not positive, or nothing is left to train on.
+
+    Example:
+        >>> from lightning_metakd.data.sources import Mixture, Synthetic
+        >>> mixture = Mixture({"shapes": Synthetic(per_class=2)})
+        >>> [(domain.name, len(domain.rows)) for domain in mixture.domains("test")]
+        [('shapes', 40)]
     """
 
     def __init__(
