@@ -10,7 +10,7 @@ from lightning_metakd.data.sources.seeding import generator
 from lightning_metakd.data.sources.source import Source
 
 Tasks = int | list[list[str]] | Literal["domains"]
-Groups = list[Int[Tensor, " c"]]
+Groups = list[Int[Tensor, " _"]]
 
 
 def class_groups(source: Source, split: str, tasks: Tasks, class_seed: int | None) -> Groups:

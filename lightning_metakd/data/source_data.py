@@ -68,7 +68,7 @@ class SourceData(LightningDataModule, ABC, Configured):
     def has_quiz(self) -> bool:
         """Whether the settings keep rows or episodes apart that judge a strategy."""
 
-    def groups(self) -> Mapping[str, Int[Tensor, " c"]]:
+    def groups(self) -> Mapping[str, Int[Tensor, " _"]]:
         """Groups of classes on which a student is judged one by one; none but for a stream."""
         return {}
 

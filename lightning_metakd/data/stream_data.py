@@ -105,7 +105,7 @@ class StreamData(SourceData):
     # --- which classes and rows ----------------------------------------------------------------
 
     @cached_property
-    def stream(self) -> list[Int[Tensor, " c"]]:
+    def stream(self) -> list[Int[Tensor, " _"]]:
         """Dataset classes of each task, ascending.
 
         Raises:
@@ -128,7 +128,7 @@ class StreamData(SourceData):
         """Dataset classes of all tasks so far, ascending."""
         return torch.cat(self.stream[self.first : self.task + 1]).sort().values
 
-    def groups(self) -> Mapping[str, Int[Tensor, " c"]]:
+    def groups(self) -> Mapping[str, Int[Tensor, " _"]]:
         return {f"task {k}": self.stream[k] for k in range(self.first, self.task + 1)}
 
     @property
@@ -136,7 +136,7 @@ class StreamData(SourceData):
         return self.quiz_fraction > 0 and self.task > self.first
 
     @cached_property
-    def divisions(self) -> list[dict[str, Int[Tensor, " n"]]]:
+    def divisions(self) -> list[dict[str, Int[Tensor, " _"]]]:
         """Rows of `train` and `test` of each task so far.
 
         Raises:
@@ -162,7 +162,7 @@ class StreamData(SourceData):
         return result
 
     @cached_property
-    def parts(self) -> dict[str, Int[Tensor, " n"]]:
+    def parts(self) -> dict[str, Int[Tensor, " _"]]:
         """Rows of the task to `train` on, of the `memory` and its `quiz`, and to `test` on."""
         past = self.divisions[self.first : self.task]
         memory = self.memory(torch.cat([d["train"] for d in past])) if past else torch.tensor([])

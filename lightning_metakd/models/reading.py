@@ -1,6 +1,6 @@
 """How a network's input is made of the rows of a source, as its checkpoint keeps it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lightning_metakd.arguments.ranges import check_integer, check_number, check_positive
@@ -51,7 +51,7 @@ def as_record(reading: Reading | None) -> dict[str, Any] | None:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
 
 
-def from_record(record: Mapping[str, Any]) -> Reading:
+def from_record(record: Any) -> Reading:
     """The reading that a checkpoint keeps.
 
     Raises:

@@ -1,6 +1,6 @@
 """What networks over tokens share: a table of embeddings, and means over the tokens that are there."""
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.ranges import check_integer
@@ -50,7 +50,7 @@ class TokenModel(Model):
             )
         super().read_as(reading, who)
 
-    def present(self, x: Int[Tensor, "n l"]) -> Bool[Tensor, "n l"]:
+    def present(self, x: Shaped[Tensor, "n l"]) -> Bool[Tensor, "n l"]:
         """Which tokens are there."""
         check_tokens(self, x)
         return x != self.pad

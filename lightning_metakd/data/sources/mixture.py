@@ -169,7 +169,7 @@ def check_names(
     if weights and (missing := sorted(set(sources) - set(weights))):
         raise ValueError(f"weights has none for {missing[0]!r}; give one for each source, or null.")
     for weight in weights.values():
-        check_number("data.source.weights", weight, 0, ends="()", hint="a part of the episodes")
+        check_number("data.source.weights", weight, 0.0, ends="()", hint="a part of the episodes")
     for name, source in sources.items():
         if source.splits != next(iter(sources.values())).splits:
             raise ValueError(

@@ -38,7 +38,7 @@ class TextSource(Source):
         hint = "256 single bytes, one that fills up, and whole words"
         check_integer("data.source.n_tokens", n_tokens, text_rows.FEWEST_TOKENS, MOST_TOKENS, hint)
         check_integer("data.source.max_tokens", max_tokens, 1, LONGEST)
-        check_number("data.source.word_dropout", word_dropout, 0, 1)
+        check_number("data.source.word_dropout", word_dropout, 0.0, 1.0)
         self.n_tokens, self.max_tokens, self.word_dropout = n_tokens, max_tokens, word_dropout
 
     row_title = "text"
