@@ -93,6 +93,17 @@ class Loader:
         pass
 
 
+def loader_of_batches(batches: Dataset, sampler: Sampler[int] | range, num_workers: int) -> Loader:
+    """A loader of a set whose items are whole batches."""
+    return Loader(
+        batches,
+        batch_size=None,
+        sampler=sampler,
+        collate_fn=identity_collate,
+        num_workers=num_workers,
+    )
+
+
 def identity_collate(item: Any) -> Any:
     """For datasets whose items are whole batches."""
     return item

@@ -11,6 +11,7 @@ from lightning_metakd.data.distributed_sampling import (
     TrainingSampler,
     evaluation_indices,
     identity_collate,
+    loader_of_batches,
     rank_and_world,
 )
 from lightning_metakd.data.episodes import EpisodeSet, check_episode
@@ -153,15 +154,9 @@ class EpisodicData(SourceData):
 
     def evaluation(self, split: str) -> Loader:
         """The fixed evaluation episodes of a split, one at a time."""
-        return Loader(
-            self.evaluation_episodes(split),
-            batch_size=None,
-            sampler=evaluation_indices(
-                self.trainer, len(self.source.domains(split)) * self.n_episodes
-            ),
-            collate_fn=identity_collate,
-            num_workers=self.num_workers,
-        )
+        n = len(self.source.domains(split)) * self.n_episodes
+        indices = evaluation_indices(self.trainer, n)
+        return loader_of_batches(self.evaluation_episodes(split), indices, self.num_workers)
 
     def val_dataloader(self) -> Loader:
         return self.evaluation("val")

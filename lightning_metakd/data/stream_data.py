@@ -20,7 +20,7 @@ from lightning_metakd.data.distributed_sampling import (
     Loader,
     TrainingSampler,
     evaluation_indices,
-    identity_collate,
+    loader_of_batches,
     rank_and_world,
 )
 from lightning_metakd.data.memory import read_memory, reservoir
@@ -217,7 +217,9 @@ class StreamData(SourceData):
             )
         n_quiz = len(self.parts["quiz"])
         quiz = self.shuffled("quiz", self.batch_size) if n_quiz else None
-        return self.loader(TrainingSet(batches, quiz), TrainingSampler(self.trainer, 1, steps))
+        return loader_of_batches(
+            TrainingSet(batches, quiz), TrainingSampler(self.trainer, 1, steps), self.num_workers
+        )
 
     def shuffled(self, part: str, size: int) -> BatchSet:
         """Batches of a part, epoch after epoch."""
@@ -235,17 +237,9 @@ class StreamData(SourceData):
         """Test rows of all tasks so far."""
         rows, size = self.parts["test"], max(self.batch_size, 256)
         batches = BatchSet(self.images(), rows, self.train_classes(), batch_size=size)
-        return self.loader(batches, evaluation_indices(self.trainer, len(batches)))
+        return loader_of_batches(
+            batches, evaluation_indices(self.trainer, len(batches)), self.num_workers
+        )
 
     def predict_dataloader(self) -> Loader:
         return self.test_dataloader()
-
-    def loader(self, batches: Any, sampler: Any) -> Loader:
-        """Batches as they are."""
-        return Loader(
-            batches,
-            batch_size=None,
-            sampler=sampler,
-            collate_fn=identity_collate,
-            num_workers=self.num_workers,
-        )

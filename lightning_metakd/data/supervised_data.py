@@ -14,7 +14,7 @@ from lightning_metakd.data.distributed_sampling import (
     Loader,
     TrainingSampler,
     evaluation_indices,
-    identity_collate,
+    loader_of_batches,
     rank_and_world,
 )
 from lightning_metakd.data.source_data import UNAUGMENTED, SourceData, check_views
@@ -135,7 +135,9 @@ class SupervisedData(SourceData):
             write_manifest(self.manifest(), folder)
         n_quiz = len(self.parts["quiz"])
         quiz = self._shuffled("quiz", min(self.batch_size, n_quiz), 0) if n_quiz else None
-        return self._loader(TrainingSet(batches, quiz), TrainingSampler(self.trainer, 1, steps))
+        return loader_of_batches(
+            TrainingSet(batches, quiz), TrainingSampler(self.trainer, 1, steps), self.num_workers
+        )
 
     def val_dataloader(self) -> Any:
         return self._in_order(self.parts["val"]) if len(self.parts["val"]) else []
@@ -166,15 +168,8 @@ class SupervisedData(SourceData):
 
     def _in_order(self, rows: Int[Tensor, " n"]) -> Loader:
         batches = BatchSet(self.images(), rows, self.train_classes(), batch_size=self.batch_size)
-        return self._loader(batches, evaluation_indices(self.trainer, len(batches)))
-
-    def _loader(self, batches: Any, sampler: Any) -> Loader:
-        return Loader(
-            batches,
-            batch_size=None,
-            sampler=sampler,
-            collate_fn=identity_collate,
-            num_workers=self.num_workers,
+        return loader_of_batches(
+            batches, evaluation_indices(self.trainer, len(batches)), self.num_workers
         )
 
 

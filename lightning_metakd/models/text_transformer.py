@@ -54,7 +54,7 @@ class TextTransformer(TokenModel):
     def body(self, x: Tensor) -> tuple[Tensor, Maps]:
         """Embedding; blocks are tapped as [n, l, d], `blocks.0` and so on."""
         present, length = self.present(x), x.shape[1]
-        if length > self.max_tokens:
+        if length > self.position.shape[1]:
             raise ValueError(
                 f"texts of {length} tokens do not fit max_tokens={self.max_tokens} of TextTransformer; raise "
                 "it, or lower data.source.max_tokens."

@@ -23,9 +23,11 @@ class TokenModel(Model):
 
     Attributes:
         tokens: its table of embeddings.
+        max_tokens: most tokens of a text that it reads; None reads any number.
     """
 
     tokens: TokenEmbedding
+    max_tokens: int | None = None
 
     @property
     def pad(self) -> int:
@@ -33,7 +35,7 @@ class TokenModel(Model):
         return self.reading.pad if isinstance(self.reading, Vocabulary) else 0
 
     def read_as(self, reading: Reading | None, who: str) -> None:
-        """Refuse a vocabulary that is larger than the table.
+        """Refuse a vocabulary that is larger than the table, or texts that are too long.
 
         Raises:
             ValueError: if it is.
@@ -47,6 +49,11 @@ class TokenModel(Model):
             raise ValueError(
                 f"{who}: {in_words(reading)} does not fit n_tokens={n_tokens} of {type(self).__name__}; "
                 "raise the model's n_tokens, or lower data.source.n_tokens."
+            )
+        if self.max_tokens is not None and reading.max_tokens > self.max_tokens:
+            raise ValueError(
+                f"{who}: texts of up to {reading.max_tokens} tokens do not fit max_tokens={self.max_tokens} "
+                f"of {type(self).__name__}; raise the model's max_tokens, or lower data.source.max_tokens."
             )
         super().read_as(reading, who)
 

@@ -118,7 +118,7 @@ def head_for(
         file_classes: class of each row of their head; where unknown, the weights stay as they are.
         classes: class of each row of the network's head. Where the file knows some of them, the others keep
             the rows that they have.
-        present: the network's weights.
+        present: the network's weights; without them no head grows.
     """
     body, head = body_and_head(state)
     if (
@@ -131,7 +131,7 @@ def head_for(
         rows = [file_classes.index(name) for name in classes]
         return {**body, **{name: tensor[rows] for name, tensor in head.items()}}, ""
     new = [name for name in classes if name not in file_classes]
-    if set(file_classes) < set(classes) and head:
+    if set(file_classes) < set(classes) and head.keys() & present.keys():
         log.warning(f"the head grows by {len(new)} classes, {listed(new, 3)}.")
         rows = [classes.index(name) for name in file_classes]
         grown = {name: present[name].clone() for name in head}

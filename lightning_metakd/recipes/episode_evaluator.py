@@ -5,6 +5,7 @@ the same rows. Rows are gathered and sorted before they are reduced, so that one
 same number.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -173,6 +174,13 @@ class EpisodeMetrics(nn.Module):
         self.rows.reset()
         self.calibration.reset()
         return rows, summary(rows) | {"ece": float(ece)}
+
+    def logged(self, stage: str, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What of the means is logged, under the names of its curves."""
+        names = {"accuracy": "student_accuracy", "ci95": "accuracy_ci95"}
+        if self.teacher is not None:
+            names["teacher_accuracy"] = "teacher_accuracy"
+        return {f"{stage}/{name}": metrics[key] for key, name in names.items()}
 
 
 def of_domains(

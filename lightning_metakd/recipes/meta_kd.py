@@ -267,9 +267,7 @@ class MetaKD(Recipe):
             teacher_at_test=self.teacher_at_test,
             **self.data_fields(),
         )
-        names = {"student_accuracy": "accuracy", "accuracy_ci95": "ci95"}
-        names |= {key: key for key in ("teacher_accuracy",) if key in metrics}
-        log = {f"{stage}/{name}": metrics[key] for name, key in names.items()}
+        log = self.metrics.logged(stage, metrics)
         self.log_dict(log, prog_bar=True, rank_zero_only=False, sync_dist=False)
 
     validation_step = test_step = evaluation_step

@@ -108,9 +108,8 @@ class SingleTask(Recipe):
     ) -> None:
         """Load the student; each row of its head goes to the class of its name."""
         classes = self.data.train_class_names()
-        arranged, fault = head_for(
-            weights, self.record.initial_classes, classes, self.student.state_dict()
-        )
+        present = self.student.state_dict() if stage == "fit" else {}  # new rows are to be trained
+        arranged, fault = head_for(weights, self.record.initial_classes, classes, present)
         left_out = load_weights(self.student, arranged, who, fault)
         if left_out and stage != "fit":
             raise ValueError(

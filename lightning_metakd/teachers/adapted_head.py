@@ -87,7 +87,8 @@ class AdaptedHead(Head):
         for _ in range(self.steps):
             slope = grad(loss)(at)
             at = {name: p - self.lr * slope[name] for name, p in at.items()}
-        return at, self.classifier(at.pop(PROTOTYPES))
+        prototypes = at.pop(PROTOTYPES)
+        return at, self.classifier(prototypes)
 
     def held_out(
         self, support: Output, y: Tensor, classes: Tensor, other: Output

@@ -94,6 +94,10 @@ def test_images_and_vectors_are_refused_by_name():
 
 
 def test_a_text_that_is_too_long_is_refused():
+    with pytest.raises(
+        ValueError, match=r"texts of up to 24 tokens do not fit max_tokens=16 of Text"
+    ):
+        MODELS[2].read_as(Vocabulary("{}", 50, 24), "student")
     with pytest.raises(ValueError, match="texts of 24 tokens do not fit max_tokens=16"):
         MODELS[2](torch.ones(1, 24, dtype=torch.long))
 

@@ -134,6 +134,15 @@ def test_a_head_grows_by_names():
     assert grown["head.weight"][[2, 0]].equal(state["head.weight"])
     assert grown["head.bias"].tolist() == [state["head.bias"][1], 0, state["head.bias"][0]]
     assert not present["head.weight"].any()
+    assert head_for(state, ["dog", "ant"], ["ant", "bee", "dog"], {}) == (state, "")
+
+
+def test_a_head_with_untrained_classes_is_not_judged(metakd, tmp_path):
+    written(tmp_path, task0=settings(0), task1=settings(1))
+    metakd("fit", "--config", "task0.yaml")
+    alone = ("--model.teachers=null", "--model.loss=null")
+    with pytest.raises(ValueError, match="judged with a head that nobody has trained"):
+        metakd("test", "--config", "task1.yaml", *alone)
 
 
 def rows(columns=(True, False, True)):

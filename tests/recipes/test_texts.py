@@ -7,21 +7,8 @@ import pytest
 
 from lightning_metakd.models.reading import from_record
 from tests.commands import checkpoint, written
+from tests.data.sources.test_texts import WORDS
 
-TOPICS = (
-    "bill",
-    "card",
-    "loan",
-    "rate",
-    "visa",
-    "cash",
-    "fund",
-    "debt",
-    "bond",
-    "duty",
-    "cheque",
-    "gift",
-)
 FORMS = (
     "my {} is late",
     "the {} was lost",
@@ -40,7 +27,7 @@ TEACHER = {
 }
 
 
-def table(name, topics=TOPICS):
+def table(name, topics=WORDS):
     rows = [(form.format(topic), topic) for topic in topics for form in FORMS]
     with Path(name).open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
@@ -75,7 +62,7 @@ def student(metakd, tmp_path):
 def test_a_student_keeps_the_vocabulary_of_its_training_for_other_texts(student, metakd):
     vocabulary = from_record(checkpoint("student")["reading"])
     assert vocabulary.size <= 320
-    table("others.csv", [topic[::-1] for topic in TOPICS])
+    table("others.csv", [topic[::-1] for topic in WORDS])
     run = metakd(
         *("test", "--ckpt_path", "runs/student/latest/checkpoints/final.ckpt"),
         "--data.source.path=others.csv",
@@ -112,7 +99,7 @@ def test_a_teacher_of_the_same_texts_teaches_live_and_from_stored_answers(
 
 @pytest.mark.usefixtures("student")
 def test_a_live_teacher_of_other_tokens_is_refused_and_a_cached_one_is_not(metakd, tmp_path):
-    table("others.csv", [topic[::-1] for topic in TOPICS])
+    table("others.csv", [topic[::-1] for topic in WORDS])
     teacher = {"model": STUDENT, "checkpoint": "runs/student/latest/checkpoints/final.ckpt"}
     teachers = [{"class_path": "lightning_metakd.teachers.Teacher", "init_args": teacher}]
     student = settings("others.csv", teachers=teachers, loss={"class_path": "MatchGate"})

@@ -1,5 +1,8 @@
 """A teacher that takes gradient steps on the support set before it teaches."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +10,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from lightning_metakd.teachers import AdaptedHead, PrototypeHead, Teacher
 from lightning_metakd.types import Output
+from tests.commands import written
 from tests.recipes import definition, test_meta_distil
 from tests.recipes.test_meta_gradient import CASES, TOLERANCE, relative_error
 from tests.teachers.test_heads import CLASSES, N_WAY, WIDTH, rows
@@ -154,3 +158,32 @@ def test_a_cache_of_a_network_that_adapts_is_refused():
         ValueError, match=r"cache=true keeps .* network=true of its head changes them"
     ):
         Teacher(SmoothConv4(0), head=head(network=True), cache=True)
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_it_teaches_in_training_and_is_judged_in_a_test(network, metakd, tmp_path):
+    net = {"class_path": "tests.tiny.SmoothConv4", "init_args": {"n_classes": 0}}
+    adapted = {"class_path": "AdaptedHead", "init_args": {"steps": 2, "network": network}}
+    arguments = {"model": net, "head": adapted}
+    episodes = {"n_way": 3, "k_shot": 2, "n_query": 2, "n_episodes": 4, "meta_batch_size": 2}
+    source = {"class_path": "tests.tiny.Blobs"}
+    it = {
+        "model": {
+            "class_path": "MetaKD",
+            "init_args": {
+                "student": net,
+                "learner": {"class_path": "ProtoNet"},
+                "loss": {"class_path": "MatchGate"},
+                "teachers": [
+                    {"class_path": "lightning_metakd.teachers.Teacher", "init_args": arguments}
+                ],
+            },
+        },
+        "data": {"class_path": "EpisodicData", "init_args": {"source": source, **episodes}},
+        "trainer": {"max_steps": 2, "accelerator": "cpu"},
+    }
+    written(tmp_path, it=it)
+    metakd("fit", "--config", "it.yaml")
+    metakd("test", "--ckpt_path", "runs/it/latest/checkpoints/final.ckpt")
+    (line,) = Path("runs/it.test/latest/results.jsonl").read_text().splitlines()
+    assert 1 / 3 < json.loads(line)["teacher_accuracy"] <= 1  # better than chance: the blobs differ

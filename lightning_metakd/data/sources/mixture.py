@@ -27,7 +27,7 @@ class Mixture(Source):
 
     A training episode is of one source, drawn by the weights. Validation and test have data.n_episodes of
     each source, the same as with that source alone, and a result row for each. Networks read all rows as they
-    read those of the first source.
+    read those of the first source. Classes of the same name are one class.
 
     Args:
         sources: by the name of the domain.
@@ -96,13 +96,13 @@ class Mixture(Source):
     @cached_property
     def _all_rows(self) -> Labelled:
         parts = [source.all_rows() for source in self.sources.values()]
-        names = tuple(chain.from_iterable(part.class_names for part in parts))
         check_shapes({name: part.x for name, part in zip(self.sources, parts, strict=True)})
-        check_class_names(names)
         if len(parts) == 1:
             return parts[0]
-        firsts = accumulate([0, *(len(part.class_names) for part in parts[:-1])])
-        y = torch.cat([part.y + first for part, first in zip(parts, firsts, strict=True)])
+        check_apart(self.sources, self.held_out)
+        names = tuple(dict.fromkeys(chain.from_iterable(part.class_names for part in parts)))
+        ids = {name: i for i, name in enumerate(names)}
+        y = torch.cat([torch.tensor([ids[c] for c in p.class_names])[p.y] for p in parts])
         width = max(part.x.shape[-1] for part in parts)
         x = torch.cat([F.pad(part.x, (0, width - part.x.shape[-1])) for part in parts])
         return Labelled(x, y, torch.arange(len(y)), names)
@@ -194,10 +194,21 @@ def check_shapes(rows: Mapping[str, Tensor]) -> None:
             )
 
 
-def check_class_names(names: Sequence[str]) -> None:
-    """Raise where two sources have a class of the same name, which would be one class."""
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+def check_apart(sources: Mapping[str, Source], held_out: Sequence[str]) -> None:
+    """Raise where a class that one source trains on is evaluated in another."""
+    splits = next(iter(sources.values())).splits
+    if "val" not in splits:  # divided by row: the classes of all splits are the same
+        return
+    trained: set[str] = set()
+    evaluated: set[str] = set()
+    for name, source in sources.items():
+        _, y, _, class_names = source.all_rows()
+        for split in ("train", "val", "test"):
+            if split == EVALUATED or name not in held_out:
+                classes = {class_names[c] for c in y[source.rows(split)].unique().tolist()}
+                (trained if split == "train" else evaluated).update(classes)
+    if both := sorted(trained & evaluated):
         raise ValueError(
-            f"class {twice!r} is in two sources, and a class is known by its name; rename one of them."
+            f"class {both[0]!r} is in split 'train' of one source and in 'val' or 'test' of another, and "
+            "classes of the same name are one class; divide one of the sources otherwise, or rename it."
         )

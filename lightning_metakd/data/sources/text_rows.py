@@ -108,14 +108,16 @@ def tokens(x: UInt8[Tensor, "n bytes"], vocabulary: Vocabulary) -> Int[Tensor, "
     """
     tokeniser = opened(vocabulary)
     encodings = tokeniser.encode_batch_fast(decode(x))
-    return torch.from_numpy(np.array([e.ids for e in encodings], dtype=np.int64)).to(x.device)
+    ids = np.array([e.ids for e in encodings], dtype=np.int64)
+    return torch.from_numpy(ids[:, : vocabulary.max_tokens]).to(x.device)  # no padding beyond it
 
 
 @lru_cache(maxsize=8)
 def opened(vocabulary: Vocabulary) -> Any:
     """The tokeniser, set to cut and fill up."""
+    tokenizers = library()
     try:
-        tokeniser = library().Tokenizer.from_str(vocabulary.tokeniser)
+        tokeniser = tokenizers.Tokenizer.from_str(vocabulary.tokeniser)
     except Exception as error:  # the library has no exceptions of its own
         raise ValueError(
             f"the vocabulary of {vocabulary.size:,} tokens cannot be read ({error}); take it from a "

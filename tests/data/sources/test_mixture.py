@@ -24,6 +24,12 @@ class Others(Blobs):
         self.all = self.all._replace(x=self.all.x // 2 + 100, class_names=names)
 
 
+class Turned(Blobs):
+    """The same classes, of which those that Blobs trains on are tested on."""
+
+    of_split = Blobs.of_split | {"train": range(12, 20), "val": range(4), "test": range(4, 12)}
+
+
 def two(**settings):
     return Mixture({"blobs": Blobs(), "others": Others()}, **settings)
 
@@ -78,6 +84,17 @@ def test_each_source_makes_the_views_of_its_own_rows():
     assert views[1].equal(Blobs().all.x[5])
 
 
+def test_classes_of_one_name_are_one_class():
+    mixture = Mixture({"here": Blobs(), "there": Blobs()})
+    _, y, _, names = mixture.all_rows()
+    assert names == Blobs().all.class_names
+    assert y.equal(torch.cat([Blobs().all.y] * 2))
+    rows = EpisodeSet(mixture, "train", **SHAPE)[0].query.index
+    assert (
+        len((rows >= mixture.offsets["there"]).unique()) == 1
+    )  # and yet an episode has one domain
+
+
 def test_a_held_out_domain_is_tested_on_alone():
     mixture = two(held_out=["others"])
     for split, n in {"train": 1, "val": 1, "strategy": 1, "test": 2}.items():
@@ -104,8 +121,10 @@ def test_sources_that_do_not_go_together_are_refused():
         ValueError, match=r"rows of 'b' are \[3, 32, 32\] and those of 'a' \[1, 8, 8\]"
     ):
         Mixture({"a": Blobs(), "b": Synthetic(per_class=2)}).all_rows()
-    with pytest.raises(ValueError, match="class 'blob 0' is in two sources"):
-        Mixture({"a": Blobs(), "b": Blobs()}).all_rows()
+    with pytest.raises(
+        ValueError, match=r"class 'blob 0' is in split 'train' of one .* of another"
+    ):
+        Mixture({"a": Blobs(), "b": Turned()}).all_rows()
     with pytest.raises(ValueError, match="source 'a' holds vectors; mix the sources of the images"):
         Mixture({"a": Embedded(Blobs(), SmoothConv4(0))})
 
