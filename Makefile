@@ -9,7 +9,7 @@ OPTIONS ?=
 CALLS_CHECKED := --jaxtyping-packages=lightning_metakd,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual learned-optimiser test test-thorough test-all check lint format type notebooks report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd learned-optimiser test test-thorough test-all check lint format type notebooks report clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -67,6 +67,18 @@ intents: install  ## Students of texts, alone and taught by MiniLM, on CLINC150 
 
 continual: install  ## CIFAR-100 as a stream of ten tasks, seven ways to keep what was learned (DATA=folder of images)
 	$(BIN)/python -m experiments.continual --data $(DATA) $(OPTIONS)
+
+label-efficiency: install  ## Accuracy by labels a class on 20 new classes, from three starts (DATA=folder of images)
+	$(BIN)/python -m experiments.label_efficiency --data $(DATA) $(OPTIONS)
+
+domains: install  ## Students of photographs and drawn characters, beside students of one of them
+	$(BIN)/python -m experiments.domains --data $(DATA) $(OPTIONS)
+
+kinds-of-teachers: install  ## Names of classes, and a network that adapts to the task, as teachers on real CIFAR-FS
+	$(BIN)/python -m experiments.kinds_of_teachers --data $(DATA) $(OPTIONS)
+
+meta-kd: install  ## Teachers, a strategy meta-trained over tasks, and its use on another task (DATA=folder of images)
+	$(BIN)/python -m experiments.three_stages --data $(DATA) $(OPTIONS)
 
 learned-optimiser: install  ## A learned update rule beside the best step sizes of SGD and Adam (DATA=folder of images)
 	$(BIN)/python -m experiments.learned_optimiser --output docs/results/learned-optimiser.md --data $(DATA)

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -27,7 +28,7 @@ class SupervisedData(SourceData):
     """Batches of a source: to pretrain a teacher, to fine-tune, to distil on a single task.
 
     The rows of the split are divided, class by class, into those to train on, a quiz (which trains a
-    strategy) and validation.
+    strategy), validation and test.
 
     Args:
         source: where the examples come from.
@@ -35,8 +36,10 @@ class SupervisedData(SourceData):
         batch_size: rows of a batch on each rank.
         quiz_fraction: share of each class kept for the quiz; above 0, training yields (batch, quiz batch).
         val_fraction: share of each class kept for validation; 0 for no validation.
+        test_fraction: share of each class kept for the test, as where the source divides its classes; with 0
+            the test is on its test rows where they are others of the same classes, on validation otherwise.
         seed: of the order and the views.
-        split_seed: of the division into train, quiz and val; keep it, so that runs train on the same images.
+        split_seed: of the division into parts; keep it, so that runs train on the same images.
         augment: shift and mirror training images.
         views: fixed augmented views per image, as stored by a cache; null draws a new view each time, 0 none.
         num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
@@ -56,18 +59,18 @@ class SupervisedData(SourceData):
         views: int | None = None,
         num_workers: int = 0,
         rows_per_class: int | None = None,
+        test_fraction: float = 0.0,
     ) -> None:
         super().__init__(source, num_workers)
         hint = "or null for all"
         check_integer("data.rows_per_class", rows_per_class, 1, hint=hint, optional=True)
         check_integer("data.batch_size", batch_size, 1)
-        check_share("data.quiz_fraction", quiz_fraction)
-        check_share("data.val_fraction", val_fraction)
-        if quiz_fraction + val_fraction >= 1:
-            raise ValueError(
-                f"quiz_fraction={quiz_fraction} and val_fraction={val_fraction} leave nothing to train on; "
-                "their sum must be less than 1."
-            )
+        self.fractions = {"quiz": quiz_fraction, "val": val_fraction, "test": test_fraction}
+        for part, share in self.fractions.items():
+            check_share(f"data.{part}_fraction", share)
+        if sum(self.fractions.values()) >= 1:
+            shares = ", ".join(f"{part}_fraction={share}" for part, share in self.fractions.items())
+            raise ValueError(f"{shares} leave nothing to train on; their sum must be less than 1.")
         check_seed("data.seed", seed)
         check_seed("data.split_seed", split_seed)
         check_views(views)
@@ -78,7 +81,6 @@ class SupervisedData(SourceData):
             seed,
             split_seed,
         )
-        self.fractions = {"quiz": quiz_fraction, "val": val_fraction}
         self.views = views if augment else 0
         self.rows_per_class = rows_per_class
 
@@ -92,7 +94,7 @@ class SupervisedData(SourceData):
 
     @cached_property
     def parts(self) -> dict[str, Int[Tensor, " n"]]:
-        """Rows of `train`, `quiz` and `val`."""
+        """Rows of `train`, `quiz`, `val` and `test`."""
         rows = self.source.rows(self.split)
         y = self.source.all_rows().y[rows]
         return partition(y, rows, self.fractions, self.split_seed, self.rows_per_class)
@@ -127,7 +129,7 @@ class SupervisedData(SourceData):
             raise ValueError(
                 f"batch_size={self.batch_size} on {world} rank(s) exceeds the {len(self.parts['train'])} "
                 f"rows to train on of split {self.split!r} in {self.source.name}; lower data.batch_size, "
-                "or get more rows by data.split, source, rows_per_class, val_fraction or quiz_fraction."
+                "or get more rows by data.split, source, rows_per_class, or smaller fractions of other parts."
             )
         trainer = self.trainer
         folder = trainer.log_dir if trainer and trainer.loggers else None  # every process must ask
@@ -143,15 +145,23 @@ class SupervisedData(SourceData):
         return self._in_order(self.parts["val"]) if len(self.parts["val"]) else []
 
     def test_dataloader(self) -> Loader:
-        """The source's test rows where they are of the same classes, the validation rows otherwise."""
+        """The rows kept for it, the source's test rows of the same classes, or those of validation."""
+        return self._in_order(self._test_rows())
+
+    def _test_rows(self) -> Int[Tensor, " n"]:
+        if len(self.parts["test"]):
+            return self.parts["test"]
         if "test" in self.source.splits and self.train_classes().equal(self.classes("test")):
-            return self._in_order(self.source.rows("test"))
+            rows = self.source.rows("test")
+            if not torch.isin(rows, self.source.rows(self.split)).any():
+                return rows
         if not len(self.parts["val"]):
             raise ValueError(
-                f"val_fraction=0 leaves nothing to test on: the test classes of {self.source.name} are "
-                f"not those of split {self.split!r}; give data.val_fraction."
+                f"val_fraction=0 and test_fraction=0 leave nothing to test on: {self.source.name} has no "
+                f"test rows of the classes of split {self.split!r} that this does not train on; give "
+                "data.val_fraction or data.test_fraction."
             )
-        return self._in_order(self.parts["val"])
+        return self.parts["val"]
 
     def predict_dataloader(self) -> Loader:
         return self.test_dataloader()

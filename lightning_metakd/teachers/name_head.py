@@ -19,7 +19,7 @@ from lightning_metakd.data.sources.text_rows import encode, tokens
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.prototypes import metric_logits
 from lightning_metakd.teachers.heads import Classifier, Head
-from lightning_metakd.types import Output, Vocabulary
+from lightning_metakd.types import Batch, Output, Vocabulary
 
 
 class NameHead(Head):
@@ -58,6 +58,34 @@ class NameHead(Head):
         self, support: Output, y: Tensor, classes: Tensor, other: Output
     ) -> Float[Tensor, "s c"]:
         return self.fit(support, y, classes)(support)  # it was fitted on none of these rows
+
+
+class NameTable:
+    """What a network says of the names of a source's classes, in the place of stored answers for its rows.
+
+    Args:
+        model: the network, which reads texts.
+        head: of the same teacher; it is told the embedding of each name.
+        source: whose classes and rows.
+    """
+
+    def __init__(self, model: Model, head: Head, source: Source) -> None:
+        self.tokens, self.head, self.source = name_inputs(model, source), head, source
+        with torch.no_grad():
+            head.set_names(model(self.tokens).embedding)
+
+    def __call__(self, batch: Batch) -> Output:
+        """What stands for the network's output for the rows of a batch."""
+        classes = self.source.all_rows().y[batch.index.cpu()]
+        return self.head.rows(classes.to(batch.index.device))
+
+    def other_view(self, batch: Batch) -> Output:
+        """The same: a class has one name."""
+        return self(batch)
+
+    def typical_inputs(self) -> Tensor:
+        """What the network reads."""
+        return self.tokens
 
 
 def readable(names: Sequence[str], source: str) -> list[str]:

@@ -27,7 +27,7 @@ from lightning_metakd.models.model import EMBEDDING, Model
 from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.teachers.heads import Head, PrototypeHead
-from lightning_metakd.teachers.name_head import name_inputs
+from lightning_metakd.teachers.name_head import NameTable
 from lightning_metakd.teachers.teacher_file import load_teacher
 from lightning_metakd.types import NOTHING, Batch, Output, Params
 
@@ -49,6 +49,7 @@ class Teacher(nn.Module, Configured):
             teach; what is under it stays frozen and may keep a cache.
         classes: names of the classes that it was trained on, in the order of its logits, for weights whose
             file does not say; checkpoints of this project do.
+        second_view: look at another augmented view of a row than the student does, where that is augmented.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Teacher(nn.Module, Configured):
         cache: bool = False,
         top: nn.Module | None = None,
         classes: list[str] | None = None,
+        second_view: bool = False,
     ) -> None:
         super().__init__()
         if top is not None and head is not None and head.centre:
@@ -71,14 +73,20 @@ class Teacher(nn.Module, Configured):
                 "cache=true keeps a teacher's answers, and network=true of its head changes them in each "
                 "episode; set the teacher's cache to false, or give it a top, which adapts over the cache."
             )
+        if cache and head is not None and head.reads_names:
+            raise ValueError(
+                "cache=true keeps a teacher's answers for images, and head=NameHead reads the names of their "
+                "classes, which costs nothing; set the teacher's cache to false."
+            )
         self.top = None if top is None else as_model(top, "top")
         self.model, self.checkpoint, self.cache = as_model(model), checkpoint, cache
         self.head = PrototypeHead() if head is None else deepcopy(head)
+        self.second_view = second_view
         self.output_cache: OutputCache | None = None
+        self.name_table: NameTable | None = None
         self.centred_on: tuple[str, Source] | None = None
         self.source: Source | None = None
         self.conversion: tuple[Any, Any] | None = None
-        self.name_tokens: Tensor | None = None
         self.sha256, self.forwards = "", 0
         self.model.register_forward_hook(self.count)
         self.trained_on = tuple(classes or ())
@@ -106,8 +114,12 @@ class Teacher(nn.Module, Configured):
     @property
     def uses_cache(self) -> bool:
         """Whether it answers from its cache, which keeps no layers but the embedding."""
-        stores = self.cache and not self.head.reads_names
-        return stores and all(layer == EMBEDDING for layer in self.model.taps)
+        return self.cache and all(layer == EMBEDDING for layer in self.model.taps)
+
+    @property
+    def table(self) -> OutputCache | NameTable | None:
+        """Where its answers are looked up; None where it is asked live."""
+        return self.name_table or (self.output_cache if self.uses_cache else None)
 
     def attach_source(self, source: Source, reader: Model | None = None) -> None:
         """Learn whose rows it will be asked about; its cache is of their pictures, whatever a student reads.
@@ -120,7 +132,8 @@ class Teacher(nn.Module, Configured):
         """
         pictures = source.image_source
         if self.head.reads_names:
-            self.read_names(source)
+            if self.name_table is None or self.name_table.source is not source:
+                self.name_table = NameTable(self.model, self.head, source)
             return
         if not self.uses_cache and source is not pictures:
             raise ValueError(
@@ -147,19 +160,9 @@ class Teacher(nn.Module, Configured):
             )
         self.head.set_classes(self.trained_on, source.all_rows().class_names)
 
-    @torch.no_grad()
-    def read_names(self, source: Source) -> None:
-        """Embed the names of a source's classes, once."""
-        if self.source is source:
-            return
-        self.source, self.name_tokens = source, name_inputs(self.model, source)
-        self.head.set_names(self.model(self.name_tokens).embedding)
-
     def typical_inputs(self) -> Tensor | None:
         """Inputs of the network where it need not run beside a student: stored rows, or names of classes."""
-        if self.head.reads_names:
-            return self.name_tokens
-        return None if self.output_cache is None else self.output_cache.typical_inputs()
+        return None if self.table is None else self.table.typical_inputs()
 
     def fill_cache(self, rows: Int[Tensor, " n"], views: range) -> None:
         """Compute the answers for these images and views now, where the teacher keeps a cache."""
@@ -219,27 +222,20 @@ class Teacher(nn.Module, Configured):
         """Count the inputs on which the network ran, whether or not a loss reads the answer."""
         self.forwards += len(args[0])
 
-    def embed(self, batch: Batch, params: Params = NOTHING) -> Output:
-        """What the network says, live or from the cache.
+    def embed(self, batch: Batch, params: Params = NOTHING, *, other: bool = False) -> Output:
+        """What the network says of the view at hand, or of another of the same rows, live or looked up.
 
         Args:
             params: in place of its own, of what it learns.
         """
-        if self.head.reads_names and self.source is not None:
-            classes = self.source.all_rows().y[batch.index.cpu()]
-            return self.head.rows(classes.to(batch.index.device))
-        if self.output_cache is None or not self.uses_cache:
+        if other is (self.second_view and bool((batch.view >= 0).all())):
+            if self.table is not None:
+                return self.apply_top(self.table(batch), params)
             return self.live(batch.x, params)
-        return self.apply_top(self.output_cache(batch), params)
-
-    def other_view(self, batch: Batch, params: Params = NOTHING) -> Output:
-        """What the network says of another view of the same rows."""
-        if self.head.reads_names:
-            return self.embed(batch)
-        if self.output_cache is None:
-            another = augment if self.source is None else self.source.augmented_inputs
-            return self.live(another(batch.x, batch.index, batch.view + 1), params)
-        return self.apply_top(self.output_cache.other_view(batch), params)
+        if self.table is not None:
+            return self.apply_top(self.table.other_view(batch), params)
+        another = augment if self.source is None else self.source.augmented_inputs
+        return self.live(another(batch.x, batch.index, batch.view + 1), params)
 
     def live(self, x: Tensor, params: Params) -> Output:
         """What the network says of rows that are read as the student reads them."""
@@ -271,7 +267,7 @@ class Teacher(nn.Module, Configured):
             params, head = params or NOTHING, self.head
             support_output = self.embed(support, params)
             one_shot = len(support.y) == len(classes)
-            other = self.other_view(support, params) if one_shot else support_output
+            other = self.embed(support, params, other=True) if one_shot else support_output
             held_out = head.held_out(support_output, support.y, classes, other)
             if head.adapts_network:
                 params = {**dict(self.learning.named_parameters()), **params}

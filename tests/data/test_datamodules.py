@@ -342,6 +342,19 @@ def test_a_source_with_ordinary_test_rows_is_tested_on_them(source, monkeypatch)
     )
 
 
+def test_classes_that_a_source_keeps_for_tests_are_not_tested_on_what_was_trained_on(supervised):
+    data = supervised(split="test", val_fraction=0.25, test_fraction=0.25, rows_per_class=3)
+    parts = [data.parts[part] for part in ("train", "val", "test")]
+    assert torch.cat(parts).unique().numel() == sum(map(len, parts))
+    assert torch.cat([batch.index for batch in data.test_dataloader()]).equal(data.parts["test"])
+    without = supervised(split="test", val_fraction=0.25)
+    tested = torch.cat([batch.index for batch in without.test_dataloader()])
+    assert tested.equal(without.parts["val"])
+    assert without.parts["val"].equal(
+        data.parts["val"]
+    )  # a part more leaves the others as they are
+
+
 def test_the_manifest_tells_what_was_trained_on(supervised, tmp_path):
     data = supervised(split="teacher", val_fraction=0.25, batch_size=16)
     logger = CSVLogger(tmp_path)
@@ -354,7 +367,7 @@ def test_the_manifest_tells_what_was_trained_on(supervised, tmp_path):
     assert manifest == data.manifest()
     assert manifest["source"] == "Synthetic"
     assert manifest["class_ids"] == data.train_classes().tolist()
-    assert manifest["rows"] == {"quiz": 0, "val": 96, "train": 288}
+    assert manifest["rows"] == {"quiz": 0, "val": 96, "test": 0, "train": 288}
     expected = hashlib.sha256(data.parts["train"].numpy().astype("<i8").tobytes()).hexdigest()
     assert manifest["rows_sha256"]["train"] == expected
 
@@ -418,7 +431,8 @@ def test_arguments_at_their_bounds_mean_something(source):
     data = EpisodicData(source, 2, (1, 1), 1, 1, 1, 1, train_n_way=2, train_n_query=1, views=0)
     assert (next(iter(data.train_dataloader())).train.query.view == -1).all()
     with pytest.raises(
-        ValueError, match=r"quiz_fraction=0.5 and val_fraction=0.7 leave nothing to train on"
+        ValueError,
+        match=r"quiz_fraction=0.5, val_fraction=0.7, test_fraction=0.0 leave nothing to train on",
     ):
         SupervisedData(source, quiz_fraction=0.5, val_fraction=0.7)
 
@@ -426,7 +440,7 @@ def test_arguments_at_their_bounds_mean_something(source):
 def test_nothing_to_test_on_is_an_error(supervised):
     with pytest.raises(
         ValueError,
-        match="val_fraction=0 leaves nothing to test on: the test classes of Synthetic are not",
+        match="test_fraction=0 leave nothing to test on: Synthetic has no test rows of the classes of",
     ):
         supervised().test_dataloader()
 

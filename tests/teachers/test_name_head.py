@@ -40,7 +40,9 @@ def test_a_row_is_answered_by_how_its_class_stands_to_the_others():
     teacher, source = Teacher(Reader(), head=NameHead(scale=4.0)), Named()
     teacher.attach_source(source)
     classes = torch.tensor([7, 2, 19])
-    embedding = torch.nn.functional.normalize(teacher.model(teacher.name_tokens[classes]).embedding)
+    embedding = torch.nn.functional.normalize(
+        teacher.model(teacher.typical_inputs()[classes]).embedding
+    )
     expected = 4.0 * embedding @ embedding.T
     rows = [torch.nonzero(source.all.y == c)[0] for c in classes]
     index = torch.cat(rows)

@@ -10,6 +10,7 @@ from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.teachers.heads import PrototypeHead, SlicedHead
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.teacher_pool import without_counting
+from lightning_metakd.types import Batch
 from tests import tiny
 from tests.tiny import N_WAY, SHOTS, Blobs, SmoothConv4, batch, episode, teacher
 
@@ -49,6 +50,44 @@ def test_one_shot_is_answered_on_a_view_that_it_was_not_fitted_on():
     expected = 5 * metric_logits(e, class_means(other, support.y, N_WAY)[None], "cosine")
     torch.testing.assert_close(actual.logits, expected, rtol=1e-10, atol=1e-12)
     assert SHOTS > 1  # the other tests have more than one
+
+
+def augmented(n, views=1):
+    """Rows as a student reads them, in its first view."""
+    rows = batch(n, (1, 8, 8))
+    return rows._replace(view=torch.arange(n) % views)
+
+
+def test_it_may_look_at_another_view_than_the_student():
+    helper, same = teacher(second_view=True), teacher()
+    same.load_state_dict(helper.state_dict())
+    support, query = augmented(N_WAY), augmented(4)
+    moved = [b._replace(x=augment(b.x, b.index, b.view + 1)) for b in (support, query)]
+    e, e_moved = (helper.model(x).embedding for x in (support.x, moved[0].x))
+    on_support, on_query = helper.predict_episode(support, query, torch.arange(N_WAY))
+    assert torch.equal(on_query.embedding, helper.model(moved[1].x).embedding)
+    # of one shot the row itself is what the head was fitted on, and not the view that is answered
+    expected = 5 * metric_logits(e_moved, class_means(e, support.y, N_WAY)[None], "cosine")
+    torch.testing.assert_close(on_support.logits, expected, rtol=1e-10, atol=1e-12)
+    plain = [batch(4, (1, 8, 8))] * 2
+    answers = (
+        t.predict_episode(*plain, torch.arange(N_WAY))[1].logits.detach() for t in (helper, same)
+    )
+    assert torch.equal(*answers)  # in a test nothing is augmented
+
+
+def test_its_cache_has_the_other_view():
+    helper = teacher(second_view=True, cache=True).float()
+    helper.open()
+    source = Blobs()
+    helper.attach_source(source)
+    rows = source.all_rows().index[:6]
+    helper.output_cache.folder = None
+    helper.fill_cache(rows, range(2))
+    at = Batch(source.all_rows().x[rows].float(), torch.arange(6), rows, torch.zeros_like(rows))
+    stored = helper.output_cache.look_up(rows, torch.ones_like(rows)).embedding
+    assert torch.equal(helper.embed(at).embedding, stored)
+    assert torch.equal(helper.embed(at, other=True).embedding, helper.output_cache(at).embedding)
 
 
 @pytest.mark.parametrize("top", [None, lambda: MLP(4, [5], residual=True).double()])
