@@ -68,8 +68,8 @@ def table(trained_on: str, data_set: str, data: str) -> Run:
         for row in ROWS[student]:
             for seed in seeds:
                 run = training(trained_on, student, row, seed, data)
-                asked = (student, row, seed) == (BAG, "taught", 0)
-                options = (component("model", student), *(() if asked else ALONE))
+                with_teacher = (student, row, seed) == (BAG, "taught", 0)
+                options = (component("model", student), *(() if with_teacher else ALONE))
                 tests += [
                     test(run, data_set, options, n_way, shots, data)
                     for n_way in WAYS

@@ -47,7 +47,7 @@ def initial(start: str, data: str) -> Run | None:
     return None if name is None else fit(name, data, *needs[name])
 
 
-def rows(start: str, labels: str, seed: int, data: str) -> tuple[str, ...]:
+def words_of_rows(start: str, labels: str, seed: int, data: str) -> tuple[str, ...]:
     """The options of the rows and of the seed, for a training and its test."""
     n = LABELS[labels]
     few = () if n is None else (f"--data.rows_per_class={n}",)
@@ -63,14 +63,14 @@ def training(start: str, labels: str, way: str, seed: int, data: str) -> Run:
         "--model.initialisation.checkpoint=null" if before is None else initial_checkpoint(before)
     )
     folder = f"label_efficiency/fit/{as_word(start)}/{as_word(labels)}/{way}/seed{seed}"
-    options = (*rows(start, labels, seed, data), begins, *WAYS[way])
+    options = (*words_of_rows(start, labels, seed, data), begins, *WAYS[way])
     return Run("fit", folder, NAME, options, () if before is None else (before,))
 
 
 def test(run: Run, start: str, labels: str, seed: int, data: str) -> Run:
     """The test of its best checkpoint by validation."""
     best = f"--model.initialisation.checkpoint={run.mark.with_name('best.ckpt')}"
-    options = (*rows(start, labels, seed, data), best)
+    options = (*words_of_rows(start, labels, seed, data), best)
     return Run("test", run.folder.replace("/fit/", "/test/"), NAME, options, (run,))
 
 
@@ -93,8 +93,8 @@ def plan(data: str) -> list[Run]:
 def curve(run: Run) -> list[tuple[int, float]]:
     """Steps, and accuracy on validation after them."""
     with run.mark.parents[1].joinpath("metrics.csv").open(newline="") as file:
-        found = [(row["step"], row["val/student_accuracy"]) for row in csv.DictReader(file)]
-    return [(int(step) + 1, float(accuracy)) for step, accuracy in found if accuracy]
+        rows = [(row["step"], row["val/student_accuracy"]) for row in csv.DictReader(file)]
+    return [(int(step) + 1, float(accuracy)) for step, accuracy in rows if accuracy]
 
 
 def chosen(start: str, labels: str) -> str:

@@ -36,12 +36,12 @@ def applied(row: str, seed: int, data: str) -> Run:
     needs = [fit("single_task_fc100_teacher", data)]
     pool = teachers(wide("single_task_fc100_teacher"), OF_NAMES)
     strategy = "--model.initialisation.strategy_file=null"
-    taught = {"alone": ALONE, "uniform": (pool, loss(UNIFORM)), "carried": (pool, loss(LOSS))}
+    teaching = {"alone": ALONE, "uniform": (pool, loss(UNIFORM)), "carried": (pool, loss(LOSS))}
     if row == "carried":
         needs.append(meta_trained(seed, data))
         strategy = strategy_of(f"runs/{needs[-1].folder}/latest")
     seeds = (f"--seed_everything={seed}", f"--data.seed={seed}", images(data))
-    options = (*seeds, *taught[row], strategy)
+    options = (*seeds, *teaching[row], strategy)
     return Run("fit", f"three_stages/fit/seed{seed}/{row}", APPLIED, options, tuple(needs))
 
 

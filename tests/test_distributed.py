@@ -78,6 +78,7 @@ MARKS = dict.fromkeys(KINDS, pytest.mark.slow) | {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=MARKS[kind]) for kind in KINDS])
 def test_two_processes_train_as_one_with_twice_the_episodes(kind, metakd, tmp_path):
     student = deepcopy(STUDENT)

@@ -56,6 +56,7 @@ def full_disk(folder):
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_told_and_leaves_what_was_there(metakd, full_disk):
     words = (*MAML_FIT, f"--runs={full_disk}")
     metakd(*words, "--trainer.max_epochs=1")

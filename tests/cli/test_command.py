@@ -72,6 +72,7 @@ def last_config(run):
 # --- results ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_fresh_process_finds_the_very_number_of_the_one_that_trained(once, folder):
     process = fresh(folder, "test", "--ckpt_path", "runs/student/latest/checkpoints/final.ckpt")
     assert process.returncode == 0, process.stderr
@@ -161,6 +162,7 @@ def test_a_second_run_has_a_directory_of_its_own(metakd, folder):
     assert checkpoint("student", version="0")["global_step"] == 6
 
 
+@pytest.mark.thorough
 def test_the_configuration_of_a_run_repeats_it(metakd, folder):
     metakd("fit", "--config", "runs/student/0/config.fit.yaml")
     one, other = (checkpoint("student", version=version) for version in ("0", "1"))
@@ -329,6 +331,7 @@ def helped(student, teacher, checkpoint=None):
     return {**STUDENT, "model": {"class_path": "MetaKD", "init_args": settings}}
 
 
+@pytest.mark.thorough
 def test_any_network_may_be_student_and_teacher(metakd, tmp_path):
     net = wrapped("tests.commands.Net")
     pretrained = wrapped("tests.commands.Net", n_classes=48, head="fc")
@@ -342,6 +345,7 @@ def test_any_network_may_be_student_and_teacher(metakd, tmp_path):
     assert results("student.test")[0]["teacher_sha256"] is not None
 
 
+@pytest.mark.thorough
 def test_a_network_of_torchvision_may_be_student_and_teacher(metakd, tmp_path):
     net = wrapped("torchvision.models.mobilenet_v3_small", head="classifier.3")
     written(tmp_path, student=helped(net, net))

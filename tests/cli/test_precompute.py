@@ -36,6 +36,7 @@ def folder(trained, tmp_path, as_users_run_it):
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_fit_and_test_find_all_that_they_ask(metakd, folder, capsys):
     metakd("precompute", "--config", "student.yaml")
     (place,) = re.fullmatch(SAID, capsys.readouterr().out.strip()).groups()
@@ -60,6 +61,7 @@ def test_a_user_reads_one_sentence_of_each_teacher(folder):
     assert "the head was not loaded" in line
 
 
+@pytest.mark.thorough
 def test_an_embedded_source_is_embedded_too(metakd, folder, capsys):
     inner = {"class_path": "Conv4", "init_args": {"width": 4, "pooling": "average"}}
     source = {

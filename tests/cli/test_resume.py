@@ -59,6 +59,7 @@ CUTS = [  # of 6 steps, validated after 3 and 6
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cuts", [CUTS[1:2], pytest.param(CUTS, marks=pytest.mark.slow)])
 def test_a_run_that_was_cut_goes_on_to_the_very_same_end(cuts, metakd, folder):
     words = ["fit", "--resume", "--config=student.yaml", "--experiment=cut"]
@@ -109,6 +110,7 @@ def test_a_complete_run_that_is_resumed_stays_as_it_is(metakd, folder, capsys):
     assert "is there, and nothing was left to train; metakd test" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_start_that_fails_hides_no_earlier_run(metakd, folder):
     with pytest.raises(ValueError, match="n_way=17 exceeds"):
         metakd("fit", "--config", "student.yaml", "--data.n_way=17")
@@ -243,7 +245,7 @@ def test_a_run_that_is_still_written_is_not_resumed(metakd, folder, monkeypatch)
     [
         (
             {"val_fraction": 0.0},
-            "a test of it as it is configured would fail: val_fraction=0 leaves nothing",
+            "a test of it as it is configured would fail: val_fraction=0 and test_fraction=0",
         ),
         ({}, "tests it"),
     ],

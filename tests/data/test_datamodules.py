@@ -381,7 +381,7 @@ def test_the_manifest_tells_what_was_trained_on(supervised, tmp_path):
         ),
         (
             {"quiz_fraction": 0.5, "val_fraction": 0.49},
-            r"quiz_fraction=0.5, val_fraction=0.49 of the 8 images of class",
+            r"quiz_fraction=0.5, val_fraction=0.49, test_fraction=0.0 of the 8 images of class",
         ),
     ],
 )
@@ -403,6 +403,7 @@ WRONG = {
     "rows_per_class": (0, -3, 2.5, NAN, HUGE),
     "quiz_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
     "val_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
+    "test_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
     "split_seed": (-1, None, 0.5, NAN, HUGE),
     "seed": (-1, None, 0.5, NAN, HUGE),
     "eval_seed": (-1, None, 0.5, NAN, HUGE),

@@ -65,6 +65,7 @@ def test_meta_gradients_of_a_batch_agree(source, tmp_path):
         torch.testing.assert_close(p.grad, its.grad, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_weights_after_three_steps_agree(tmp_path):
     start = PlainConv4(first_student(seed=0).double()).state_dict()
     student, rival = trained(Synthetic(per_class=12), 3, tmp_path)

@@ -4,13 +4,28 @@ import re
 
 import pytest
 
-from experiments import efficientnet, learners, main_table, teaching, transfer
+from experiments import (
+    continual,
+    domains,
+    efficientnet,
+    intents,
+    kinds_of_teachers,
+    label_efficiency,
+    learners,
+    main_table,
+    teaching,
+    three_stages,
+    transfer,
+)
 from experiments.plan import ROOT, in_order
 from experiments.runner import main
 from lightning_metakd.cli.command import build
 from tests.commands import work_in
 
-EXPERIMENTS = (main_table, learners, teaching, transfer, efficientnet)
+EXPERIMENTS = (
+    *(main_table, learners, teaching, transfer, efficientnet, three_stages, kinds_of_teachers),
+    *(intents, continual, label_efficiency, domains),
+)
 RUNS = in_order(run for experiment in EXPERIMENTS for run in experiment.plan("images"))
 every = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda module: module.__name__)
 

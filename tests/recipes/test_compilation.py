@@ -67,6 +67,7 @@ def test_what_is_configured_holds(chosen, compiled, monkeypatch):
     assert recipe.training_cost()["compiled"] is chosen
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["iMAML", "logistic", "FOMAML", "ProtoNet"])
 def test_what_cannot_be_compiled_or_gains_nothing_is_not(name, compiled, monkeypatch):
     cheap(monkeypatch)

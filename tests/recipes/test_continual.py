@@ -112,6 +112,7 @@ def by_hand(task, within):
     return accuracies
 
 
+@pytest.mark.thorough
 def test_the_matrix_of_accuracies_is_that_of_a_loop_by_hand(results):
     for task, rows in enumerate(results):
         assert [row["domain"] for row in rows] == [f"task {k}" for k in range(task + 1)]

@@ -99,6 +99,7 @@ def test_all_ways_give_the_same_gradients(name, at_once):
     check(case.slopes(actual, case.strategy), case.slopes(expected, case.strategy))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", ["support", "batch"])
 @pytest.mark.parametrize("name", LEARNERS)
 def test_norms_in_one_kernel_give_the_same_gradients(name, form, monkeypatch):
@@ -141,6 +142,7 @@ def test_weights_lie_as_suits_their_derivatives(learner, channels_last):
     assert all(w.is_contiguous() != channels_last for w in wide)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name not in TOGETHER])
 def test_a_learner_with_a_solver_runs_task_by_task(name):
     case = Case(name)

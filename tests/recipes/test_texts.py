@@ -79,6 +79,7 @@ def test_predictions_show_the_texts(student, metakd):
     assert all(student[int(row["row"])] == (row["text"], row["class"]) for row in rows)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("shots", [1, 2])
 def test_a_teacher_of_the_same_texts_teaches_live_and_from_stored_answers(

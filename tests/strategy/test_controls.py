@@ -199,6 +199,7 @@ def said_by(make, data, path, **settings):
     return run
 
 
+@pytest.mark.thorough
 @each_run
 @pytest.mark.parametrize("loss", [gate, pool], ids=["gate", "shared weights"])
 def test_final_constant_says_what_the_other_run_said_on_average(make, data, loss, tmp_path):

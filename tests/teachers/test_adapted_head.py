@@ -160,6 +160,7 @@ def test_a_cache_of_a_network_that_adapts_is_refused():
         Teacher(SmoothConv4(0), head=head(network=True), cache=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", [False, True])
 def test_it_teaches_in_training_and_is_judged_in_a_test(network, metakd, tmp_path):
     net = {"class_path": "tests.tiny.SmoothConv4", "init_args": {"n_classes": 0}}
