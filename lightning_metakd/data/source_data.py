@@ -95,6 +95,10 @@ class SourceData(LightningDataModule, ABC, Configured):
         """Examples by row number; `all` is every row of the source, and not a copy."""
         return self.source.load(split)
 
+    def judges(self) -> Labelled:
+        """All examples with the labels by which training is judged."""
+        return self.images()._replace(y=self.source.true_labels())
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """What networks read, in the precision of their weights: the Trainer meets whole pixels alone."""
         reading = None if self.reader is None else self.reader.reading

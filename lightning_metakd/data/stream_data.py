@@ -224,11 +224,10 @@ class StreamData(SourceData):
     def shuffled(self, part: str, size: int) -> BatchSet:
         """Batches of a part, epoch after epoch."""
         rows = self.parts[part]
-        views = 0 if part == "quiz" else self.views
+        is_quiz = part == "quiz"
+        examples, views = (self.judges(), 0) if is_quiz else (self.images(), self.views)
         key, size = (part, self.task, self.seed), min(size, len(rows))
-        return BatchSet(
-            self.images(), rows, self.train_classes(), batch_size=size, key=key, views=views
-        )
+        return BatchSet(examples, rows, self.train_classes(), batch_size=size, key=key, views=views)
 
     def val_dataloader(self) -> Any:
         return []
@@ -236,7 +235,7 @@ class StreamData(SourceData):
     def test_dataloader(self) -> Loader:
         """Test rows of all tasks so far."""
         rows, size = self.parts["test"], max(self.batch_size, 256)
-        batches = BatchSet(self.images(), rows, self.train_classes(), batch_size=size)
+        batches = BatchSet(self.judges(), rows, self.train_classes(), batch_size=size)
         return loader_of_batches(
             batches, evaluation_indices(self.trainer, len(batches)), self.num_workers
         )

@@ -168,7 +168,7 @@ class SupervisedData(SourceData):
 
     def _shuffled(self, part: str, batch_size: int, views: int | None) -> BatchSet:
         return BatchSet(
-            self.images(),
+            self.images() if part == "train" else self.judges(),
             self.parts[part],
             self.train_classes(),
             batch_size=batch_size,
@@ -177,7 +177,7 @@ class SupervisedData(SourceData):
         )
 
     def _in_order(self, rows: Int[Tensor, " n"]) -> Loader:
-        batches = BatchSet(self.images(), rows, self.train_classes(), batch_size=self.batch_size)
+        batches = BatchSet(self.judges(), rows, self.train_classes(), batch_size=self.batch_size)
         return loader_of_batches(
             batches, evaluation_indices(self.trainer, len(batches)), self.num_workers
         )

@@ -104,9 +104,9 @@ def test_an_experiment_without_teachers_trains_for_a_step(path, metakd):
     episodic = "MetaKD" in content(path)["model"]["class_path"]
     small = ["--data.meta_batch_size=1", "--data.n_query=2", "--data.n_episodes=1"]
     small += ["--data.k_shot=1"]
-    result = [
-        f"--model.student.n_classes={48 if content(path)['data']['init_args'].get('split') else 64}"
-    ]
+    n_classes = {None: 64, "teacher": 48, "test": 20}
+    split = content(path)["data"]["init_args"].get("split")
+    result = [f"--model.student.n_classes={n_classes[split]}"]
     if "omniglot" in path.stem:
         result += ["--model.student.in_channels=3", "--model.student.image_size=32"]
     if "stream" in path.stem:

@@ -178,6 +178,7 @@ PAIR = {"low": "low"}
 REQUIRED: dict[str, dict[str, Any]] = {
     "AttentionTransfer": {"layers": PAIR},
     "Constant": {"value": 1.0},
+    "LabelNoise": {"source": Blobs, "rate": 0.1},
     "Embedded": {"source": Blobs, "model": lambda: SmoothConv4(0)},
     "EpisodicData": {"source": Blobs},
     "FitNets": {"layers": PAIR},

@@ -4,6 +4,7 @@ from lightning_metakd.data.sources.cifar import CIFAR100, CIFARFS, FC100, ByClas
 from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.data.sources.folder import Folder
 from lightning_metakd.data.sources.intents import Intents
+from lightning_metakd.data.sources.label_noise import LabelNoise
 from lightning_metakd.data.sources.mixture import Mixture
 from lightning_metakd.data.sources.omniglot import Omniglot
 from lightning_metakd.data.sources.source import Source
@@ -19,6 +20,7 @@ __all__ = [
     "Embedded",
     "Folder",
     "Intents",
+    "LabelNoise",
     "Mixture",
     "Omniglot",
     "Source",

@@ -73,6 +73,12 @@ class CIFAR100(Source):
     def normalisation(self) -> Normalisation:
         return TRAIN_STATISTICS
 
+    @property
+    def superclasses(self) -> dict[str, str]:
+        """The twenty of five classes each."""
+        groups = packaged("cifar100_superclasses")
+        return {name: group for group, names in groups.items() for name in names}
+
 
 class ByClass(CIFAR100):
     """All 600 images of each class of CIFAR-100, the classes divided by a published list."""

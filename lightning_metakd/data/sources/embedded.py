@@ -5,7 +5,7 @@ embedded once, through the output cache, and kept on disk.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -79,6 +79,13 @@ class Embedded(Source):
     def row_names(self) -> Sequence[str]:
         """Path of each image, or each text."""
         return self.image_source.row_names
+
+    @property
+    def superclasses(self) -> Mapping[str, str]:
+        return self.source.superclasses
+
+    def true_labels(self) -> Int[Tensor, " n"]:
+        return self.source.true_labels()
 
     def all_rows(self) -> Labelled:
         """All rows; `x` is the vector of the image as it is, then those of its views, [n, views + 1, d]."""

@@ -101,11 +101,21 @@ class Mixture(Source):
             return parts[0]
         check_apart(self.sources, self.held_out)
         names = tuple(dict.fromkeys(chain.from_iterable(part.class_names for part in parts)))
-        ids = {name: i for i, name in enumerate(names)}
-        y = torch.cat([torch.tensor([ids[c] for c in p.class_names])[p.y] for p in parts])
+        y = joined([part.y for part in parts], parts, names)
         width = max(part.x.shape[-1] for part in parts)
         x = torch.cat([F.pad(part.x, (0, width - part.x.shape[-1])) for part in parts])
         return Labelled(x, y, torch.arange(len(y)), names)
+
+    @property
+    def superclasses(self) -> dict[str, str]:
+        """Those of the sources."""
+        groups = [source.superclasses for source in self.sources.values()]
+        return {name: group for of_source in groups for name, group in of_source.items()}
+
+    def true_labels(self) -> Int[Tensor, " n"]:
+        parts = [source.all_rows() for source in self.sources.values()]
+        labels = [source.true_labels() for source in self.sources.values()]
+        return joined(labels, parts, self.all_rows().class_names)
 
     def select(self, split: str) -> Int[Tensor, " n"]:
         return torch.cat([domain.rows for domain in self.domains(split)])
@@ -152,6 +162,15 @@ class Mixture(Source):
     def check_views(self, views: int | None) -> None:
         for source in self.sources.values():
             source.check_views(views)
+
+
+def joined(
+    labels: Sequence[Int[Tensor, " _"]], parts: Sequence[Labelled], names: Sequence[str]
+) -> Int[Tensor, " n"]:
+    """Labels of sources one after another, as places among all names."""
+    ids = {name: i for i, name in enumerate(names)}
+    places = [torch.tensor([ids[name] for name in part.class_names]) for part in parts]
+    return torch.cat([place[y] for place, y in zip(places, labels, strict=True)])
 
 
 def check_names(

@@ -13,7 +13,7 @@ teacher's outputs can be stored once and looked up by number.
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -121,6 +121,15 @@ class Source(ABC, Configured):
         digest = hashlib.sha256(json.dumps(names).encode() + y.numpy().tobytes())
         digest.update(few.numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def superclasses(self) -> Mapping[str, str]:
+        """Superclass of each class, by name; nothing where classes have none."""
+        return {}
+
+    def true_labels(self) -> Int[Tensor, " n"]:
+        """Class of each row, for those that judge; `all_rows` has the labels that are trained on."""
+        return self.all_rows().y
 
     @abstractmethod
     def all_rows(self) -> Labelled:

@@ -87,6 +87,11 @@ class Synthetic(Source):
     def all_rows(self) -> Labelled:
         return generate(self.per_class, self.seed)
 
+    @property
+    def superclasses(self) -> dict[str, str]:
+        """The twenty shapes."""
+        return {name: SHAPES[i // 5] for i, name in enumerate(CLASSES)}
+
     def select(self, split: str) -> Int[Tensor, " n"]:
         labelled = self.all_rows()
         return rows_of(labelled.y, class_ids(split, split_names(), labelled.class_names))
