@@ -25,6 +25,7 @@ from lightning_metakd.losses.logit_matching import LogitMatching
 from lightning_metakd.losses.logit_standardisation import LogitStandardisation
 from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy, Loss, WeightedSum
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
+from lightning_metakd.losses.meta_weight_net import MetaWeightNet
 from lightning_metakd.losses.multi_teacher import (
     Choice,
     Heaviest,
@@ -79,6 +80,7 @@ __all__ = [
     "LogitStandardisation",
     "Loss",
     "MatchGate",
+    "MetaWeightNet",
     "MostAccurate",
     "MultiTeacher",
     "OfTeacher",

@@ -6,6 +6,7 @@ import torch
 from lightning_metakd.functional.bind import bind, bind_loss
 from lightning_metakd.functional.inner_loop import inner_gradient, mean_loss
 from lightning_metakd.losses.coefficient import Learned, LearnedPerClass
+from lightning_metakd.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.loss import (
@@ -15,6 +16,8 @@ from lightning_metakd.losses.loss import (
     batch_loss,
 )
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
+from lightning_metakd.losses.meta_weight_net import MetaWeightNet
+from lightning_metakd.losses.symmetric_cross_entropy import SymmetricCrossEntropy
 from lightning_metakd.models.norm import make_episodic
 from lightning_metakd.strategy.hypergradient import (
     HYPERGRADIENTS,
@@ -34,6 +37,9 @@ STRATEGIES = {
     "per sample": lambda: MatchGate(LearnedPerSample(student_signals=False)),
     "per sample, student signals": lambda: MatchGate(LearnedPerSample()),
     "per-sample temperature": lambda: Hinton(LearnedPerSample(init=3.0)),
+    "by the loss": lambda: WeightedSum({"labels": CrossEntropy()}, {"labels": MetaWeightNet(5)}),
+    "robust": lambda: GeneralisedCrossEntropy(Learned()),
+    "symmetric": lambda: SymmetricCrossEntropy(Learned(), Learned()),
     "literal": lambda: LiteralMatchGate(LearnedPerSample()),
     "sum": lambda: WeightedSum(
         {"hard": CrossEntropy(), "gate": MatchGate(LearnedPerSample(), Hinton(Learned()))},
