@@ -189,8 +189,9 @@ def write_page() -> None:
         f"{line['device']}, {line['threads']} threads; seeds {', '.join(map(str, SEEDS))}; "
         f"`make label-efficiency`; commit {str(line['git'])[:10]}"
     )
-    text = PAGE.read_text()
-    for section, part in {"accuracy": table(), "steps": table_of_steps()}.items():
+    text, picture = PAGE.read_text(), f"![accuracy by labels a class]({PAGE.stem}.png)"
+    parts = {"accuracy": f"{table()}\n\n{picture}", "steps": table_of_steps()}
+    for section, part in parts.items():
         text = between_markers(text, f"label-efficiency-{section}", f"{part}\n\n{made}")
     plot(PAGE.with_suffix(".png"))
     with atomic_write(PAGE) as file:

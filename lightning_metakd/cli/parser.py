@@ -70,7 +70,9 @@ class Parser(LightningArgumentParser):
         """Add a way of building a class which names the class and its arguments where that fails."""
         takes_links = "applied_instantiation_links" in inspect.signature(instantiator).parameters
 
-        def build(kind: type, *at: Any, applied_instantiation_links: Any, **settings: Any) -> Any:
+        def build(
+            kind: type, /, *at: Any, applied_instantiation_links: Any, **settings: Any
+        ) -> Any:
             links = {"applied_instantiation_links": applied_instantiation_links}
             try:
                 return instantiator(kind, *at, **settings, **(links if takes_links else {}))

@@ -26,6 +26,8 @@ class MLP(Model):
         ValueError: if a width is not positive, or there is no hidden layer.
     """
 
+    reads_vectors = True
+
     def __init__(
         self,
         width_in: int,

@@ -31,6 +31,7 @@ class Model(nn.Module, ABC, Configured):
         reading: normalisation of the images, or vocabulary of the texts, of its training; None before that.
         external_data: names of data beside the experiment's on which it, or a teacher of it, was trained.
         input_size: side to which it scales its images; None takes them as they are.
+        reads_vectors: whether its inputs are vectors, as an embedded source has them, and no images or texts.
         head_fits_task: whether recipes bring its head to the size of their task: that of a network which
             was written elsewhere, and has no n_classes.
     """
@@ -42,6 +43,7 @@ class Model(nn.Module, ABC, Configured):
     reading: Reading | None = None
     external_data: tuple[str, ...] = ()
     input_size: int | None = None
+    reads_vectors: bool = False
     head_fits_task: bool = False
 
     @abstractmethod

@@ -121,8 +121,12 @@ class Teacher(nn.Module, Configured):
         """Where its answers are looked up; None where it is asked live."""
         return self.name_table or (self.output_cache if self.uses_cache else None)
 
+    def rows_to_read(self, source: Source) -> Source:
+        """The source whose rows its network reads: that of the pictures, unless it reads vectors."""
+        return source if self.model.reads_vectors else source.image_source
+
     def attach_source(self, source: Source, reader: Model | None = None) -> None:
-        """Learn whose rows it will be asked about; its cache is of their pictures, whatever a student reads.
+        """Learn whose rows it will be asked about: their pictures, whatever a student reads.
 
         Args:
             reader: the network for which batches are normalised, where it is not this one.
@@ -130,7 +134,7 @@ class Teacher(nn.Module, Configured):
         Raises:
             ValueError: if it would be asked live about something else than pictures.
         """
-        pictures = source.image_source
+        pictures = self.rows_to_read(source)
         if self.head.reads_names:
             if self.name_table is None or self.name_table.source is not source:
                 self.name_table = NameTable(self.model, self.head, source)
@@ -177,7 +181,7 @@ class Teacher(nn.Module, Configured):
         Raises:
             ValueError: if there are none.
         """
-        pictures = source.image_source
+        pictures = self.rows_to_read(source)
         if not self.head.centre or self.centred_on == (self.sha256, pictures):
             return
         rows = pictures.rows("train")

@@ -16,6 +16,7 @@ from experiments import (
     teaching,
     three_stages,
     transfer,
+    wrong_labels,
 )
 from experiments.plan import ROOT, in_order
 from experiments.runner import main
@@ -24,7 +25,7 @@ from tests.commands import work_in
 
 EXPERIMENTS = (
     *(main_table, learners, teaching, transfer, efficientnet, three_stages, kinds_of_teachers),
-    *(intents, continual, label_efficiency, domains),
+    *(intents, continual, label_efficiency, domains, wrong_labels),
 )
 RUNS = in_order(run for experiment in EXPERIMENTS for run in experiment.plan("images"))
 every = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda module: module.__name__)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_metakd.data.sources.augment import augment
+from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.prototypes import class_means, leave_one_out_means, metric_logits
 from lightning_metakd.models.weights import weights_hash
@@ -273,3 +274,15 @@ def test_a_copy_of_a_teacher_has_the_answers_and_images_of_the_first():
     assert other.output_cache is cache
     other.output_cache.fill(source.rows("test"), -1)
     assert not names.output_cache.has(source.rows("test"), -1)
+
+
+def test_a_network_of_vectors_is_asked_about_vectors_and_one_of_pictures_is_not():
+    source = Embedded(Blobs(), SmoothConv4(0), views=1)
+    x, y, index, _ = source.all_rows()
+    width = x.shape[-1]
+    reader = Teacher(MLP(width, [5]))
+    reader.attach_source(source)
+    rows = Batch(x[:4, 0], y[:4], index[:4], torch.full((4,), -1))
+    assert torch.equal(reader.embed(rows).embedding, reader.model(x[:4, 0]).embedding)
+    with pytest.raises(ValueError, match="SmoothConv4 is asked live, without a cache"):
+        Teacher(SmoothConv4(0)).attach_source(source)
