@@ -5,6 +5,7 @@ import torch
 
 from lightning_metakd.data.sources.augment import augment
 from lightning_metakd.data.sources.embedded import Embedded
+from lightning_metakd.data.sources.output_cache import OutputCache
 from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.prototypes import class_means, leave_one_out_means, metric_logits
 from lightning_metakd.models.weights import weights_hash
@@ -245,13 +246,23 @@ def test_layers_that_a_loss_reads_reach_its_answers():
         assert torch.equal(answer.features["norms.1"], helper.model(rows.x).features["norms.1"])
 
 
+class Kept(OutputCache):
+    """A cache of one answer."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __call__(self, batch):
+        return self.answer
+
+
 @pytest.mark.parametrize(
     ("layers", "asks"), [([], True), (["embedding"], True), (["norms.1", "embedding"], False)]
 )
 def test_it_answers_live_where_its_cache_has_not_what_is_read(layers, asks):
     helper, rows = teacher(cache=True), batch(4, (1, 8, 8))
     kept = helper.model(rows.x)
-    helper.output_cache = lambda rows: kept
+    helper.output_cache = Kept(kept)
     helper.model.tap(layers)
     assert helper.uses_cache == asks
     assert (helper.embed(rows) is kept) == asks
