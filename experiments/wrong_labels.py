@@ -26,8 +26,8 @@ BASE, ELSEWHERE = CLASSES
 CONSTANTS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 STUDENT, TEACHER = 128, 512
 """Hidden units."""
-CALIBRATED = ("--model.strategy_training.lr=0.005",)
-LEARNING = (*CALIBRATED, "--model.strategy_training.quiz=CrossEntropy")
+LEARNING = ("--model.strategy_training.lr=0.005",)
+CALIBRATED = (*LEARNING, "--model.strategy_training.quiz=CalibratedCrossEntropy")
 SHUFFLED = "--model.strategy_training.control=shuffled"
 FINAL = "--model.strategy_training.control=final_constant"
 

@@ -74,7 +74,7 @@ class SingleTask(Recipe):
             teacher_at_test=False,
         )
         strategy_training.check_single_task()
-        self.quiz = strategy_training.quiz_for(uses_inner_loss=False)
+        self.quiz = strategy_training.quiz_for(calibrated=False)
         for teacher in self.teachers:
             check_head(teacher)
         virtual = copy.deepcopy(self.student).train()

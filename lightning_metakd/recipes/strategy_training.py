@@ -52,8 +52,8 @@ class StrategyTraining:
             student; 0 freezes them.
         control: what is taken away from learning the strategy, to be compared with: `frozen`, `shuffled`,
             `step_size`, `final_constant` (with the strategy_file of the other run) or `uniform`.
-        quiz: loss of the held-out rows that judges the strategy; by default cross-entropy where the teaching
-            loss acts inside the adaptation, and otherwise cross-entropy at the best scale of the logits.
+        quiz: loss of the held-out rows that judges the strategy; by default cross-entropy, at the best scale
+            of the logits for learners of MetaKD that do not adapt by a loss.
         quiz_classes: which classes MetaKD's quiz has after a pilot: `same`, those of the pilot, half of an
             episode's query rows each; `other`, an episode of data.strategy_split after a pilot on one of the
             training, whose classes teachers may know. What labels say of a class helps at once with that
@@ -152,13 +152,14 @@ class StrategyTraining:
         """Steps of the pilot, or terms of its series."""
         return self.neumann_terms if self.hypergradient == "neumann" else self.pilot_steps
 
-    def quiz_for(self, uses_inner_loss: bool) -> Loss:
-        """A copy of the quiz; by default what suits the way of teaching.
+    def quiz_for(self, calibrated: bool) -> Loss:
+        """A copy of the quiz.
 
         Args:
-            uses_inner_loss: whether the teaching loss acts inside the adaptation.
+            calibrated: whether by default it is blind to confidence, as suits a learner whose logits have a
+                scale that no step of teaching sets.
         """
-        default = CrossEntropy() if uses_inner_loss else CalibratedCrossEntropy()
+        default = CalibratedCrossEntropy() if calibrated else CrossEntropy()
         return deepcopy(self.quiz or default)
 
     def quiz_is_query_loss(self, learner: Learner) -> bool:

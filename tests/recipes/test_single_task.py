@@ -71,7 +71,7 @@ def test_the_strategy_descends_the_quiz_after_a_virtual_step(hypergradient):
         after = {
             n: p.detach() - PILOT_RATE * g for (n, p), g in zip(at.items(), grads, strict=True)
         }
-        return definition.at_best_scale(student_logits(after, judge.x), judge.y)
+        return cross_entropy(student_logits(after, judge.x), judge.y)
 
     gates = definition.gate(phi, student_logits(theta, train.x), logits, train.y, 0.0)
 
