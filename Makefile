@@ -9,7 +9,7 @@ OPTIONS ?=
 CALLS_CHECKED := --jaxtyping-packages=lightning_metakd,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels learned-optimiser test test-thorough test-all check lint format type notebooks report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels zoo learned-optimiser test test-thorough test-all check lint format type notebooks report clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -79,6 +79,9 @@ kinds-of-teachers: install  ## Names of classes, and a network that adapts to th
 
 meta-kd: install  ## Teachers, a strategy meta-trained over tasks, and its use on another task (DATA=folder of images)
 	$(BIN)/python -m experiments.three_stages --data $(DATA) $(OPTIONS)
+
+zoo: install  ## The networks that come with the package: trained where they are missing, and tested (DATA=folder of images)
+	$(BIN)/python -m experiments.zoo --data $(DATA) $(OPTIONS)
 
 wrong-labels: install  ## A gate for each row learned under wrong labels and carried to other classes, beside its rivals
 	$(BIN)/python -m experiments.wrong_labels --data $(DATA) $(OPTIONS)

@@ -47,6 +47,7 @@ from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.reporting.report import report
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.storage.read_checkpoint import local_file
+from lightning_metakd.storage.zoo import refuse_as_run
 
 COMMANDS: dict[str, Any] = {"report": report}
 """Commands that need no Trainer."""
@@ -116,6 +117,7 @@ class MetaKDCLI(LightningCLI):
             raise ValueError(
                 f"resume=true and ckpt_path={path} both say where to go on; leave one of them out."
             )
+        refuse_as_run(path)
         local_file(path, "ckpt_path")
 
     def checkpoint(self) -> Any:

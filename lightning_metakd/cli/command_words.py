@@ -17,6 +17,7 @@ from lightning_metakd.cli.console import is_mistake, message_of
 from lightning_metakd.cli.parser import shortened
 from lightning_metakd.recipes.outer_update import check_precision, check_unsharded
 from lightning_metakd.storage.read_checkpoint import check_address
+from lightning_metakd.storage.zoo import refuse_as_run
 
 MOST_DEVICES = max(64, os.cpu_count() or 1)
 
@@ -163,6 +164,7 @@ def add_config_of_checkpoint(args: list[str]) -> list[str]:
     if checkpoint is None or option(args, "--config") or option(args, "-c"):
         return args
     check_address(checkpoint, "ckpt_path")
+    refuse_as_run(checkpoint)
     run = Path(checkpoint).parent.parent
     if not Path(checkpoint).is_file():
         raise ValueError(

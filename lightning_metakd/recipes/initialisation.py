@@ -1,11 +1,11 @@
 """What a training begins from."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from lightning_metakd.storage.atomic_files import file_sha256
 from lightning_metakd.storage.read_checkpoint import local_file
 from lightning_metakd.storage.read_strategy import check_strategy_exists
+from lightning_metakd.storage.zoo import located
 from lightning_metakd.teachers.weight_sharing import Share
 
 
@@ -36,9 +36,9 @@ class Initialisation:
         if self.checkpoint is not None:
             local_file(self.checkpoint, "initialisation.checkpoint")
         if self.strategy_file is not None:
-            check_strategy_exists(Path(self.strategy_file))
+            check_strategy_exists(self.strategy_file)
 
     def checkpoint_sha256(self) -> str | None:
         """Hash of the checkpoint's file, where it is there."""
-        path = None if self.checkpoint is None else Path(self.checkpoint)
+        path = None if self.checkpoint is None else located(self.checkpoint)
         return file_sha256(path) if path is not None and path.is_file() else None

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning_metakd.storage.atomic_files import file_sha256
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
 from lightning_metakd.storage.read_strategy import read_strategy
+from lightning_metakd.storage.zoo import PREFIX, located
 
 Settings = dict[str, Any]
 """Plain values by dotted name; what is null is left out."""
@@ -93,14 +94,16 @@ def trainer_settings(trainer: Trainer) -> Settings:
 
 def with_origins(settings: Settings) -> Settings:
     """The settings, and beside each that names a file who wrote it."""
-    files = {key: Path(value) for key, value in settings.items() if names_file(key, value)}
+    files = {key: located(value) for key, value in settings.items() if names_file(key, value)}
     return settings | {f"{key}.{ORIGIN}": origin(path) for key, path in files.items()}
 
 
 def names_file(key: str, value: Any) -> bool:
     """Whether a setting of model or data is the path of a file; images count by what they are."""
     counts = key.startswith(("model.", "data.")) and key.rsplit(".", 1)[-1] not in RUNNING
-    return counts and isinstance(value, str) and bool(Path(value).suffix) and Path(value).is_file()
+    if not counts or not isinstance(value, str):
+        return False
+    return value.startswith(PREFIX) or (bool(Path(value).suffix) and Path(value).is_file())
 
 
 def origin(path: Path) -> str:

@@ -6,11 +6,13 @@ their checksums before anything is used. What a file says is data: nothing is im
 its names.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_metakd.storage.archives import read_archive
@@ -18,6 +20,7 @@ from lightning_metakd.storage.atomic_files import DamagedFileError
 from lightning_metakd.storage.limits import check_size
 from lightning_metakd.storage.redaction import redact
 from lightning_metakd.storage.tensor_file import read_sealed
+from lightning_metakd.storage.zoo import located
 
 ADDRESS = re.compile(r"[\w+.:-]{2,}:/")
 """How an address begins, as text or as what `Path` makes of it."""
@@ -29,6 +32,9 @@ SECTIONS: Mapping[str, type] = {
     **dict.fromkeys(("global_step", "epoch"), int),
 }
 """What a run keeps beside its tensors."""
+RECORD = "metakd_record"
+"""Under which the metadata of a safetensors file have, as JSON, what a checkpoint has beside its weights."""
+RECORDED = ("classes", "reading", "external_data")
 
 
 def open_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -43,7 +49,7 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         if file.suffix == ".safetensors":
             check_size(file.stat().st_size, f"checkpoint={str(path)!r}")
-            return {"state_dict": read_sealed(file, must=False)[1]}
+            return from_safetensors(*read_sealed(file, must=False))
         checkpoint = read_archive(file)
     except DamagedFileError as error:
         raise ValueError(
@@ -57,6 +63,23 @@ def open_checkpoint(path: str | Path) -> dict[str, Any]:
     if "state_dict" in checkpoint:
         check_sections(checkpoint, path)
     return checkpoint
+
+
+def from_safetensors(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Weights in single precision at least, with what their file says of their training.
+
+    Raises:
+        DamagedFileError: if that is no record.
+    """
+    try:
+        record = json.loads(metadata.get(RECORD, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"its record is no JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise DamagedFileError("its record is no object")
+    halves = (torch.float16, torch.bfloat16)
+    state = {name: t.float() if t.dtype in halves else t for name, t in tensors.items()}
+    return {**{name: record[name] for name in RECORDED if name in record}, "state_dict": state}
 
 
 def check_sections(checkpoint: Mapping[str, Any], path: str | Path) -> None:
@@ -122,12 +145,13 @@ def local_file(path: str | Path, argument: str = "checkpoint", instead: str = ""
         ValueError: if it is an address.
     """
     check_address(path, argument)
-    if not Path(path).is_file():
+    file = located(path)
+    if not file.is_file():
         raise FileNotFoundError(
             f"{argument}={str(path)!r} does not exist; train it first, or name the file that a run wrote "
             f"(runs/<experiment>/latest/checkpoints/last.ckpt){instead}."
         )
-    return Path(path)
+    return file
 
 
 def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:

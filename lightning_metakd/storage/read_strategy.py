@@ -9,28 +9,31 @@ from torch import Tensor
 from lightning_metakd.storage.limits import check_size
 from lightning_metakd.storage.read_checkpoint import check_address
 from lightning_metakd.storage.tensor_file import read_sealed
+from lightning_metakd.storage.zoo import located
 
 
-def check_strategy_exists(path: Path) -> None:
-    """Refuse a path without a file."""
+def check_strategy_exists(path: str | Path) -> Path:
+    """The file of a strategy; refuse a path without one."""
     check_address(path, "strategy_file")
-    if not path.is_file():
+    file = located(path)
+    if not file.is_file():
         raise FileNotFoundError(
             f"strategy_file={str(path)!r} does not exist; name a strategy.safetensors that a run wrote."
         )
+    return file
 
 
-def read_strategy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_strategy(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(the head of the file, its tensors).
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or a number in it is none.
     """
-    check_strategy_exists(path)
-    check_size(path.stat().st_size, f"strategy_file={str(path)!r}")
+    file = check_strategy_exists(path)
+    check_size(file.stat().st_size, f"strategy_file={str(path)!r}")
     try:
-        metadata, tensors = read_sealed(path)
+        metadata, tensors = read_sealed(file)
         head = json.loads(metadata["strategy"])
         check_head(head)
     except KeyError as error:
@@ -48,7 +51,7 @@ def read_strategy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return head, tensors
 
 
-def not_readable(path: Path, reason: str) -> str:
+def not_readable(path: str | Path, reason: str) -> str:
     """The message about a file that is no strategy."""
     return f"strategy_file={str(path)!r} is damaged or no strategy ({reason}); take another copy of it."
 

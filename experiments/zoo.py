@@ -1,0 +1,158 @@
+"""Makes the zoo: trains what it holds, writes it in half precision, and tests the file that was written.
+
+What a card says of accuracy is what `metakd test` prints for `zoo:NAME`.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from experiments.plan import ROOT, Run, fit, images, shipped
+from experiments.runner import main
+from lightning_metakd.storage import zoo
+from lightning_metakd.storage.atomic_files import atomic_write, file_sha256
+from lightning_metakd.storage.read_checkpoint import (
+    RECORD,
+    RECORDED,
+    read_checkpoint,
+    student_weights,
+)
+from lightning_metakd.storage.tensor_file import create_tensor_file
+
+FOLDER = ROOT / "zoo"
+EVALUATE = "meta_kd_cifar_fs_5w5s_evaluate"
+SHOTS = (1, 5)
+
+
+class Entry(NamedTuple):
+    """A file of the zoo.
+
+    Attributes:
+        training: experiment that trains it.
+        model: file of its network.
+        purpose: what it is for.
+    """
+
+    training: str
+    model: str
+    purpose: str
+
+
+ENTRIES = {
+    "conv4_64_cifar_fs_start": Entry(
+        "single_task_cifar_fs_start",
+        "conv4_64_average",
+        "where students of CIFAR-FS begin, and what embeds it",
+    ),
+}
+
+
+def trainings(data: str) -> list[Run]:
+    """What is trained."""
+    return [fit(entry.training, data) for entry in ENTRIES.values()]
+
+
+def tests(data: str) -> list[Run]:
+    """Nearest class mean on the novel classes, by each file."""
+    return [
+        Run(
+            "test",
+            f"zoo/{name}/{shots}shot",
+            EVALUATE,
+            (
+                *(images(data), f"--data.k_shot={shots}", "--model.teachers=[]"),
+                f"--model.student={shipped(f'configs/model/{entry.model}.yaml')}",
+                f"--model.initialisation.checkpoint={zoo.PREFIX}{name}",
+            ),
+        )
+        for name, entry in ENTRIES.items()
+        for shots in SHOTS
+    ]
+
+
+def plan(data: str) -> list[Run]:
+    """What is trained, and then tested."""
+    return [*trainings(data), *tests(data)]
+
+
+def write_network(path: Path, checkpoint: dict[str, Any]) -> None:
+    """A student's weights, matrices and kernels in half precision, with what is recorded beside them."""
+    tensors = dict(sorted(student_weights(checkpoint).items(), key=lambda item: -item[1].dim()))
+    halved = {name: half(tensor) for name, tensor in tensors.items()}
+    in_order = dict(sorted(halved.items(), key=lambda item: -item[1].element_size()))
+    record = {name: checkpoint[name] for name in RECORDED if name in checkpoint}
+    shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in in_order.items()}
+    with create_tensor_file(path, shapes, {RECORD: json.dumps(record)}) as places:
+        for name, tensor in in_order.items():
+            places[name].copy_(tensor)
+
+
+def half(tensor: Tensor) -> Tensor:
+    """In half precision where it has rows; statistics and biases stay as they are."""
+    return tensor.to(torch.float16) if tensor.is_floating_point() and tensor.dim() > 1 else tensor
+
+
+def write_card(name: str, card: dict[str, Any]) -> None:
+    """A card beside its file."""
+    with atomic_write(FOLDER / f"{name}.json") as part:
+        part.write_text(json.dumps(card, indent=1) + "\n")
+
+
+def write_file(name: str, entry: Entry, run: Run) -> None:
+    """A file and what its card knows before a test."""
+    checkpoint = read_checkpoint(run.mark)
+    path = FOLDER / f"{name}.safetensors"
+    write_network(path, checkpoint)
+    settings = checkpoint["settings"]
+    card = {
+        "purpose": entry.purpose,
+        "model": f"configs/model/{entry.model}.yaml",
+        "experiment": f"configs/experiment/{entry.training}.yaml",
+        "source": f"{settings['data.source']}, {settings.get('data.split', 'train')}",
+        "n_classes": len(checkpoint.get("classes", [])),
+        "seed": settings["seed_everything"],
+        "steps": checkpoint["global_step"],
+        "external_data": checkpoint.get("external_data", []),
+        "sha256": file_sha256(path),
+        "bytes": path.stat().st_size,
+    }
+    write_card(name, card)
+
+
+def add_accuracy(name: str) -> None:
+    """What the tests of a file left."""
+    card, reached = zoo.card(name), {}
+    for shots in SHOTS:
+        mark = Path(f"runs/zoo/{name}/{shots}shot/latest/results.jsonl")
+        row = json.loads(mark.read_text().splitlines()[0])
+        reached[f"{row['source']} {row['split']}, {row['n_way']}-way {shots}-shot"] = {
+            "accuracy": round(row["accuracy"], 4),
+            "ci95": round(row["ci95"], 4),
+            "episodes": row["episodes"],
+        }
+        card |= {"device": row["device"], "commit": str(row["git"])[:10]}
+    write_card(name, card | {"reached": reached})
+
+
+def make() -> None:
+    """Train, write and test what is missing."""
+    words, start = sys.argv[1:], Path.cwd()
+    if not main(trainings, words):
+        return
+    FOLDER.mkdir(exist_ok=True)
+    for name, entry in ENTRIES.items():
+        if not (FOLDER / f"{name}.safetensors").is_file():
+            write_file(name, entry, fit(entry.training, ""))
+    os.chdir(start)  # where the words are from
+    if main(tests, words):
+        for name in ENTRIES:
+            add_accuracy(name)
+
+
+if __name__ == "__main__":
+    make()
