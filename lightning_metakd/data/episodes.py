@@ -101,6 +101,7 @@ class EpisodeSet(Dataset[Episode]):
         episodes_per_step: consecutive episodes that share the shots drawn from a range.
         per_domain: episodes of each domain of the source before those of the next, numbered in each from 0;
             None draws a domain for each episode by their weights.
+        wrong_support: part of the support rows of each class whose label is that of another class.
 
     Raises:
         ValueError: if the split has too few classes, or a class too few rows.
@@ -118,8 +119,10 @@ class EpisodeSet(Dataset[Episode]):
         views: int | None = 0,
         episodes_per_step: int = 1,
         per_domain: int | None = None,
+        wrong_support: float = 0.0,
     ) -> None:
         check_episode(n_way, k_shot, n_query)
+        self.wrong_support = wrong_support
         self.split, self.seed, self.views = split, seed, views
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
         self.episodes_per_step, self.per_domain = episodes_per_step, per_domain
@@ -175,7 +178,7 @@ class EpisodeSet(Dataset[Episode]):
             places, *parts = draw_episode(positions, self.n_way, n_rows, *key, i, self.views)
             drawn.append((classes[places], *parts))
         classes, rows, views = (torch.stack(parts) for parts in zip(*drawn, strict=True))
-        support = self._batch(rows[:, :k_shot], views[:, :k_shot])
+        support = self._with_wrong_labels(self._batch(rows[:, :k_shot], views[:, :k_shot]), indices)
         query = self._batch(rows[:, k_shot:], views[:, k_shot:])
         return Episode(support, query, classes, torch.tensor(indices))
 
@@ -184,3 +187,17 @@ class EpisodeSet(Dataset[Episode]):
         x = self.x.index_select(0, index.flatten()).unflatten(0, index.shape)
         y = torch.arange(self.n_way).repeat(len(rows), rows.shape[1])
         return Batch(x, y, index, views.flatten(1))
+
+    def _with_wrong_labels(self, support: Batch, indices: Sequence[int]) -> Batch:
+        """The rows with some labels changed; a class keeps one right row at least."""
+        k_shot = support.y.shape[1] // self.n_way
+        n_wrong = min(round(self.wrong_support * k_shot), k_shot - 1)
+        if n_wrong < 1:
+            return support
+        labels = []
+        for i in indices:
+            draw = generator("wrong support", self.split, self.seed, i)
+            hit = torch.rand(k_shot, self.n_way, generator=draw).argsort(0).argsort(0) < n_wrong
+            shift = torch.randint(1, self.n_way, (k_shot, self.n_way), generator=draw)
+            labels.append((torch.arange(self.n_way) + hit * shift) % self.n_way)
+        return support._replace(y=torch.stack(labels).flatten(1))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from jaxtyping import Int
 from torch import Tensor
 
-from lightning_metakd.arguments.ranges import check_integer, check_seed
+from lightning_metakd.arguments.ranges import check_integer, check_seed, check_share
 from lightning_metakd.data.distributed_sampling import (
     Loader,
     TrainingSampler,
@@ -42,6 +42,8 @@ class EpisodicData(SourceData):
         views: fixed augmented views per image, as stored by a cache; null draws a new view each time, 0 none.
         augment: shift and mirror training images.
         num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
+        wrong_support: part of the support rows of each class whose label is that of another class of the
+            episode, in [0, 1); a class keeps one right row. Query rows are right.
     """
 
     def __init__(
@@ -62,8 +64,11 @@ class EpisodicData(SourceData):
         views: int | None = None,
         augment: bool = True,
         num_workers: int = 0,
+        wrong_support: float = 0.0,
     ) -> None:
         super().__init__(source, num_workers)
+        check_share("data.wrong_support", wrong_support)
+        self.wrong_support = wrong_support
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
         self.train_n_way = n_way if train_n_way is None else train_n_way
         self.train_n_query = n_query if train_n_query is None else train_n_query
@@ -111,6 +116,7 @@ class EpisodicData(SourceData):
             n_query=n_query,
             seed=self.seed,
             views=self.views,
+            wrong_support=self.wrong_support,
             episodes_per_step=self.meta_batch_size * rank_and_world(self.trainer)[1],
         )
 
@@ -123,6 +129,7 @@ class EpisodicData(SourceData):
             k_shot=self.k_shot,
             n_query=self.n_query,
             seed=self.eval_seed,
+            wrong_support=self.wrong_support,
             per_domain=self.n_episodes,
         )
 

@@ -54,6 +54,8 @@ class Learner(nn.Module, ABC, Configured):
     first_order: bool = False
     """Whether the gradient of an inner step is a constant to the steps before it, and so to the strategy: its
     gradient then leaves out what a step did to later ones, and is exact for a single step."""
+    needs_teacher: bool = False
+    """Whether `adapt` reads what a teacher says of the support rows, in a test too."""
     outer_loss_is_query_loss: bool = True
     """Whether the outer loss is the mean batch loss on the query rows; then it serves as a quiz too."""
 

@@ -16,6 +16,12 @@ from lightning_metakd.functional.bind import with_support_statistics
 from lightning_metakd.functional.inner_loop import descend
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner, checked_steps
+from lightning_metakd.learners.support_weights import (
+    reads_teacher,
+    support_coefficient,
+    support_weights,
+)
+from lightning_metakd.losses.coefficient import Value
 from lightning_metakd.models.prototypes import Metric, class_means, metric_logits
 from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
@@ -34,6 +40,8 @@ class ProtoMAML(Learner):
             leaves out what an inner step did to later ones, and is right for one step alone.
         metric: `euclidean` (squared distance) or `cosine`.
         scale: factor on the logits, > 0; 10 suits the cosine.
+        support_weight: how much a support row counts in the class means of the start, >= 0, a number for each
+            by a coefficient; null is all alike.
 
     Example:
         >>> from lightning_metakd.learners import ProtoMAML, example_task
@@ -54,8 +62,11 @@ class ProtoMAML(Learner):
         first_order: bool = True,
         metric: Metric = "cosine",
         scale: float = 10.0,
+        support_weight: Value | None = None,
     ) -> None:
         super().__init__()
+        self.support_weight = support_coefficient(support_weight)
+        self.needs_teacher = reads_teacher(self.support_weight)
         check_choice("metric", metric, get_args(Metric))
         check_positive("scale", scale, "for instance 1 for euclidean, 10 for cosine")
         self.test_steps = checked_steps(inner_lr, inner_steps, test_steps)
@@ -66,7 +77,9 @@ class ProtoMAML(Learner):
         self, forward: Forward, meta: Params, batch_loss: BatchLoss, support: Batch, n_way: int
     ) -> Adapted:
         student = subtree(meta, "student")
-        prototypes = class_means(forward(student, support.x).embedding, support.y, n_way)
+        e = forward(student, support.x).embedding
+        weights = support_weights(self.support_weight, subtree(meta, "learner"), support, e, n_way)
+        prototypes = class_means(e, support.y, n_way, weights)
 
         def by_means(body: Answer) -> Answer:
             def answer(params: Params, x: Tensor) -> Output:

@@ -16,6 +16,12 @@ from torch import Tensor, nn
 from lightning_metakd.arguments.ranges import check_choice, check_positive
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.learners.support_weights import (
+    reads_teacher,
+    support_coefficient,
+    support_weights,
+)
+from lightning_metakd.losses.coefficient import Value
 from lightning_metakd.models.prototypes import Metric, class_means, metric_logits
 from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
 
@@ -27,6 +33,7 @@ class ProtoNet(Learner):
         metric: `euclidean` (squared distance) or `cosine`.
         scale: factor on the logits, > 0; 10 suits the cosine.
         learn_scale: whether the outer loop learns the scale.
+        support_weight: how much a support row counts, >= 0, each its own by a coefficient; null is alike.
 
     Example:
         >>> from lightning_metakd.learners import ProtoNet, example_task
@@ -40,9 +47,15 @@ class ProtoNet(Learner):
     needs_head = False
 
     def __init__(
-        self, metric: Metric = "euclidean", scale: float = 1.0, learn_scale: bool = False
+        self,
+        metric: Metric = "euclidean",
+        scale: float = 1.0,
+        learn_scale: bool = False,
+        support_weight: Value | None = None,
     ) -> None:
         super().__init__()
+        self.support_weight = support_coefficient(support_weight)
+        self.needs_teacher = reads_teacher(self.support_weight)
         check_choice("metric", metric, get_args(Metric))
         check_positive("scale", scale, "for instance 1 for euclidean, 10 for cosine")
         self.metric = metric
@@ -57,8 +70,10 @@ class ProtoNet(Learner):
     ) -> Adapted:
         student = subtree(meta, "student")
         output, statistics = forward.observe(student, support.x)
-        prototypes = class_means(output.embedding, support.y, n_way)[None]
-        scale = subtree(meta, "learner").get("log_scale", self.log_scale).exp()
+        learner, e = subtree(meta, "learner"), output.embedding
+        weights = support_weights(self.support_weight, learner, support, e, n_way)
+        prototypes = class_means(e, support.y, n_way, weights)[None]
+        scale = learner.get("log_scale", self.log_scale).exp()
 
         def answer(params: Params, x: Tensor) -> Output:
             output = forward({**params, **statistics}, x)

@@ -17,6 +17,12 @@ from torch import Tensor, nn
 from lightning_metakd.arguments.ranges import check_positive
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners.learner import Adapted, Learner
+from lightning_metakd.learners.support_weights import (
+    reads_teacher,
+    support_coefficient,
+    support_weights,
+)
+from lightning_metakd.losses.coefficient import Value
 from lightning_metakd.models.norm import at_least_single
 from lightning_metakd.models.prototypes import one_hot
 from lightning_metakd.types import Batch, BatchLoss, Forward, Output, Params
@@ -44,6 +50,7 @@ class Ridge(Learner):
         penalty: where the weight of the squared weights starts, > 0.
         scale: where the factor on the logits starts, > 0; the regression's own outputs are about 0 to 1.
         learn: whether the outer loop learns both.
+        support_weight: how much a support row counts, >= 0, each its own by a coefficient; null is alike.
 
     Example:
         >>> from lightning_metakd.learners import Ridge, example_task
@@ -56,8 +63,16 @@ class Ridge(Learner):
     adapts_body = False
     needs_head = False
 
-    def __init__(self, penalty: float = 1.0, scale: float = 10.0, learn: bool = True) -> None:
+    def __init__(
+        self,
+        penalty: float = 1.0,
+        scale: float = 10.0,
+        learn: bool = True,
+        support_weight: Value | None = None,
+    ) -> None:
         super().__init__()
+        self.support_weight = support_coefficient(support_weight)
+        self.needs_teacher = reads_teacher(self.support_weight)
         check_positive("penalty", penalty, "for instance 1")
         check_positive("scale", scale, "for instance 10")
         for name, value in (("log_penalty", penalty), ("log_scale", scale)):
@@ -75,6 +90,10 @@ class Ridge(Learner):
         student_support, statistics = forward.observe(student, support.x)
         embedding = at_least_single(student_support.embedding)
         targets = one_hot(support.y, n_way).to(embedding)
+        counts = support_weights(self.support_weight, ridge_params, support, embedding, n_way)
+        if counts is not None:  # weighted squares are those of rows of other lengths
+            root = counts.sqrt()[:, None]
+            embedding, targets = root * embedding, root * targets
         with torch.autocast(embedding.device.type, enabled=False):
             weights = ridge_weights(embedding, targets, ridge_params["log_penalty"].exp())
         scale = ridge_params["log_scale"].exp()

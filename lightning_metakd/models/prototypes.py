@@ -50,8 +50,17 @@ def one_hot(y: Int[Tensor, " n"], n_way: int) -> Bool[Tensor, "n c"]:
 
 
 def class_means(
-    embedding: Float[Tensor, "n d"], y: Int[Tensor, " n"], n_way: int
+    embedding: Float[Tensor, "n d"],
+    y: Int[Tensor, " n"],
+    n_way: int,
+    weights: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "c d"]:
-    """Mean embedding of each class."""
+    """Mean embedding of each class.
+
+    Args:
+        weights: how much each row counts, >= 0; None is all alike.
+    """
     member = one_hot(y, n_way).to(embedding.dtype)
+    if weights is not None:
+        member = member * weights.to(embedding.dtype)[:, None]
     return (member.T @ embedding) / member.sum(0)[:, None]

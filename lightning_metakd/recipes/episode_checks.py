@@ -30,7 +30,12 @@ def drop_unused_head(learner: Learner, students: Sequence[Model]) -> None:
 
 
 def check_learner(
-    learner: Learner, student: Model, loss: Loss, norm: NormForm, teacher_at_test: bool
+    learner: Learner,
+    student: Model,
+    loss: Loss,
+    norm: NormForm,
+    teacher_at_test: bool,
+    has_teachers: bool,
 ) -> None:
     """Raise where a learner does not go with student, loss or norm.
 
@@ -43,6 +48,11 @@ def check_learner(
             f"teacher_at_test=true changes nothing with learner={name} and loss={type(loss).__name__}; take "
             "a learner that adapts by a loss, ProtoMAML for instance, and a loss that follows a teacher, or "
             "leave teacher_at_test out."
+        )
+    if learner.needs_teacher and not has_teachers:
+        raise ValueError(
+            f"support_weight of learner={name} reads what a teacher says of the support rows, in a test too, "
+            "and teachers is empty; name one in model.teachers, or take MetaWeightNet, which reads none."
         )
     if norm == "tracked" and learner.adapts_body:
         raise ValueError(

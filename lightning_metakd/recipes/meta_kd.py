@@ -96,14 +96,15 @@ class MetaKD(Recipe):
         drop_unused_head(learner, self.students())
         lay_out_weights(self.students(), learner)
         learner.init_student_state(self.student)
-        check_learner(learner, self.student, self.loss, norm, teacher_at_test)
+        has_teachers = len(self.teachers) > 0
+        check_learner(learner, self.student, self.loss, norm, teacher_at_test, has_teachers)
         check_teachers_can_learn(strategy_training.teacher_lr, learner)
         execution.check_learner(learner, norm)
         self.execution = execution
         self.compilation = Compilation(execution, learner, norm, self.student, self.record)
         self.quiz = strategy_training.quiz_for(calibrated=not learner.uses_inner_loss)
         in_pilot = strategy_training.quiz_classes == "same"
-        self.quiz_reads_teachers = in_pilot or self.quiz.needs_teacher
+        self.quiz_reads_teachers = in_pilot or self.quiz.needs_teacher or learner.needs_teacher
         alike = strategy_training.quiz_is_query_loss(learner)
         self.quiz_is_query_loss = alike and self.rates.teachers == 0
         self.evaluator = EpisodeEvaluator(learner, self.teaching, teacher_at_test, optimisation.lr)
@@ -264,7 +265,7 @@ class MetaKD(Recipe):
             learner=type(self.learner).__name__,
             loss=type(self.loss).__name__,
             transductive=is_transductive(self.student),
-            teacher_at_test=self.teacher_at_test,
+            teacher_at_test=self.teacher_at_test or self.learner.needs_teacher,
             **self.data_fields(),
         )
         log = self.metrics.logged(stage, metrics)

@@ -110,7 +110,9 @@ class MetaStep:
         """
         seed = self.seed if self.config.control == "shuffled" else None
         learner = self.objective.learner
-        tasks = quiz_episodes(train, quiz, learner, self.config.quiz_classes, seed)
+        tasks = quiz_episodes(
+            train, quiz, not learner.uses_inner_loss, self.config.quiz_classes, seed
+        )
         # a cache and views by number do not map
         alone = len(self.objective.teachers) > 0
         at_once = 1 if alone else self.execution.tasks_per_call(tasks, self.device, self.vmap)

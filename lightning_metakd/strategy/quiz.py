@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from lightning_metakd.functional.params import select_rows
-from lightning_metakd.learners.learner import Learner
 from lightning_metakd.strategy.controls import shuffled_quiz
 from lightning_metakd.types import Episode, QuizEpisodes
 
@@ -24,7 +23,7 @@ QuizClasses = Literal["same", "other"]
 def quiz_episodes(
     train: Sequence[Episode],
     quiz: Sequence[Episode],
-    learner: Learner,
+    takes_pilot: bool,
     quiz_classes: QuizClasses,
     seed: int | None,
 ) -> Sequence[Episode] | Sequence[QuizEpisodes]:
@@ -33,11 +32,11 @@ def quiz_episodes(
     Args:
         train: the episodes that the student is trained on.
         quiz: those of the strategy, as many.
-        learner: one that adapts by a loss needs no pilot, and whole episodes come back.
+        takes_pilot: whether a pilot step comes before the quiz; without one whole episodes come back.
         quiz_classes: whether the quiz has the classes of its pilot.
         seed: permutes the labels of the quiz; None leaves them.
     """
-    if learner.uses_inner_loss:
+    if not takes_pilot:
         return [with_shuffled_quiz(episode, seed) for episode in quiz]
     if quiz_classes == "same":
         tasks = [split_query(episode) for episode in quiz]

@@ -136,6 +136,8 @@ RANGES = {
     "eval_seed": SEED,
     "split_seed": SEED,
     "quiz_fraction": SHARE,
+    "support_weight": "[0, inf]",
+    "wrong_support": SHARE,
     "val_fraction": SHARE,
     "fractions": "[0, 1]",
     "views": "[0, 4_611_686_018_427_387_904]",

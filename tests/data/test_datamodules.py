@@ -402,6 +402,7 @@ WRONG = {
     "batch_size": (0, -3, None, 2.5, NAN, HUGE),
     "rows_per_class": (0, -3, 2.5, NAN, HUGE),
     "quiz_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
+    "wrong_support": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
     "val_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
     "test_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
     "split_seed": (-1, None, 0.5, NAN, HUGE),
