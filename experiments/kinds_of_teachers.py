@@ -15,13 +15,17 @@ from experiments.teaching import LEARNING, as_word, embedded_images
 NAMES, ADAPTED = "meta_kd_cifar_fs_names", "meta_kd_cifar_fs_adapted"
 SEEDS, SHOTS = (0, 1, 2), (1, 5)
 CLASS_PATH = "lightning_metakd.teachers.Teacher"
+# all that a file of an experiment may say otherwise is said: settings of a class are merged
 OF_NAMES = {
     "model": {"class_path": "lightning_metakd.models.SentenceEncoder"},
+    "checkpoint": None,
     "head": {"class_path": "NameHead"},
+    "cache": False,
 }
 OF_IMAGES = {
     "model": {"class_path": "ResNet12", "init_args": {"widths": [32, 64, 128, 256]}},
     "checkpoint": "runs/single_task_cifar_fs_teacher/latest/checkpoints/final.ckpt",
+    "head": {"class_path": "PrototypeHead"},
     "cache": True,
 }
 SMOOTHED = {"class_path": "CrossEntropy", "init_args": {"label_smoothing": 0.1}}

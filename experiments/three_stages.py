@@ -20,7 +20,8 @@ ROWS = ("alone", "uniform", "carried")
 def wide(training: str) -> dict[str, object]:
     """A WRN-16-2 that a training left."""
     checkpoint = f"runs/{training}/latest/checkpoints/final.ckpt"
-    return {"model": WIDE, "checkpoint": checkpoint, "cache": True}
+    head = {"class_path": "PrototypeHead"}
+    return {"model": WIDE, "checkpoint": checkpoint, "head": head, "cache": True}
 
 
 def meta_trained(seed: int, data: str) -> Run:
