@@ -69,7 +69,8 @@ def table(trained_on: str, data_set: str, data: str) -> Run:
             for seed in seeds:
                 run = training(trained_on, student, row, seed, data)
                 with_teacher = (student, row, seed) == (BAG, "taught", 0)
-                options = (component("model", student), *(() if with_teacher else ALONE))
+                teachers = () if with_teacher else ("--model.teachers=null",)
+                options = (component("model", student), "--model.loss=null", *teachers)
                 tests += [
                     test(run, data_set, options, n_way, shots, data)
                     for n_way in WAYS
