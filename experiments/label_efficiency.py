@@ -47,7 +47,7 @@ def initial(start: str, data: str) -> Run | None:
     return None if name is None else fit(name, data, *needs[name])
 
 
-def words_of_rows(start: str, labels: str, seed: int, data: str) -> tuple[str, ...]:
+def words_of_rows(labels: str, seed: int, data: str) -> tuple[str, ...]:
     """The options of the rows and of the seed, for a training and its test."""
     n = LABELS[labels]
     few = () if n is None else (f"--data.rows_per_class={n}",)
@@ -63,14 +63,14 @@ def training(start: str, labels: str, way: str, seed: int, data: str) -> Run:
         "--model.initialisation.checkpoint=null" if before is None else initial_checkpoint(before)
     )
     folder = f"label_efficiency/fit/{as_word(start)}/{as_word(labels)}/{way}/seed{seed}"
-    options = (*words_of_rows(start, labels, seed, data), begins, *WAYS[way])
+    options = (*words_of_rows(labels, seed, data), begins, *WAYS[way])
     return Run("fit", folder, NAME, options, () if before is None else (before,))
 
 
-def test(run: Run, start: str, labels: str, seed: int, data: str) -> Run:
+def test(run: Run, labels: str, seed: int, data: str) -> Run:
     """The test of its best checkpoint by validation."""
     best = f"--model.initialisation.checkpoint={run.mark.with_name('best.ckpt')}"
-    options = (*words_of_rows(start, labels, seed, data), best)
+    options = (*words_of_rows(labels, seed, data), best)
     return Run("test", run.folder.replace("/fit/", "/test/"), NAME, options, (run,))
 
 
@@ -82,7 +82,7 @@ def as_word(name: str) -> str:
 def plan(data: str) -> list[Run]:
     """The starts, their fine-tunings and tests."""
     return [
-        test(training(start, labels, way, seed, data), start, labels, seed, data)
+        test(training(start, labels, way, seed, data), labels, seed, data)
         for start in STARTS
         for labels in LABELS
         for seed in SEEDS
@@ -109,7 +109,7 @@ def chosen(start: str, labels: str) -> str:
 
 def result(start: str, labels: str, way: str, seed: int) -> dict[str, object]:
     """The row that a test left."""
-    run = test(training(start, labels, way, seed, ""), start, labels, seed, "")
+    run = test(training(start, labels, way, seed, ""), labels, seed, "")
     return dict(json.loads(run.mark.read_text().splitlines()[0]))
 
 

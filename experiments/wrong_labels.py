@@ -3,7 +3,7 @@
 Students and teachers are perceptrons over the embedding of the frozen Conv4-64 start, trained on 100 rows a
 class of which a part has wrong labels, the teacher plainly. On the 64 base classes a gate for each row is
 learned by ten trusted rows a class. It is then carried, as it is, to the 20 test classes, whose trusted rows
-serve its rivals alone: they choose the best constant, and train Meta-Weight-Net.
+it does not see: they choose the best constant and robust loss, and train what is learned there.
 """
 
 import csv
@@ -232,12 +232,14 @@ def write_page() -> None:
     line = json.loads(run.mark.read_text().splitlines()[0])
     made = (
         f"Percent; 95 % intervals over seeds {', '.join(map(str, SEEDS))}. {line['device']}, "
-        f"{line['threads']} threads; {line['train_steps']} steps; `make wrong-labels`; "
+        f"{line['threads']} threads; `make wrong-labels`; "
         f"commit {str(line['git'])[:10]}"
     )
     text = PAGE.read_text()
     for split in CLASSES:
-        text = between_markers(text, f"wrong-labels-{split}", f"{table(split)}\n\n{made}")
+        text = between_markers(
+            text, f"wrong-labels-{split}", f"{table(split)}\n\n{STEPS[split]} steps. {made}"
+        )
     with atomic_write(PAGE) as file:
         file.write_text(text)
 

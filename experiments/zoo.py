@@ -52,13 +52,8 @@ ENTRIES = {
 }
 
 
-def trainings(data: str) -> list[Run]:
-    """What is trained."""
-    return [fit(entry.training, data) for entry in ENTRIES.values()]
-
-
-def tests(data: str) -> list[Run]:
-    """Nearest class mean on the novel classes, by each file."""
+def tests(name: str, data: str) -> list[Run]:
+    """Nearest class mean on the novel classes, by a file."""
     return [
         Run(
             "test",
@@ -66,24 +61,25 @@ def tests(data: str) -> list[Run]:
             EVALUATE,
             (
                 *(images(data), f"--data.k_shot={shots}", "--model.teachers=[]"),
-                f"--model.student={shipped(f'configs/model/{entry.model}.yaml')}",
+                f"--model.student={shipped(f'configs/model/{ENTRIES[name].model}.yaml')}",
                 f"--model.initialisation.checkpoint={zoo.PREFIX}{name}",
             ),
         )
-        for name, entry in ENTRIES.items()
         for shots in SHOTS
     ]
 
 
 def plan(data: str) -> list[Run]:
-    """What is trained, and then tested."""
-    return [*trainings(data), *tests(data)]
+    """What is trained, and then tested, for all of it."""
+    runs = []
+    for name, entry in ENTRIES.items():
+        runs += [fit(entry.training, data), *tests(name, data)]
+    return runs
 
 
 def write_network(path: Path, checkpoint: dict[str, Any]) -> None:
     """A student's weights, matrices and kernels in half precision, with what is recorded beside them."""
-    tensors = dict(sorted(student_weights(checkpoint).items(), key=lambda item: -item[1].dim()))
-    halved = {name: half(tensor) for name, tensor in tensors.items()}
+    halved = {name: half(tensor) for name, tensor in student_weights(checkpoint).items()}
     in_order = dict(sorted(halved.items(), key=lambda item: -item[1].element_size()))
     record = {name: checkpoint[name] for name in RECORDED if name in checkpoint}
     shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in in_order.items()}
@@ -139,20 +135,20 @@ def add_accuracy(name: str) -> None:
     write_card(name, card | {"reached": reached})
 
 
-def make() -> None:
-    """Train, write and test what is missing."""
-    words, start = sys.argv[1:], Path.cwd()
-    if not main(trainings, words):
-        return
-    FOLDER.mkdir(exist_ok=True)
-    for name, entry in ENTRIES.items():
-        if not (FOLDER / f"{name}.safetensors").is_file():
-            write_file(name, entry, fit(entry.training, ""))
-    os.chdir(start)  # where the words are from
-    if main(tests, words):
-        for name in ENTRIES:
-            add_accuracy(name)
+def make(name: str, words: list[str]) -> None:
+    """Train, write and test what is missing of a file."""
+    entry, start = ENTRIES[name], Path.cwd()
+    if not (FOLDER / f"{name}.safetensors").is_file():
+        if not main(lambda data: [fit(entry.training, data)], words):
+            return
+        FOLDER.mkdir(exist_ok=True)
+        write_file(name, entry, fit(entry.training, ""))
+        os.chdir(start)  # where the words are from
+    if "reached" not in zoo.card(name) and main(lambda data: tests(name, data), words):
+        add_accuracy(name)
+        os.chdir(start)
 
 
 if __name__ == "__main__":
-    make()
+    for name_of_file in ENTRIES:
+        make(name_of_file, sys.argv[1:])

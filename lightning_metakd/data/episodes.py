@@ -172,13 +172,14 @@ class EpisodeSet(Dataset[Episode]):
             self.k_shot, self.split, self.seed, indices[0] // self.episodes_per_step
         )
         n_rows, key = k_shot + self.n_query, (self.split, self.seed)
-        drawn = []
-        for domain, i in map(self.domain_of, indices):
+        drawn, at = [], [self.domain_of(i) for i in indices]
+        for domain, i in at:
             classes, positions = self.domains[domain]
             places, *parts = draw_episode(positions, self.n_way, n_rows, *key, i, self.views)
             drawn.append((classes[places], *parts))
         classes, rows, views = (torch.stack(parts) for parts in zip(*drawn, strict=True))
-        support = self._with_wrong_labels(self._batch(rows[:, :k_shot], views[:, :k_shot]), indices)
+        support = self._batch(rows[:, :k_shot], views[:, :k_shot])
+        support = self._with_wrong_labels(support, [i for _, i in at])
         query = self._batch(rows[:, k_shot:], views[:, k_shot:])
         return Episode(support, query, classes, torch.tensor(indices))
 
@@ -189,7 +190,10 @@ class EpisodeSet(Dataset[Episode]):
         return Batch(x, y, index, views.flatten(1))
 
     def _with_wrong_labels(self, support: Batch, indices: Sequence[int]) -> Batch:
-        """The rows with some labels changed; a class keeps one right row at least."""
+        """The rows of episodes, by their numbers in their domains, with some labels changed.
+
+        A class keeps one right row at least.
+        """
         k_shot = support.y.shape[1] // self.n_way
         n_wrong = min(round(self.wrong_support * k_shot), k_shot - 1)
         if n_wrong < 1:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lightning_metakd.data.episodic_data import EpisodicData
+from lightning_metakd.data.sources import Mixture
 from lightning_metakd.functional.bind import bind, bind_loss
 from lightning_metakd.functional.params import with_prefix
 from lightning_metakd.learners import ProtoMAML, ProtoNet, Ridge
@@ -14,6 +15,7 @@ from lightning_metakd.losses.coefficient import Coefficient
 from lightning_metakd.losses.loss import CrossEntropy, batch_loss
 from lightning_metakd.models.prototypes import leave_one_out_means, metric_logits, one_hot
 from lightning_metakd.recipes.optimisation import Optimisation
+from tests.data.sources.test_mixture import Others
 from tests.recipes.runs import helper, meta_kd
 from tests.recipes.test_meta_gradient import relative_error
 from tests.tiny import N_WAY, Blobs, Linear, answered, perturbed, separable, trainer
@@ -146,6 +148,16 @@ def test_a_share_of_the_support_labels_of_each_class_is_wrong(k_shot, rate, n_wr
             assert (drawn & ~right[:, None]).sum(0).tolist() == [n_wrong] * 3
             assert torch.equal(episode.classes[episode.query.y], y[episode.query.index])
             assert torch.equal(episode.support.y, again.support.y)
+
+
+def test_a_mixture_has_the_wrong_labels_of_each_source_alone():
+    settings = {"wrong_support": 0.4, "n_episodes": 4}
+    mixed = EpisodicData(Mixture({"a": Blobs(), "b": Others()}), 3, 5, 2, **settings)
+    for k, source in enumerate((Blobs(), Others())):
+        alone = EpisodicData(source, 3, 5, 2, **settings).evaluation_episodes("test")
+        for i in range(4):
+            episode = mixed.evaluation_episodes("test")[4 * k + i]
+            assert torch.equal(episode.support.y, alone[i].support.y)
 
 
 def test_classes_of_the_data_and_missing_teachers_are_refused():
