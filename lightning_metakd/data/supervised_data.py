@@ -19,9 +19,11 @@ from lightning_metakd.data.distributed_sampling import (
     rank_and_world,
 )
 from lightning_metakd.data.source_data import UNAUGMENTED, SourceData, check_views
-from lightning_metakd.data.sources.source import Source
+from lightning_metakd.data.sources.source import Labelled, Source
 from lightning_metakd.data.training_set import TrainingSet
 from lightning_metakd.storage.atomic_files import atomic_write
+
+MOST_TIMES = 1000
 
 
 class SupervisedData(SourceData):
@@ -44,6 +46,8 @@ class SupervisedData(SourceData):
         views: fixed augmented views per image, as stored by a cache; null draws a new view each time, 0 none.
         num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
         rows_per_class: labels of each class to train on, as where few are at hand; null is all.
+        quiz_in_training: how many times the rows of the quiz, with the labels by which they judge, are among
+            those to train on; above 0 they judge nothing, and stand beside a strategy that learns from them.
     """
 
     def __init__(
@@ -60,11 +64,13 @@ class SupervisedData(SourceData):
         num_workers: int = 0,
         rows_per_class: int | None = None,
         test_fraction: float = 0.0,
+        quiz_in_training: int = 0,
     ) -> None:
         super().__init__(source, num_workers)
         hint = "or null for all"
         check_integer("data.rows_per_class", rows_per_class, 1, hint=hint, optional=True)
         check_integer("data.batch_size", batch_size, 1)
+        check_integer("data.quiz_in_training", quiz_in_training, 0, MOST_TIMES)
         self.fractions = {"quiz": quiz_fraction, "val": val_fraction, "test": test_fraction}
         for part, share in self.fractions.items():
             check_share(f"data.{part}_fraction", share)
@@ -82,7 +88,7 @@ class SupervisedData(SourceData):
             split_seed,
         )
         self.views = views if augment else 0
-        self.rows_per_class = rows_per_class
+        self.rows_per_class, self.quiz_in_training = rows_per_class, quiz_in_training
 
     @cached_property
     def _classes(self) -> Int[Tensor, " c"]:
@@ -101,12 +107,16 @@ class SupervisedData(SourceData):
 
     @property
     def has_quiz(self) -> bool:
-        return self.fractions["quiz"] > 0
+        return self.fractions["quiz"] > 0 and not self.quiz_in_training
 
     def cache_views(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
         """The rows to train on in each view; nobody is taught on others."""
         views = range(self.views) if self.views else UNAUGMENTED
-        return [(self.parts["train"], views)] if stage == "fit" else []
+        return [(self._train_rows().unique(), views)] if stage == "fit" else []
+
+    def _train_rows(self) -> Int[Tensor, " n"]:
+        """Rows to train on; those of the quiz as many times as they are wanted there."""
+        return torch.cat([self.parts["train"], *[self.parts["quiz"]] * self.quiz_in_training])
 
     def manifest(self) -> dict[str, Any]:
         """Which classes and which rows this data trains on, to be kept beside what was trained."""
@@ -122,7 +132,7 @@ class SupervisedData(SourceData):
         }
 
     def train_dataloader(self) -> Loader:
-        batches = self._shuffled("train", self.batch_size, self.views)
+        batches = self._shuffled("train", self.batch_size, self.views, self._train_rows())
         world = rank_and_world(self.trainer)[1]
         steps = len(batches) // world
         if steps == 0:
@@ -135,8 +145,9 @@ class SupervisedData(SourceData):
         folder = trainer.log_dir if trainer and trainer.loggers else None  # every process must ask
         if folder and rank_and_world(trainer)[0] == 0:
             write_manifest(self.manifest(), folder)
-        n_quiz = len(self.parts["quiz"])
-        quiz = self._shuffled("quiz", min(self.batch_size, n_quiz), 0) if n_quiz else None
+        rows = self.parts["quiz"]
+        n_quiz = min(self.batch_size, len(rows))
+        quiz = self._shuffled("quiz", n_quiz, 0, rows) if self.has_quiz else None
         return loader_of_batches(
             TrainingSet(batches, quiz), TrainingSampler(self.trainer, 1, steps), self.num_workers
         )
@@ -166,15 +177,25 @@ class SupervisedData(SourceData):
     def predict_dataloader(self) -> Loader:
         return self.test_dataloader()
 
-    def _shuffled(self, part: str, batch_size: int, views: int | None) -> BatchSet:
+    def _shuffled(
+        self, part: str, batch_size: int, views: int | None, rows: Int[Tensor, " n"]
+    ) -> BatchSet:
         return BatchSet(
-            self.images() if part == "train" else self.judges(),
-            self.parts[part],
+            self._labelled(part),
+            rows,
             self.train_classes(),
             batch_size=batch_size,
             key=(part, self.seed),
             views=views,
         )
+
+    def _labelled(self, part: str) -> Labelled:
+        """All rows with the labels of a part; rows of the quiz have those by which it judges in any."""
+        if part == "quiz":
+            return self.judges()
+        examples, quiz = self.images(), self.parts["quiz"]
+        right = self.source.true_labels()[quiz]
+        return examples._replace(y=examples.y.index_copy(0, quiz, right))
 
     def _in_order(self, rows: Int[Tensor, " n"]) -> Loader:
         batches = BatchSet(self.judges(), rows, self.train_classes(), batch_size=self.batch_size)

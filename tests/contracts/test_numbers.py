@@ -136,6 +136,7 @@ RANGES = {
     "eval_seed": SEED,
     "split_seed": SEED,
     "quiz_fraction": SHARE,
+    "quiz_in_training": "[0, 1_000]",
     "support_weight": "[0, inf]",
     "wrong_support": SHARE,
     "val_fraction": SHARE,

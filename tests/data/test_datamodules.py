@@ -17,6 +17,7 @@ from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.data.sources.augment import augment, normalise
 from lightning_metakd.data.sources.cifar import CIFAR100
+from lightning_metakd.data.sources.label_noise import LabelNoise
 from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.data.supervised_data import SupervisedData
 from lightning_metakd.types import Batch, Episode, TrainBatch
@@ -225,6 +226,22 @@ def test_a_pair_of_batches_is_normalised_whole(supervised):
     assert (quiz.view == -1).all()
 
 
+def test_rows_of_the_quiz_may_train_with_their_right_labels(source):
+    noisy = LabelNoise(source, rate=0.9, split="train")
+    data = SupervisedData(noisy, batch_size=16, quiz_fraction=0.25, views=1, quiz_in_training=2)
+    batches = data.train_dataloader().loader.dataset.train
+    drawn = torch.cat([batches[i].index for i in range(len(batches))])
+    labels = torch.cat([batches[i].y for i in range(len(batches))])
+    train, quiz = data.parts["train"], data.parts["quiz"]
+    assert len(drawn) // 16 == (len(train) + 2 * len(quiz)) // 16
+    judges, of_quiz = torch.isin(drawn, quiz), data.train_classes()[labels]
+    assert of_quiz[judges].equal(source.all_rows().y[drawn[judges]])
+    assert of_quiz[~judges].equal(noisy.all_rows().y[drawn[~judges]])
+    assert data.cache_views("fit")[0][0].equal(torch.cat([train, quiz]).sort().values)
+    assert not data.has_quiz
+    assert next(iter(data.train_dataloader())).quiz is None
+
+
 def test_without_augmentation_the_images_are_as_they_are(episodic):
     assert (next(iter(episodic(augment=False).train_dataloader())).train.query.view == -1).all()
 
@@ -401,6 +418,7 @@ WRONG = {
     "n_episodes": (0, -1, None, 2.5, NAN, HUGE),
     "batch_size": (0, -3, None, 2.5, NAN, HUGE),
     "rows_per_class": (0, -3, 2.5, NAN, HUGE),
+    "quiz_in_training": (-1, None, 2.5, NAN, HUGE),
     "quiz_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
     "wrong_support": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
     "val_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
