@@ -24,7 +24,7 @@ from lightning_metakd.callbacks.results import code_version, processor
 from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.learners.lstm_optimizer import LSTMOptimizer
-from lightning_metakd.metrics.episode_metrics import paired_difference
+from lightning_metakd.metrics.intervals import paired_difference
 from lightning_metakd.reporting.markdown import between_markers, markdown
 from lightning_metakd.storage.atomic_files import atomic_write
 from lightning_metakd.types import Params

@@ -45,7 +45,7 @@ from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.learners.maml import MAML
-from lightning_metakd.metrics.episode_metrics import interval, paired_difference
+from lightning_metakd.metrics.intervals import interval, paired_difference
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation

@@ -13,6 +13,7 @@ from experiments import (
     label_efficiency,
     learners,
     main_table,
+    regimes,
     teaching,
     three_stages,
     transfer,
@@ -25,7 +26,7 @@ from tests.commands import work_in
 
 EXPERIMENTS = (
     *(main_table, learners, teaching, transfer, efficientnet, three_stages, kinds_of_teachers),
-    *(intents, continual, label_efficiency, domains, wrong_labels),
+    *(intents, continual, label_efficiency, domains, wrong_labels, regimes),
 )
 RUNS = in_order(run for experiment in EXPERIMENTS for run in experiment.plan("images"))
 every = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda module: module.__name__)

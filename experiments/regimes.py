@@ -1,0 +1,219 @@
+"""Where learned teaching pays: the regret of one learned run to the best that one could have chosen.
+
+The regret of a row is the best accuracy of any row of its regime and seed, minus its own. Rivals that are
+chosen by validation cost a run for each candidate; the time of a learned run says how many it costs.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from experiments.perceptrons import (
+    ALONE,
+    BASE,
+    CONSTANTS,
+    DEFAULT,
+    LEARNED,
+    OF_MANY,
+    PER_ROW,
+    ROBUST,
+    RULES,
+    SEARCHED,
+    SEARCHED_MANY,
+    SEEDS,
+    STARTS,
+    Regime,
+    best,
+    provenance,
+    result,
+    tests,
+)
+from experiments.plan import ROOT, Run
+from experiments.runner import main
+from lightning_metakd.reporting.markdown import between_markers, markdown, percent
+from lightning_metakd.reporting.seed_intervals import over_seeds
+from lightning_metakd.storage.atomic_files import atomic_write
+
+PAGE = ROOT / "docs/where-it-pays.md"
+ROBUST_TEACHER = "GCE 0.7, lr 0.2"
+REGIMES = [
+    Regime("clean", "right labels"),
+    *(Regime(f"rate{rate}", f"{rate} % wrong", rate / 100) for rate in (20, 40, 60)),
+    *(
+        Regime(f"superclass{rate}", f"{rate} % wrong within superclasses", rate / 100, "superclass")
+        for rate in (20, 40)
+    ),
+    Regime("rate40_robust", "40 % wrong, teacher by GCE", 0.4, teacher=ROBUST_TEACHER),
+    *(Regime(f"rows{rows}", f"{rows} rows a class", rows=rows) for rows in (10, 30)),
+]
+SHUFFLED = f"{PER_ROW}, shuffled quiz"
+TRAINED = [*ALONE, *ROBUST, *CONSTANTS, *RULES, *SEARCHED, *LEARNED, *STARTS, SHUFFLED]
+CHOSEN = {
+    "best constant by validation": list(CONSTANTS),
+    "random search of 8 by validation": list(SEARCHED),
+    "best robust loss by validation": list(ROBUST),
+}
+"""Rows that are the best of others on the rows that choose, in each seed."""
+SHOWN = [DEFAULT, *CHOSEN, *RULES, *LEARNED, *STARTS, SHUFFLED, "alone"]
+
+
+MANY_REGIMES = [REGIMES[0], Regime("rows30_rate20", "30 rows a class, 20 % wrong", 0.2, rows=30)]
+HALVES = "many, halves"
+OF_SEARCH = (8, 24)
+"""Runs of a random search over many coefficients."""
+
+
+def plan(data: str) -> list[Run]:
+    """All rows of all regimes, and those of many coefficients."""
+    of_regimes = [(regime, TRAINED) for regime in REGIMES]
+    of_many = [(regime, [*OF_MANY, *SEARCHED_MANY]) for regime in MANY_REGIMES]
+    return [
+        run
+        for regime, names in [*of_regimes, *of_many]
+        for seed in SEEDS
+        for run in tests(BASE, regime, seed, names, data).values()
+    ]
+
+
+class Outcome(NamedTuple):
+    """What a row came to in each seed.
+
+    Args:
+        accuracy: in the test.
+        seconds: of all its trainings.
+    """
+
+    accuracy: list[float]
+    seconds: list[float]
+
+
+def outcomes(
+    regime: Regime, names: Sequence[str], choices: Mapping[str, Sequence[str]]
+) -> dict[str, Outcome]:
+    """The outcome of each row, and of those that validation chooses among others.
+
+    Args:
+        names: rows that were trained.
+        choices: rows that are chosen from, by what the choice is called.
+    """
+    table = {name: Outcome([], []) for name in ("teacher", *names, *choices)}
+    for seed in SEEDS:
+        lines = {name: result(run) for name, run in tests(BASE, regime, seed, names, "").items()}
+        for name, candidates in choices.items():
+            chosen = lines[best(BASE, regime, seed, candidates)]
+            total = sum(lines[row]["wall_s"] for row in candidates)
+            lines[name] = {"accuracy": chosen["accuracy"], "wall_s": total}
+        for name, outcome in table.items():
+            outcome.accuracy.append(lines[name]["accuracy"])
+            outcome.seconds.append(lines[name]["wall_s"])
+    return table
+
+
+def is_complete(regime: Regime, names: Sequence[str]) -> bool:
+    """Whether all rows of a regime are tested in all seeds."""
+    runs = [run for seed in SEEDS for run in tests(BASE, regime, seed, names, "").values()]
+    return all(run.complete for run in runs)
+
+
+def below_best(table: Mapping[str, Outcome], names: Sequence[str]) -> dict[str, list[float]]:
+    """What each row is below the best of some rows in its seed."""
+    tops = [max(values) for values in zip(*(table[name].accuracy for name in names), strict=True)]
+    return {
+        name: [top - value for top, value in zip(tops, outcome.accuracy, strict=True)]
+        for name, outcome in table.items()
+    }
+
+
+def regret_tables(regimes: Sequence[Regime]) -> tuple[str, str]:
+    """Regret by row and regime with the cost of each row, and accuracies of the regimes.
+
+    Draws the first one too.
+    """
+    lines = {name: {"": name} for name in SHOWN}
+    costs: dict[str, list[float]] = {name: [] for name in SHOWN}
+    about, means = [], []
+    for regime in regimes:
+        table = outcomes(regime, TRAINED, CHOSEN)
+        regrets = below_best(table, TRAINED)
+        one = fmean(table[DEFAULT].seconds)
+        for name in SHOWN:
+            lines[name][regime.title] = percent(*over_seeds(regrets[name]))
+            costs[name].append(fmean(table[name].seconds) / one)
+        means.append([100 * fmean(regrets[name]) for name in SHOWN])
+        top = max(TRAINED, key=lambda name: fmean(table[name].accuracy))
+        columns = {
+            n: percent(*over_seeds(table[n].accuracy)) for n in ("teacher", "alone", PER_ROW)
+        }
+        about.append({"regime": regime.title, **columns, "best row": top})
+    for name in SHOWN:
+        lines[name]["cost, runs"] = f"{fmean(costs[name]):.1f}"
+    draw(means, [regime.title for regime in regimes])
+    return markdown(list(lines.values())), markdown(about)
+
+
+def draw(means: list[list[float]], titles: Sequence[str]) -> None:
+    """Regrets as a map of rows and regimes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(3.5 + 0.75 * len(titles), 5.2), layout="constrained")
+    image = axis.imshow(
+        list(zip(*means, strict=True)), vmin=0, vmax=5, cmap="cividis_r", aspect="auto"
+    )
+    for column, values in enumerate(means):
+        for row, value in enumerate(values):
+            colour = "white" if value > 2.5 else "black"
+            axis.text(
+                column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=8
+            )
+    axis.set_xticks(range(len(titles)), titles, rotation=40, ha="right")
+    axis.set_yticks(range(len(SHOWN)), SHOWN)
+    figure.colorbar(image, label="regret: points below the best row", extend="max", shrink=0.8)
+    figure.savefig(PAGE.with_suffix(".png"), dpi=110)
+
+
+def table_of_many(regimes: Sequence[Regime]) -> str:
+    """Accuracy by row and regime where many coefficients are to be chosen, and what each costs."""
+    searched = list(SEARCHED_MANY)
+    choices = {f"random search of {n}": searched[:n] for n in OF_SEARCH}
+    best_of_all = "best of its 24 in the test"
+    rows = ["teacher", *OF_MANY, *choices]
+    lines = {name: {"": name.removeprefix("many, ")} for name in (*rows, best_of_all)}
+    costs: dict[str, list[float]] = {name: [] for name in rows[1:]}
+    for regime in regimes:
+        table = outcomes(regime, [*OF_MANY, *searched], choices)
+        tops = [max(table[name].accuracy[k] for name in searched) for k in range(len(SEEDS))]
+        accuracies = {name: table[name].accuracy for name in rows} | {best_of_all: tops}
+        for name, values in accuracies.items():
+            lines[name][regime.title] = percent(*over_seeds(values))
+        for name, ratios in costs.items():
+            ratios.append(fmean(table[name].seconds) / fmean(table[HALVES].seconds))
+    for name, line in lines.items():
+        line["cost, runs"] = f"{fmean(costs[name]):.1f}" if name in costs else "-"
+    return markdown(list(lines.values()))
+
+
+def write_page() -> None:
+    """Fill the tables of the page by the regimes that are complete, and name the others."""
+    regimes = [regime for regime in REGIMES if is_complete(regime, TRAINED)]
+    of_many = [r for r in MANY_REGIMES if is_complete(r, [*OF_MANY, *SEARCHED_MANY])]
+    left = [r.title for r in (*REGIMES, *MANY_REGIMES) if r not in (*regimes, *of_many)]
+    first = tests(BASE, (regimes or of_many)[0], 0, [], "")["teacher"]
+    made = provenance(first, "where-it-pays")
+    made += f"\n\nNot complete: {', '.join(left)}." if left else ""
+    filled = {"many": table_of_many(of_many)} if of_many else {}
+    filled |= (
+        dict(zip(("regrets", "regimes"), regret_tables(regimes), strict=True)) if regimes else {}
+    )
+    text = PAGE.read_text()
+    for section, table in filled.items():
+        text = between_markers(text, section, f"{table}\n\n{made}")
+    with atomic_write(PAGE) as file:
+        file.write_text(text)
+
+
+if __name__ == "__main__":
+    if main(plan):
+        write_page()
