@@ -1,6 +1,5 @@
 """The pages that people read, and what stands in them."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,16 +9,16 @@ PAGES = (
     *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")),
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "benchmarks").rglob("*.md")),
-    *sorted((ROOT / "notebooks").rglob("*.ipynb")),
+    *sorted((ROOT / "notebooks").rglob("*.py")),
 )
 
 
 def prose(page: Path) -> str:
     """The Markdown of a page; of a notebook that of its cells."""
-    if page.suffix != ".ipynb":
+    if page.suffix != ".py":
         return page.read_text()
-    cells = json.loads(page.read_text())["cells"]
-    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    cells = re.findall(r"^# %% \[markdown\]\n((?:#.*\n)*)", page.read_text(), re.MULTILINE)
+    return "\n\n".join(re.sub(r"^# ?", "", cell, flags=re.MULTILINE) for cell in cells)
 
 
 def name(page: Path) -> str:
