@@ -22,6 +22,9 @@ from lightning_metakd.storage.redaction import redact, redact_words
 PATIENCE = 10.0
 """Seconds in which a server has to answer before a run goes offline; WANDB_INIT_TIMEOUT goes before."""
 
+SUMMARIES = {"val/student_accuracy": "max", "train/outer_loss": "min"}
+"""What of a curve stands in the list of runs, beside its last value."""
+
 
 def logged_in(host: str | None = None) -> bool:
     """Whether W&B would find credentials without asking: in the environment or in netrc.
@@ -111,14 +114,21 @@ class WandbOrOffline(WandbLogger):
             self._wandb_init["dir"] = self._save_dir = run.log_dir
             self._wandb_init["name"] = self._name = self._name or f"{run.name}/{run.version}"
             self._wandb_init["group"] = run.name
+        begins = self._experiment is None
         with without_secrets():
             try:
-                return super().experiment
+                experiment = super().experiment
             except CommError as error:
                 if "mode" in self._wandb_init:
                     raise
                 self.go_offline(str(error).partition("\n")[0])
-                return super().experiment
+                experiment = super().experiment
+        if begins and first_process():
+            for curve, best in SUMMARIES.items():
+                experiment.define_metric(
+                    curve, step_metric="trainer/global_step", summary=f"{best},last"
+                )
+        return experiment
 
     def go_offline(self, reason: str) -> None:
         """Begin an offline run, as the server does not answer or does not know the account."""

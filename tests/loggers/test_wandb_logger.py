@@ -164,4 +164,11 @@ def test_an_offline_run_lies_in_the_run_directory_beside_the_numbers(tmp_path):
         assert {r["train/outer_loss"] for r in csv.DictReader(file)} == {"0.5"}
     loggers[1].keep_file(run / "metrics.csv", "results")
     wandb.finish()
+    (kept,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    deadline = time.monotonic() + 60  # its process writes a little later
+    while b"val/student_accuracy" not in kept.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (
+        b"val/student_accuracy" in kept.read_bytes()
+    )  # its best value is defined before there is one
     assert "WANDB_MODE" not in os.environ
