@@ -9,7 +9,7 @@ OPTIONS ?=
 CALLS_CHECKED := --jaxtyping-packages=lightning_metakd,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels zoo learned-optimiser test test-thorough test-all check lint format type notebooks report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels where-it-pays zoo learned-optimiser test test-thorough test-all check lint format type notebooks docs report clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -86,6 +86,9 @@ zoo: install  ## The networks that come with the package: trained where they are
 wrong-labels: install  ## A gate for each row learned under wrong labels and carried to other classes, beside its rivals
 	$(BIN)/python -m experiments.wrong_labels --data $(DATA) $(OPTIONS)
 
+where-it-pays: install  ## The regret of one learned run to the best that one could have chosen, by regime
+	$(BIN)/python -m experiments.regimes --data $(DATA) $(OPTIONS)
+
 learned-optimiser: install  ## A learned update rule beside the best step sizes of SGD and Adam (DATA=folder of images)
 	$(BIN)/python -m experiments.learned_optimiser --output docs/results/learned-optimiser.md --data $(DATA)
 
@@ -121,10 +124,14 @@ format: install  ## Rewrite to the style
 type: install  ## Types
 	$(BIN)/mypy
 
-notebooks: install  ## Execute the notebooks; the results lie in runs/notebooks
+notebooks: install  ## Execute the notebooks; with their pictures they lie in runs/notebooks
 	mkdir -p runs/notebooks
-	for notebook in notebooks/*.ipynb; do \
-	  $(BIN)/jupyter execute --output=$(CURDIR)/runs/$$notebook $$notebook || exit 1; done
+	for notebook in notebooks/*.py; do \
+	  $(BIN)/jupytext --quiet --to ipynb --execute --output runs/$${notebook%.py}.ipynb $$notebook || exit 1; done
+
+docs: install  ## The site, in runs/site; a link that leads nowhere fails
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "open runs/site/index.html"
 
 report: install  ## Table of all results under runs/
 	$(METAKD) report

@@ -18,14 +18,12 @@ how they teach is itself learned. The house, from the ground up; what is above i
     loggers           a run's directory, and Weights & Biases beside it
     callbacks         accuracy, cost, strategy, checkpoints, replica consistency
     reporting         tables from results
-    cli               metakd fit | validate | test | predict | precompute | report
+    cli               metakd fit | validate | test | predict | precompute | report | list | doctor
 """
 
-from lightning_metakd.cli import Trainer
-from lightning_metakd.data import EpisodicData, SupervisedData
-from lightning_metakd.recipes import MetaKD, SingleTask
-from lightning_metakd.teachers import Teacher
+import lazy_loader
 
 __version__ = "0.1.0"
 
-__all__ = ["EpisodicData", "MetaKD", "SingleTask", "SupervisedData", "Teacher", "Trainer"]
+# a name imports its module, and so torch, when it is first used; __init__.pyi says where each lies
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -45,7 +45,7 @@ def seeded():
 @pytest.fixture
 def metakd(tmp_path, monkeypatch):
     """The command, run in this process in a folder of its own; returns what it ran with."""
-    from lightning_metakd.cli.command import main  # late: it imports the whole package
+    from lightning_metakd.cli.front_door import main
 
     work_in(tmp_path, monkeypatch)
     return lambda *words: main([str(word) for word in words])

@@ -211,7 +211,8 @@ class Results(Callback):
             finally:
                 print(where)
             if folder is not None and episode_rows:
-                write_episodes(folder / episodes_file(row), episode_rows)
+                columns = {name: column.tolist() for name, column in episode_rows.items()}
+                write_episodes(folder / episodes_file(row), columns)
         if folder is not None:
             keep_file(trainer, folder / "results.jsonl", "results")
 

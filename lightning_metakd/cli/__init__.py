@@ -1,5 +1,6 @@
 """The command `metakd`, and the Trainer that writes what it writes."""
 
-from lightning_metakd.cli.trainer import Trainer
+import lazy_loader
 
-__all__ = ["Trainer"]
+# `metakd report` and `metakd list` import no torch, which the Trainer does
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""The command `metakd`: fit, validate, test and predict through Lightning, precompute and report without it.
+"""The commands that run networks: fit, validate, test and predict through Lightning, and precompute.
 
 Configurations name classes of the package by their short names and of anybody by their full path: they are
 code, and run what they name. Checkpoints are not: nothing is built from what a file of weights says, so the
@@ -7,17 +7,15 @@ configuration is named beside it, or is found in the run's directory.
 
 import importlib
 import inspect
-import os
 import pkgutil
 import sys
-import traceback
 import warnings
 from functools import reduce
 from operator import or_
 from pathlib import Path
 from typing import Any, get_args
 
-from jsonargparse import Namespace, auto_cli
+from jsonargparse import Namespace
 from jsonargparse._instantiation import default_class_instantiator
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -26,16 +24,16 @@ import lightning_metakd
 from lightning_metakd.arguments.ranges import check_seed
 from lightning_metakd.callbacks.save_config import SaveConfig
 from lightning_metakd.cli.command_words import (
-    add_config_of_checkpoint,
     check_groups,
     check_trained,
     check_trainer_settings,
+    complete_words,
     experiment_name,
     last_checkpoint,
     refusal_of_trainer,
     version_of,
 )
-from lightning_metakd.cli.console import last_line, note_fault, tidy_terminal
+from lightning_metakd.cli.console import note_fault
 from lightning_metakd.cli.parser import Parser
 from lightning_metakd.cli.processes import check_others
 from lightning_metakd.cli.trainer import SETTINGS, as_list, with_built_in
@@ -44,19 +42,19 @@ from lightning_metakd.loggers.run_logger import RunLogger, directory_made, first
 from lightning_metakd.loggers.wandb_logger import with_run_logger
 from lightning_metakd.recipes.precompute import fill_caches
 from lightning_metakd.recipes.recipe import Recipe
-from lightning_metakd.reporting.report import report
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.storage.read_checkpoint import local_file
 from lightning_metakd.storage.zoo import refuse_as_run
 
-COMMANDS: dict[str, Any] = {"report": report}
-"""Commands that need no Trainer."""
+
+class ClassParser(Parser, LightningArgumentParser):
+    """The parser of classes: recipes, data and the Trainer."""
 
 
 class MetaKDCLI(LightningCLI):
     """LightningCLI over our recipes and data."""
 
-    parser: Parser
+    parser: ClassParser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -189,49 +187,23 @@ def import_everything() -> None:
             importlib.import_module(module.name)
 
 
-def console() -> None:
-    """The console script: whatever goes wrong is said in one line."""
-    tidy_terminal()
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # a user's own modules, which never hide an installed one
-    try:
-        # rewritten in place: further processes are started with the very same words
-        sys.argv[1:] = add_config_of_checkpoint(sys.argv[1:])
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:  # told apart there, and none is lost: a fault is written down
-        line, code = last_line(error)
-        if os.environ.get("METAKD_TRACEBACK"):
-            traceback.print_exception(error)
-        print(line, file=sys.stderr)
-        sys.exit(code)
-
-
 def main(args: list[str] | None = None) -> LightningCLI | None:
-    """Run one command; the Trainer's commands return what they ran with.
+    """Run a command of the Trainer, or precompute.
 
     Args:
         args: the words of the command, by default those of the process.
+
+    Returns:
+        What the command ran with; None for precompute.
     """
-    words = sys.argv[1:] if args is None else add_config_of_checkpoint(args)
-    if not words:
-        words = args = ["--help"]
-    if words[:1] == ["--version"]:
-        print(lightning_metakd.__version__)
-        return None
+    words = complete_words(sys.argv[1:] if args is None else args)
+    if args is None:
+        sys.argv[1:] = words  # in place: further processes are started with the very same words
     if words[:1] == ["precompute"]:
         if args is None:
             del sys.argv[1]  # the parser reads the words of the process
         precompute_outputs(None if args is None else words[1:])
         return None
-    if words and words[0] in COMMANDS:
-        auto_cli(COMMANDS, args=words, as_positional=False, parser_class=Parser)
-        return None
-    if words and not words[0].startswith("-") and words[0] not in MetaKDCLI.subcommands():
-        commands = ", ".join([*MetaKDCLI.subcommands(), "precompute", *COMMANDS])
-        print(f"metakd: {words[0]!r} is no command; choose one of {commands}.", file=sys.stderr)
-        sys.exit(2)
     return build(None if args is None else words)
 
 
@@ -286,10 +258,10 @@ def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
         trainer_defaults=SETTINGS,
         parser_kwargs={
             "prog": "metakd",
-            "description": f"Commands without a Trainer: precompute, {', '.join(COMMANDS)}.",
+            "description": "`metakd --help` lists the other commands.",
             **commands,
         },
-        parser_class=Parser,
+        parser_class=ClassParser,
         run=run,
         args=args,
     )

@@ -3,7 +3,7 @@
 import inspect
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import NoneType
@@ -17,6 +17,7 @@ from lightning_metakd.cli.console import is_mistake, message_of
 from lightning_metakd.cli.parser import shortened
 from lightning_metakd.recipes.outer_update import check_precision, check_unsharded
 from lightning_metakd.storage.read_checkpoint import check_address
+from lightning_metakd.storage.shipped import shipped
 from lightning_metakd.storage.zoo import refuse_as_run
 
 MOST_DEVICES = max(64, os.cpu_count() or 1)
@@ -179,6 +180,35 @@ def add_config_of_checkpoint(args: list[str]) -> list[str]:
     beside = f"{run.resolve().parent.name}.{args[0]}"
     name = [] if option(args, "--experiment") else [f"--experiment={beside}"]
     return [args[0], f"--config={run / 'config.fit.yaml'}", *name, *args[1:]]
+
+
+def complete_words(args: Sequence[str]) -> list[str]:
+    """The words of a command with what they mean: files of the package, the configuration of a checkpoint."""
+    words = ["--help" if word == "--help-all" else word for word in args]
+    return add_config_of_checkpoint(with_shipped_configs(words))
+
+
+PATH = re.compile(
+    r"(configs/)?((?:experiment|data|learner|loss|logger|model|source|trainer)/\w+)(\.yaml)?"
+)
+"""How a configuration of the package may be named: as in a checkout, or without folder and ending."""
+
+
+def with_shipped_configs(args: Sequence[str]) -> list[str]:
+    """The words, with configurations that are not there taken from the package: those of a checkout are."""
+
+    def located(value: str) -> str:
+        match = PATH.fullmatch(value)
+        if match is None or Path(value).exists():
+            return value
+        file = shipped("configs") / f"{match[2]}.yaml"
+        return str(file) if file.is_file() else value
+
+    words = []
+    for arg in args:
+        option, equals, value = arg.partition("=")
+        words.append(f"{option}={located(value)}" if equals else located(arg))
+    return words
 
 
 def last_checkpoint(experiment: Path) -> Path | None:

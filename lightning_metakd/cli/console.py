@@ -15,11 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import OutOfMemoryError
-
 import lightning_metakd
-from lightning_metakd.loggers.run_logger import first_process
 from lightning_metakd.storage.redaction import redact, redact_words
 
 NOISE = (
@@ -48,8 +44,9 @@ def one_line(message: Any, category: type[Warning], *where: Any, line: Any = Non
 
 
 def by_first_process(record: logging.LogRecord) -> bool:
-    """Whether this process says what all of them would."""
-    return first_process()
+    """Whether this process says what all of them would; a command without a Trainer has one."""
+    run_logger = sys.modules.get("lightning_metakd.loggers.run_logger")
+    return run_logger is None or bool(run_logger.first_process())
 
 
 def tidy_terminal() -> None:
@@ -82,15 +79,25 @@ MEMORY = "can't allocate memory"
 """What torch says, as a RuntimeError, where the memory of the machine is not enough."""
 
 
+def loaded(module: str, name: str) -> tuple[type[Exception], ...]:
+    """A class of a library, where that is loaded: no error of it can have been raised otherwise."""
+    return (getattr(sys.modules[module], name),) if module in sys.modules else ()
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether the memory of the machine or of its device is not enough."""
+    kinds: tuple[type[Exception], ...] = (MemoryError, *loaded("torch", "OutOfMemoryError"))
+    return isinstance(error, kinds) or MEMORY in str(error)
+
+
 def is_mistake(error: Exception) -> bool:
     """Whether a user can mend it: the system's refusal, or one by a `raise` in what checks for users.
 
     That is this package, those it builds on, and a user's own code. A TypeError that Python itself raises,
     or one of torch's, tells a user nothing.
     """
-    if isinstance(error, OSError | ImportError | MemoryError | MisconfigurationException):
-        return True
-    if isinstance(error, OutOfMemoryError) or MEMORY in str(error):
+    of_trainer = loaded("lightning.fabric.utilities.exceptions", "MisconfigurationException")
+    if isinstance(error, (OSError, ImportError, *of_trainer)) or out_of_memory(error):
         return True
     kinds = (ValueError, TypeError, FloatingPointError)
     checked = isinstance(error, (*kinds, RuntimeError) if from_callback(error) else kinds)
@@ -135,7 +142,7 @@ def message_of(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": {error.filename}" if error.filename else "")
-    if isinstance(error, MemoryError | OutOfMemoryError) or MEMORY in text:
+    if out_of_memory(error):
         text = (
             f"the memory is not enough ({text[:200]}); lower data.meta_batch_size, data.batch_size or the "
             "width of the networks."

@@ -11,19 +11,15 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
 import yaml  # type: ignore[import-untyped]
-from jsonargparse import set_parsing_settings
-from lightning.pytorch.cli import LightningArgumentParser
-from torch import nn
+from jsonargparse import ArgumentParser, set_parsing_settings
 
-from lightning_metakd.arguments.configured import Configured
 from lightning_metakd.cli.console import is_mistake, message_of, package_of
-from lightning_metakd.models.model import Model
 
 set_parsing_settings(config_read_mode_fsspec_enabled=False)  # a configuration is code: no addresses
 
@@ -56,7 +52,7 @@ NO_CONFIG = re.compile(r"Unexpected config:(.*)")
 NO_GROUP = re.compile(r'Unable to load config "(.*)"')
 
 
-class Parser(LightningArgumentParser):
+class Parser(ArgumentParser):
     """Takes no abbreviations, and says what is wrong in one line."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -157,12 +153,12 @@ def condensed(message: str, parser: argparse.ArgumentParser) -> str:
             value = (match["nested"] or match["plain"] or "").strip("'")
         elif match := NO_CLASS.match(text):
             value = match[1]
-            texts.append(unknown_class(value, base_classes(parser, key)))
+            texts.append(unknown_class(value, key, parser))
         elif NO_SUBCLASS.match(text):
             value = value or given_value(message)
-            texts.append(unknown_class(value, base_classes(parser, key)))
+            texts.append(unknown_class(value, key, parser))
         elif match := NO_DERIVED.match(text):
-            texts.append(unknown_class(match[1], base_classes(parser, key)))
+            texts.append(unknown_class(match[1], key, parser))
         elif NO_MODULE.match(text):
             value = value or given_value(message)
             texts.append(f"={shortened(value)} is no class that can be used here: {text}")
@@ -216,22 +212,11 @@ def unknown_setting(match: re.Match[str], parser: argparse.ArgumentParser) -> st
     return f".{name} is no setting;{nearest(name, settings) or ' --help lists them'}"
 
 
-def unknown_class(name: str, bases: Iterable[type]) -> str:
-    """That a class does not exist or does not fit, and why; those that do, and the nearest."""
-    module, _, last = name.rpartition(".")
-    kinds, part = tuple(bases), getattr(sys.modules.get(module), last, None)
-    if isinstance(part, type) and issubclass(part, Configured) and kinds:
-        if issubclass(part, kinds):
-            missing = ", ".join(sorted(getattr(part, "__abstractmethods__", ())))
-            return f"={name} cannot be built: it does not define {missing}"
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        return f"={name} derives from {part.__bases__[0].__name__}, and a {wanted} is wanted"
-    names = sorted({match.__name__ for base in kinds for match in named_classes(base)})
-    listed = f"one of {', '.join(names)}, or " if names else ""
-    return (
-        f"={shortened(name)} is no class that can be used here; give {listed}the full path of your own"
-        f"{(near := nearest(name.rsplit('.', 1)[-1], names)) and ';'}{near}"
-    )
+def unknown_class(name: str, key: str, parser: argparse.ArgumentParser) -> str:
+    """That a class does not fit where a setting wants one."""
+    from lightning_metakd.cli.class_names import unfit_class  # late: it imports torch
+
+    return unfit_class(name, key, parser)
 
 
 def missing_settings(names: str) -> str:
@@ -245,28 +230,6 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     lower = {other.lower(): other for other in choices}
     matches = get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
     return f" the nearest is {lower[matches[0]]}" if matches else ""
-
-
-def base_classes(parser: argparse.ArgumentParser, key: str) -> Iterator[type]:
-    """The classes of which a setting takes subclasses."""
-    for action in parser._actions:
-        if action.dest == key:
-            pending: list[Any] = [getattr(action, "_typehint", None)]
-            while pending:
-                hint = pending.pop()
-                pending += get_args(hint)
-                if isinstance(hint, type) and hint.__module__ != "builtins":
-                    yield Model if hint is nn.Module else hint
-
-
-def named_classes(base: type) -> Iterator[type]:
-    """The classes of the package that a configuration can name where it wants a `base`."""
-    inside = base.__module__.startswith("lightning_metakd.")
-    if inside and not getattr(base, "__abstractmethods__", None):
-        yield base
-    derived: list[type] = base.__subclasses__()
-    for kind in derived:
-        yield from named_classes(kind)
 
 
 def type_name(hint: str) -> str:

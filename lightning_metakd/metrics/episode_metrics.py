@@ -5,7 +5,6 @@ only then reduced, on the CPU with exactly rounded sums. So one process and seve
 over the same episodes can be paired.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
+
+from lightning_metakd.metrics.intervals import interval, paired_difference
 
 EpisodeTable = Mapping[str, Tensor]
 """Columns by name, one entry per episode, sorted by `id`."""
@@ -39,77 +40,9 @@ def nll(logits: Float[Tensor, "n c"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]
     return cross_entropy(exact(logits), y.to(exact(logits[:0]).device))
 
 
-def interval(values: Tensor) -> tuple[float, float]:
-    """Mean and half-width of its 95% interval, 1.96 * std / sqrt(n) with n - 1 in std.
-
-    Args:
-        values: one number per episode.
-
-    Returns:
-        (mean, half-width). The half-width of a single value is nan, as one episode has no spread; JSON
-        and tables show it as missing.
-
-    Raises:
-        ValueError: if there are no values.
-    """
-    numbers = [float(v) for v in values.detach().double().cpu().flatten()]
-    n = len(numbers)
-    if n == 0:
-        raise ValueError("an interval over 0 episodes does not exist; evaluate at least 1 episode.")
-    mean = math.fsum(numbers) / n
-    if n == 1:
-        return mean, math.nan
-    variance = math.fsum((v - mean) ** 2 for v in numbers) / (n - 1)
-    return mean, 1.96 * math.sqrt(variance / n)
-
-
-def paired_difference(
-    a: Float[Tensor, " n"],
-    b: Float[Tensor, " m"],
-    *,
-    ids: tuple[Tensor, Tensor] | None = None,
-) -> tuple[float, float]:
-    """Mean of a - b over the same episodes and the half-width of its 95% interval.
-
-    Args:
-        a: one number per episode.
-        b: the same of the other side.
-        ids: episode ids of `a` and of `b`, in any order; without them both come from one table.
-
-    Raises:
-        ValueError: if the two were not evaluated on the same episodes.
-    """
-    if ids is not None:
-        a, b = in_order_of(ids[0], a), in_order_of(ids[1], b)
-        same = torch.equal(ids[0].sort().values, ids[1].sort().values)
-    else:
-        same = len(a) == len(b)
-    if not same:
-        raise ValueError(
-            f"a paired difference needs the same episodes on both sides: a has {len(a)}, "
-            f"b has {len(b)}{overlap(ids)}; evaluate both with the same data.n_episodes, split and "
-            "data.eval_seed."
-        )
-    return interval(a.double() - b.double())
-
-
-def in_order_of(ids: Tensor, values: Tensor) -> Tensor:
-    """The values sorted by their id."""
-    if len(ids) != len(values):
-        raise ValueError(f"{len(ids)} ids for {len(values)} values; give one id per value.")
-    return values[ids.argsort()]
-
-
-def overlap(ids: tuple[Tensor, Tensor] | None) -> str:
-    """The number of ids that two sides share, for a message."""
-    if ids is None:
-        return ""
-    shared = len(set(ids[0].tolist()) & set(ids[1].tolist()))
-    return f", {shared} ids are in both"
-
-
-def summary(rows: EpisodeTable) -> dict[str, float]:
+def summary(table: EpisodeTable) -> dict[str, float]:
     """Means and 95 % half-widths over episodes, student and teacher, and their paired difference."""
+    rows = {name: column.tolist() for name, column in table.items()}
     mean, ci95 = interval(rows["accuracy"])
     metrics = {"accuracy": mean, "ci95": ci95, "nll": interval(rows["nll"])[0]}
     if "teacher_accuracy" in rows:

@@ -17,7 +17,7 @@ from lightning_metakd.data.sources.output_cache import OutputCache
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.params import detach, with_prefix
-from lightning_metakd.learners.learner import Learner
+from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.adapters import Adapters
 from lightning_metakd.losses.loss import CrossEntropy
 from lightning_metakd.metrics.calibration_error import Calibration
@@ -96,10 +96,8 @@ class EpisodeEvaluator:
             **with_prefix("adapters", dict(self.teaching.adapters.named_parameters())),
         }
 
-    def adapt_and_predict(
-        self, student: Model, episode: Episode, forward: Forward | None = None
-    ) -> Output:
-        """The student's output for the query rows, after the support rows.
+    def adapt(self, student: Model, episode: Episode, forward: Forward | None = None) -> Adapted:
+        """The student after the support rows.
 
         Args:
             forward: in place of the student's own.
@@ -114,9 +112,14 @@ class EpisodeEvaluator:
         )
         strategy = detach(dict(loss.named_parameters()))
         support_loss = objective.teaching_loss(strategy, episode.support, episode)
+        return objective.adapt(detach(self.theta(student)), support_loss, episode)
+
+    def adapt_and_predict(
+        self, student: Model, episode: Episode, forward: Forward | None = None
+    ) -> Output:
+        """The student's output for the query rows, after the support rows."""
         with fused_norms(student):
-            adapted = objective.adapt(detach(self.theta(student)), support_loss, episode)
-            return adapted.predict(episode.query.x)
+            return self.adapt(student, episode, forward).predict(episode.query.x)
 
     def predict(self, student: Model, episode: Episode, trainer: Trainer) -> Output:
         """As `adapt_and_predict`, from stored embeddings where there are any.

@@ -14,8 +14,8 @@ from lightning_metakd.metrics.episode_metrics import EpisodeTable
 from lightning_metakd.models.model import Model
 from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.settings.resuming import check_resumable
+from lightning_metakd.settings.row_names import Settings
 from lightning_metakd.settings.run_settings import (
-    Settings,
     digest,
     flat_settings,
     result_settings,

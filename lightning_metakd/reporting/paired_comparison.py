@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-
-from lightning_metakd.metrics.episode_metrics import paired_difference
+from lightning_metakd.metrics.intervals import paired_difference
 from lightning_metakd.reporting.result_rows import SAME_EPISODES, Result, Row, read_episodes
 from lightning_metakd.reporting.seed_intervals import over_seeds
 
@@ -42,11 +40,7 @@ def comparable(a: Row, b: Row) -> bool:
 def by_episode(a: Result, b: Result) -> tuple[float, float] | None:
     """Difference of two trainings and its half-width over episodes; None where those are not the same."""
     episodes, other = read_episodes(a), read_episodes(b)
-    if (
-        episodes is None
-        or other is None
-        or not torch.equal(episodes[0].sort()[0], other[0].sort()[0])
-    ):
+    if episodes is None or other is None or sorted(episodes[0]) != sorted(other[0]):
         return None
     return paired_difference(episodes[1], other[1], ids=(episodes[0], other[0]))
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import torch
-
 from lightning_metakd.settings.row_names import determines, differing_settings
 from lightning_metakd.storage.episode_table import episodes_file
 
@@ -220,7 +218,7 @@ def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return dict(sorted(groups.items()))
 
 
-def read_episodes(result: Result) -> tuple[torch.Tensor, torch.Tensor] | None:
+def read_episodes(result: Result) -> tuple[list[int], list[float]] | None:
     """(ids, accuracies) of a result; None where they are gone, or a later test has overwritten them."""
     path = result.folder / episodes_file(result.row)
     if not path.is_file():
@@ -231,8 +229,7 @@ def read_episodes(result: Result) -> tuple[torch.Tensor, torch.Tensor] | None:
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         warnings.warn(f"{path} is damaged ({error}); it is not compared.", stacklevel=2)
         return None
-    ids = torch.tensor([i for i, _ in rows])
-    accuracies = torch.tensor([a for _, a in rows], dtype=torch.float64)
+    accuracies = [a for _, a in rows]
     accuracy = result.row.get("accuracy")
-    same = rows and accuracy is not None and abs(float(accuracies.mean()) - accuracy) < 1e-9
-    return (ids, accuracies) if same else None
+    same = rows and accuracy is not None and abs(fmean(accuracies) - accuracy) < 1e-9
+    return ([i for i, _ in rows], accuracies) if same else None

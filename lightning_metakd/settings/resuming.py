@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_metakd.settings.run_settings import ORIGIN, RUNNING, Settings
+from lightning_metakd.settings.row_names import ORIGIN, Settings
+from lightning_metakd.settings.run_settings import RUNNING
 
 MAY_CHANGE = RUNNING - {"seed"} | {"n_episodes", "eval_seed", "grad_clip"}
 """Last parts of names of settings of model and data with which a training goes on."""

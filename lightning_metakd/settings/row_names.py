@@ -4,7 +4,11 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from lightning_metakd.settings.run_settings import ORIGIN, Settings
+Settings = dict[str, Any]
+"""Plain values by dotted name; what is null is left out."""
+
+ORIGIN = "origin"
+"""Last part of the name under which it is kept who wrote the file that a setting names."""
 
 
 def differing_settings(several: Sequence[Settings]) -> list[list[str]]:

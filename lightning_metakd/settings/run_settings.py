@@ -15,17 +15,13 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 
+from lightning_metakd.settings.row_names import ORIGIN, Settings
 from lightning_metakd.storage.atomic_files import file_sha256
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
 from lightning_metakd.storage.read_strategy import read_strategy
 from lightning_metakd.storage.zoo import PREFIX, located
 
-Settings = dict[str, Any]
-"""Plain values by dotted name; what is null is left out."""
-
 PACKAGE = "lightning_metakd."
-ORIGIN = "origin"
-"""Last part of the name under which it is kept who wrote the file that a setting names."""
 RUNNING = {
     *("seed", "root", "path", "download"),
     *("num_workers", "tasks_at_once", "compile_step", "cache"),

@@ -1,11 +1,9 @@
 """The rows of an evaluation beside its result: one line per episode, every digit kept."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from lightning_metakd.storage.atomic_files import atomic_write
 
@@ -16,10 +14,9 @@ def episodes_file(row: Mapping[str, Any]) -> str:
     return f"episodes.{row.get('split')}{domain}.csv"
 
 
-def write_episodes(path: Path, rows: Mapping[str, Tensor]) -> None:
+def write_episodes(path: Path, rows: Mapping[str, Sequence[float]]) -> None:
     """One line per episode, every digit kept."""
-    columns = [rows[name].tolist() for name in rows]
     with atomic_write(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(rows)
-        writer.writerows(zip(*columns, strict=True))
+        writer.writerows(zip(*rows.values(), strict=True))

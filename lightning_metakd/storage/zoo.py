@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_metakd.storage.atomic_files import file_sha256
+from lightning_metakd.storage.shipped import shipped
 
 PREFIX = "zoo:"
-PACKAGE = Path(__file__).parents[1]
-FOLDERS = (PACKAGE / "zoo", PACKAGE.parent / "zoo")
-"""In an installed package, and in a checkout."""
 
 
 def folder() -> Path:
     """Where the files lie."""
-    return next((place for place in FOLDERS if place.is_dir()), FOLDERS[0])
+    return shipped("zoo")
 
 
 def names() -> list[str]:

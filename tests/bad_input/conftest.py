@@ -7,7 +7,7 @@ import sys
 import jaxtyping
 import pytest
 
-from lightning_metakd.cli import command
+from lightning_metakd.cli import command, front_door
 from tests.commands import MAML, STUDENT, TEACHER, work_in, written
 
 SINGLE = {
@@ -87,7 +87,7 @@ def folder(trained, tmp_path, untyped):
 @pytest.fixture
 def console(monkeypatch, capfd, untyped):
     """Run the console script in this process; returns its exit code and what it says on stderr."""
-    monkeypatch.setattr(command, "tidy_terminal", lambda: None)  # what it switches off stays off
+    monkeypatch.setattr(front_door, "tidy_terminal", lambda: None)  # what it switches off stays off
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     def run(*words, folder):
@@ -95,7 +95,7 @@ def console(monkeypatch, capfd, untyped):
         monkeypatch.setattr(sys, "argv", ["metakd", *words])
         capfd.readouterr()
         try:
-            command.console()
+            front_door.console()
         except SystemExit as done:
             return done.code, capfd.readouterr().err
         return 0, capfd.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
-from lightning_metakd.cli import command
+from lightning_metakd.cli import command, front_door
 from lightning_metakd.cli.console import where
 from lightning_metakd.data.sources.synthetic import Synthetic
 from lightning_metakd.functional.params import subtree
@@ -20,12 +20,12 @@ MAML_FIT = ("fit", "--config", "maml.yaml")
 
 def ended(main, monkeypatch, capsys, words=("fit",)):
     """Exit code, last line, and what stood before it, of a command that ends like this."""
-    monkeypatch.setattr(command, "main", main)
-    monkeypatch.setattr(command, "tidy_terminal", lambda: None)
+    monkeypatch.setattr(front_door, "prepared", lambda args: main)
+    monkeypatch.setattr(front_door, "tidy_terminal", lambda: None)
     monkeypatch.setattr(sys, "argv", ["metakd", *words])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as done:
-        command.console()
+        front_door.console()
     *before, line = capsys.readouterr().err.splitlines() or [""]
     return done.value.code, line, "\n".join(before)
 
@@ -115,7 +115,7 @@ def test_the_command_alone_prints_its_help(metakd, capsys):
     with pytest.raises(SystemExit) as done:
         metakd()
     assert done.value.code == 0
-    assert "subcommands:" in capsys.readouterr().out
+    assert "commands:" in capsys.readouterr().out
 
 
 def test_modules_of_the_working_directory_are_found(metakd, tmp_path, monkeypatch, capsys):
@@ -126,9 +126,9 @@ def test_modules_of_the_working_directory_are_found(metakd, tmp_path, monkeypatc
     words = [*MAML_FIT, "--model.student=own_nets.Net", "--print_config"]
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     monkeypatch.setattr(sys, "argv", ["metakd", *words])
-    monkeypatch.setattr(command, "tidy_terminal", lambda: None)
+    monkeypatch.setattr(front_door, "tidy_terminal", lambda: None)
     with pytest.raises(SystemExit) as done:
-        command.console()
+        front_door.console()
     assert done.value.code == 0
     assert "class_path: own_nets.Net" in capsys.readouterr().out
     assert sys.path[-1] == str(tmp_path)  # behind all that is installed
@@ -144,12 +144,12 @@ def test_the_progress_bar_gives_way(bar, metakd, folder):
 
 
 def test_the_console_says_it_in_one_line_and_ends_with_one(metakd, folder, monkeypatch, capsys):
-    monkeypatch.setattr(command, "tidy_terminal", lambda: None)  # what it switches off stays off
+    monkeypatch.setattr(front_door, "tidy_terminal", lambda: None)  # what it switches off stays off
     monkeypatch.setattr(
         sys, "argv", ["metakd", *MAML_FIT, "--data.n_way=17", "--model.student.n_classes=17"]
     )
     with pytest.raises(SystemExit) as done:
-        command.console()
+        front_door.console()
     assert done.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert line.startswith("metakd: n_way=17 exceeds the 16 classes of split 'val' in Synthetic;")

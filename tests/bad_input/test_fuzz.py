@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_metakd.cli import command
-from lightning_metakd.cli.parser import named_classes
+from lightning_metakd.cli.class_names import named_classes
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.coefficient import Coefficient

@@ -155,7 +155,7 @@ def test_a_result_that_cannot_be_written_is_said_all_the_same(room, tmp_path, ca
 
 def test_episodes_keep_every_digit(tmp_path):
     values = torch.rand(20, dtype=torch.float64)
-    write_episodes(tmp_path / "e.csv", {"id": torch.arange(20), "accuracy": values})
+    write_episodes(tmp_path / "e.csv", {"id": range(20), "accuracy": values.tolist()})
     with (tmp_path / "e.csv").open() as file:
         actual = [(int(r["id"]), float(r["accuracy"])) for r in csv.DictReader(file)]
     assert actual == list(enumerate(values.tolist()))

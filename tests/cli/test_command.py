@@ -250,7 +250,8 @@ def test_a_second_configuration_overrides_the_first_and_words_override_both(meta
         (["fit"], "data, model must be given, as an option or in a file named by --config."),
         (
             ["fti", "--config", "student.yaml"],
-            "'fti' is no command; choose one of fit, validate, test, predict, precompute, report.",
+            "'fti' is no command; choose one of fit, validate, test, predict, precompute, "
+            "report, list, configs, doctor, completion.",
         ),
         (["report", "--foldr=runs"], "foldr is no setting; the nearest is folder."),
     ],

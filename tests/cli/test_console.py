@@ -7,6 +7,7 @@ import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_metakd.cli.console import tidy_terminal
+from lightning_metakd.loggers import run_logger
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -17,6 +18,7 @@ def test_what_all_processes_would_say_is_said_by_the_first(rank, monkeypatch, ca
     before = [list(ours.handlers), *(list(handler.filters) for handler in theirs.handlers)]
     with warnings.catch_warnings():
         tidy_terminal()
+    assert run_logger.first_process() == (rank == 0)
     logging.getLogger("lightning_metakd.models.wrapped").warning("its classifier is 'fc'.")
     ours.handlers[:] = before[0]
     for handler, filters in zip(theirs.handlers, before[1:], strict=True):

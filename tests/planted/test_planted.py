@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from lightning_metakd.functional.params import detach
-from lightning_metakd.metrics.episode_metrics import paired_difference
+from lightning_metakd.metrics.intervals import paired_difference
 from lightning_metakd.reporting.seed_intervals import over_seeds
 from lightning_metakd.strategy.hypergradient import HYPERGRADIENTS
 from lightning_metakd.strategy.quiz import split_query

@@ -28,7 +28,7 @@ RECORD = {
 @pytest.fixture
 def own_zoo(tmp_path, monkeypatch):
     """A zoo of one network."""
-    monkeypatch.setattr(zoo, "FOLDERS", (tmp_path,))
+    monkeypatch.setattr(zoo, "folder", lambda: tmp_path)
     network = SmoothConv4(2)
     state = {f"student.{name}": tensor for name, tensor in network.state_dict().items()}
     file = tmp_path / "small.safetensors"

@@ -164,16 +164,25 @@ def picture(
         # the format that the ending names comes first; many a file has the ending of another
         formats = dict.fromkeys((FORMATS[image.ending], *readable().values()))
         with Image.open(io.BytesIO(content), formats=list(formats)) as opened:
-            check_size(PER_PIXEL * opened.width * opened.height, "it")
-            colours = as_shown(opened).convert(mode)
-        if colours.size != (size, size):
-            colours = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
-        return np.asarray(colours).reshape(size, size, -1).transpose(2, 0, 1)
+            return square_pixels(opened, size, mode)
     except Exception as error:  # each format and each compression has errors of its own
         raise ValueError(
             f"cannot read the image {image.member} in {image.container} ({error}); "
             "remove it, or copy the data again."
         ) from error
+
+
+def square_pixels(image: Image.Image, size: int, mode: str = "RGB") -> np.ndarray:
+    """An image as uint8 `[ch, size, size]`: scaled to cover the square and cropped to its middle.
+
+    Raises:
+        ValueError: if it is too large, or its pixels are numbers of no known range.
+    """
+    check_size(PER_PIXEL * image.width * image.height, "it")
+    colours = as_shown(image).convert(mode)
+    if colours.size != (size, size):
+        colours = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(colours).reshape(size, size, -1).transpose(2, 0, 1)
 
 
 def unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
