@@ -130,7 +130,7 @@ notebooks: install  ## Execute the notebooks; with their pictures they lie in ru
 	  $(BIN)/jupytext --quiet --to ipynb --execute --output runs/$${notebook%.py}.ipynb $$notebook || exit 1; done
 
 docs: install  ## The site, in runs/site; a link that leads nowhere fails
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open runs/site/index.html"
 
 report: install  ## Table of all results under runs/
