@@ -1,11 +1,14 @@
 """Folders as tests of runs leave them, and cells of the tables that are made of them."""
 
+import base64
+import csv
 import json
 import re
 
 import numpy as np
 
 from lightning_metakd.settings.run_settings import digest
+from lightning_metakd.storage.answer_table import AnswerTable, write_answers
 
 BASE = {
     "experiment": "maml",
@@ -50,6 +53,53 @@ def leave_seeds(folder, means, experiment, seeds=None, **changes):
         leave(
             folder / name / str(seed), accuracies, experiment=experiment, train_seed=seed, **changes
         )
+
+
+PIXEL = base64.b64decode("UklGRhoAAABXRUJQVlA4TA0AAAAvAAAAEAcQERGIiP4HAA==")
+"""A picture of one pixel, as WebP."""
+
+
+def answer_table():
+    """Three episodes of two classes, of four query rows; the teacher is right, the student in two of four."""
+    label = np.tile([0, 1, 0, 1], 3)
+    columns = {
+        "episode": np.repeat([0, 1, 2], 4),
+        "row": np.arange(12),
+        "label": label,
+        "predicted": np.tile([0, 1, 1, 0], 3),
+        "probability": np.linspace(0.55, 0.95, 12, dtype=np.float32),
+        "teacher_predicted": label,
+        "teacher_probability": np.full(12, 0.75, np.float32),
+    }
+    support = {"episode": np.array([0, 0, 1, 1]), "row": np.arange(12, 16)}
+    support["label"] = np.array([0, 1, 0, 1])
+    gate = np.where(columns["episode"] == 0, np.linspace(0.1, 0.9, 12), np.nan)
+    pictures = {row: PIXEL for row in range(16) if row != 3}
+    return AnswerTable(
+        columns, support, {"gate": gate}, ("ant", "bee"), pictures, {3: "a <b> sentence"}
+    )
+
+
+def leave_answers(folder, **changes):
+    """What a test run leaves in its directory, with the answers to three episodes."""
+    leave(folder, (0.5, 0.5, 0.5), **changes)
+    write_answers(folder / "answers.test.npz", answer_table())
+
+
+def leave_training(folder, **columns):
+    """What a training leaves in its directory: numbers by step, one column each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.fit.yaml").write_text("{}")
+    names = [name.replace("__", "/") for name in columns]
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", *names])
+        writer.writerows(enumerate_rows(columns.values()))
+
+
+def enumerate_rows(columns):
+    """Lines of numbers, each behind its step."""
+    return [[step, *line] for step, line in enumerate(zip(*columns, strict=True))]
 
 
 def cell(text, name, column, key="name"):

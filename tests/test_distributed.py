@@ -173,6 +173,8 @@ def test_a_test_on_one_two_and_three_processes_is_the_same_to_the_last_digit(met
         assert len({row[name] for (row,) in rows}) == 1, name
     result = [Path(f"runs/on{world}/0/episodes.test.csv").read_text() for world in (1, 2, 3)]
     assert result[0] == result[1] == result[2]
+    replies = [Path(f"runs/on{world}/0/answers.test.npz").read_bytes() for world in (1, 2, 3)]
+    assert replies[0] == replies[1] == replies[2]
     test = ["test", "--config", "teacher.yaml", "--data.batch_size=9"]
     test += ["--ckpt_path", "runs/teacher/0/checkpoints/final.ckpt", "--experiment"]
     metakd(*test, "of1")

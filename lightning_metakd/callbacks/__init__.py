@@ -1,5 +1,6 @@
 """What is watched, kept and written while a run goes on."""
 
+from lightning_metakd.callbacks.answers import Answers
 from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.callbacks.cost import CostReport
 from lightning_metakd.callbacks.herding import Herding
@@ -12,6 +13,7 @@ from lightning_metakd.callbacks.stopping import StopOnSignal
 from lightning_metakd.callbacks.strategy_monitor import StrategyMonitor
 
 __all__ = [
+    "Answers",
     "Checkpoints",
     "CostReport",
     "FrozenParameterCheck",

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.loggers import Logger
 
+from lightning_metakd.callbacks.answers import Answers
 from lightning_metakd.callbacks.checkpoints import Checkpoints
 from lightning_metakd.callbacks.cost import CostReport
 from lightning_metakd.callbacks.predictions import Predictions
@@ -37,6 +38,7 @@ def built_in() -> list[Callback]:
         ReplicaConsistency(),
         FrozenParameterCheck(),
         Results(),
+        Answers(),
         Predictions(),
         ProgressBar(),
     ]

@@ -19,7 +19,7 @@ from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.params import detach, with_prefix
 from lightning_metakd.learners.learner import Adapted, Learner
 from lightning_metakd.losses.adapters import Adapters
-from lightning_metakd.losses.loss import CrossEntropy
+from lightning_metakd.losses.loss import CrossEntropy, held_out_accuracy
 from lightning_metakd.metrics.calibration_error import Calibration
 from lightning_metakd.metrics.episode_metrics import (
     EpisodeRows,
@@ -37,8 +37,13 @@ from lightning_metakd.recipes.episode_checks import check_adapted
 from lightning_metakd.recipes.episode_objective import EpisodeObjective, with_teacher_outputs
 from lightning_metakd.recipes.outer_update import check_finite
 from lightning_metakd.recipes.teaching_setup import TeachingSetup
+from lightning_metakd.strategy.strategy_file import values_of_rows
 from lightning_metakd.teachers.preparation import cache_outputs, calibrate
-from lightning_metakd.types import Episode, Forward, Output, Params
+from lightning_metakd.teachers.teacher_pool import first_that_sees
+from lightning_metakd.types import Context, Episode, Forward, Output, Params
+
+COEFFICIENTS_EVERY = 8
+"""Episodes between two whose rows' coefficients are looked at."""
 
 
 class EpisodeEvaluator:
@@ -136,6 +141,31 @@ class EpisodeEvaluator:
         check_adapted(output, student, episode, self.learner, trainer)
         check_finite(output.logits, self.lr)
         return output
+
+    def answers(self, episode: Episode, output: Output) -> dict[str, Any]:
+        """What is answered for an episode, for callbacks.
+
+        Its id and classes, number and label of its support rows; for its query rows number, label and class
+        probabilities [q, c], those of the teacher that is judged, and sometimes the coefficients that differ
+        from row to row.
+
+        Args:
+            episode: with the teachers' outputs.
+            output: the student's for the query rows.
+        """
+        query, teacher = episode.query, first_that_sees(self.teaching.teachers)
+        rows = {"index": query.index, "y": query.y, "probs": output.logits.softmax(-1)}
+        if teacher is not None:
+            rows["teacher_probs"] = query.teacher_outputs[teacher].logits.softmax(-1)
+        coefficients = {}
+        if int(episode.id) % COEFFICIENTS_EVERY == 0:
+            ones = output.logits.new_ones(())
+            accuracy = held_out_accuracy(episode.support)
+            context = Context(episode.classes[query.y], ones, output, accuracy)
+            coefficients = values_of_rows(self.teaching.loss, output, query, context)
+        support = {"support_index": episode.support.index, "support_y": episode.support.y}
+        of_episode = {"id": episode.id, "classes": episode.classes, **support}
+        return {**of_episode, **rows, "coefficients": coefficients}
 
 
 class EpisodeMetrics(nn.Module):

@@ -245,12 +245,13 @@ class MetaKD(Recipe):
 
     # --- evaluation ----------------------------------------------------------------------------
 
-    def evaluation_step(self, episode: Episode, batch_idx: int) -> None:
+    def evaluation_step(self, episode: Episode, batch_idx: int) -> dict[str, Any]:
         """Adapt to an episode and judge; torch.func differentiates under inference_mode too."""
         with without_counting(self.teachers):
             self.evaluator.last_episode = episode = self.evaluator.with_teacher_outputs(episode)
         output = self.evaluator.predict(self.eval_student, episode, self.trainer)
         self.metrics.update(episode, output)
+        return self.evaluator.answers(episode, output)
 
     def evaluation_end(self) -> None:
         """Reduce, log, and write down what the result row says."""
@@ -274,13 +275,11 @@ class MetaKD(Recipe):
     validation_step = test_step = evaluation_step
     on_validation_epoch_end = on_test_epoch_end = evaluation_end
 
-    def predict_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor]:
-        """Episode id, its classes, and for its query rows number, label and class probabilities [q, c]."""
+    def predict_step(self, episode: Episode, batch_idx: int) -> dict[str, Any]:
+        """What is answered for an episode."""
         episode = self.evaluator.with_teacher_outputs(episode)
         output = self.evaluator.predict(self.eval_student, episode, self.trainer)
-        probs = output.logits.softmax(-1)
-        rows = {"index": episode.query.index, "y": episode.query.y, "probs": probs}
-        return {"id": episode.id, "classes": episode.classes, **rows}
+        return self.evaluator.answers(episode, output)
 
     def prepare_teachers(self) -> None:
         """Fill the teachers' caches, and set the scale of their logits."""

@@ -242,11 +242,12 @@ class SingleTask(Recipe):
 
     on_validation_start = on_test_start = evaluation_start
 
-    def evaluation_step(self, batch: Batch, batch_idx: int) -> None:
+    def evaluation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Count."""
         logits = self.eval_student(batch.x).logits
         check_finite(logits, self.optimisation.lr)
         self.metrics.update(logits, batch.y)
+        return self.answers(batch, logits)
 
     def evaluation_end(self) -> None:
         """Log, and write down what the result row says."""
@@ -267,9 +268,12 @@ class SingleTask(Recipe):
     on_validation_epoch_end = on_test_epoch_end = evaluation_end
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """What is answered for a batch."""
+        return self.answers(batch, self.eval_student(batch.x).logits)
+
+    def answers(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
         """Classes of the data, and row numbers, labels and class probabilities [n, c]."""
-        probs = self.eval_student(batch.x).logits.softmax(-1)
-        classes = self.data.train_classes().to(probs.device)
+        classes, probs = self.data.train_classes().to(logits.device), logits.softmax(-1)
         return {"classes": classes, "index": batch.index, "y": batch.y, "probs": probs}
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_metakd.losses.coefficient import Coefficient, LearnedPerClass
+from lightning_metakd.losses.layer_pairs import for_one_teacher
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.losses.multi_teacher import Weights
 from lightning_metakd.models.model import listed
@@ -95,6 +97,32 @@ def coefficient_values(
         if values[0].dim():
             summary |= {f"{name}_min": float(value.min()), f"{name}_max": float(value.max())}
     return summary
+
+
+def values_of_rows(
+    loss: Loss, student: Output, batch: Batch, context: Context
+) -> dict[str, Float[Tensor, " n"]]:
+    """The coefficients that differ from row to row, by name, for rows that need not be taught.
+
+    Of the weights of several teachers it is each one's share, by its number. Numbers of a class are left out,
+    as these rows may be of new classes.
+    """
+    n_teachers, weighing = len(batch.teacher_outputs), weights_of_teachers(loss)
+    inside = tuple(f"{name}." for name in weighing) or ("\0",)
+    values: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for name, c in coefficients(loss).items():
+            answerable = n_teachers > 0 or not c.needs_teacher
+            if answerable and not isinstance(c, LearnedPerClass) and not name.startswith(inside):
+                values[name] = c(batch, context)
+        for name, weights in weighing.items():
+            if n_teachers and len(weights.of_teacher) in (1, n_teachers):
+                views = [for_one_teacher(k, student, batch, context) for k in range(n_teachers)]
+                shares = weights(views, context)
+                values |= {f"{name}.{k}": row for k, row in enumerate(shares)}
+    return {
+        n: value for n, value in values.items() if value.dim() == 1 and (value != value[0]).any()
+    }
 
 
 def build(loss: nn.Module) -> dict[str, Any]:

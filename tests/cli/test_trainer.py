@@ -34,7 +34,8 @@ def test_results_and_checkpoints_lie_where_those_of_the_command_do(tmp_path, mon
         train_and_test(lr)
     run = tmp_path / "runs" / "first" / "latest"
     assert sorted(p.name for p in run.iterdir()) == [
-        *("checkpoints", "episodes.test.csv", "hparams.yaml", "metrics.csv", "results.jsonl")
+        *("answers.test.npz", "checkpoints", "episodes.test.csv", "hparams.yaml", "metrics.csv"),
+        "results.jsonl",
     ]
     assert "; written to runs/first/0/results.jsonl" in capsys.readouterr().out
     assert not (tmp_path / "lightning_logs").exists()

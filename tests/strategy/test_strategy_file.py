@@ -5,15 +5,21 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lightning_metakd.losses.coefficient import Learned
+from lightning_metakd.losses.coefficient import Learned, LearnedPerClass
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.loss import WeightedSum
 from lightning_metakd.losses.match_gate import LiteralMatchGate, MatchGate
+from lightning_metakd.losses.multi_teacher import MultiTeacher
 from lightning_metakd.storage.tensor_file import UNSEALED, seal
-from lightning_metakd.strategy.strategy_file import coefficient_values, load_strategy, save_strategy
+from lightning_metakd.strategy.strategy_file import (
+    coefficient_values,
+    load_strategy,
+    save_strategy,
+    values_of_rows,
+)
 from lightning_metakd.types import Output
-from tests.tiny import N_WAY, answered, batch, context, perturbed
+from tests.tiny import N_WAY, answered, batch, context, perturbed, student_answer
 
 
 def loss(gate=LearnedPerSample):
@@ -181,3 +187,29 @@ def test_what_the_coefficients_say_of_rows_is_described():
         "match.temperature_mean": strategies.match.temperature(rows, row_context),
     }
     assert actual == {name: pytest.approx(value.item()) for name, value in expected.items()}
+
+
+def test_the_values_of_rows_are_those_of_coefficients_that_differ():
+    rows = answered(batch(6), teachers=2)
+    output = student_answer(rows)
+    of_rows = context(rows, output)
+    strategies = perturbed(
+        MatchGate(LearnedPerSample(), MultiTeacher(Hinton(Learned()), LearnedPerSample()))
+    )
+    values = values_of_rows(strategies.double(), output, rows, of_rows)
+    assert values.keys() == {"gate", "match.weights.0", "match.weights.1"}
+    assert torch.equal(values["gate"], strategies.gate(rows, of_rows))
+    torch.testing.assert_close(
+        values["match.weights.0"] + values["match.weights.1"], torch.ones(6).double()
+    )
+    alone = rows._replace(teacher_outputs=())
+    assert values_of_rows(strategies, output, alone, of_rows) == {}
+
+
+def test_numbers_of_classes_are_no_values_of_rows():
+    rows = answered(batch(6))
+    output = student_answer(rows)
+    strategies = perturbed(
+        MatchGate(LearnedPerClass(1))
+    )  # there is no number for the other classes
+    assert values_of_rows(strategies, output, rows, context(rows, output)) == {}
