@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from lightning import LightningModule
 from torch import nn
 
-from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.coefficient_log import CoefficientLog
 from lightning_metakd.recipes.training_record import TrainingRecord
 from lightning_metakd.teachers.teacher_pool import TeacherPool
@@ -25,15 +24,15 @@ class ReportedRecipe(Protocol):
         coefficient_log: the last values of the coefficients.
     """
 
-    student: Model
+    student: nn.Module
     loss: nn.Module
     teachers: TeacherPool
     record: TrainingRecord
     coefficient_log: CoefficientLog
 
     @property
-    def eval_student(self) -> Model:
-        """The student that is evaluated: its average where one is kept."""
+    def eval_student(self) -> Any:
+        """The student that is evaluated, a `Model`: its average where one is kept."""
 
     def adaptation(self) -> Callable[[], object] | None:
         """One adaptation, for counting its cost; None where the procedure does not adapt."""

@@ -20,6 +20,7 @@ import lightning_metakd
 from lightning_metakd.callbacks.reported_recipe import reported
 from lightning_metakd.loggers.run_logger import is_dry_run, run_directory
 from lightning_metakd.loggers.wandb_logger import keep_file
+from lightning_metakd.reporting.terminal import result_table
 from lightning_metakd.storage.atomic_files import append_line, file_sha256
 from lightning_metakd.storage.episode_table import episodes_file, write_episodes
 
@@ -134,7 +135,7 @@ def sentence(row: Mapping[str, Any]) -> str:
 
 
 class Results(Callback):
-    """Writes `episodes.<split>.csv` and one line of `results.jsonl`, and says it in one sentence.
+    """Writes `episodes.<split>.csv` and one line of `results.jsonl`, and says it in a sentence and a table.
 
     After `test`, and after `validate` on its own. `wall_s` is the time spent in training up to the
     checkpoint, resumed parts added; `episodes_per_s` is the rate of the evaluation.
@@ -199,9 +200,10 @@ class Results(Callback):
         folder = run_directory(trainer)
         if not trainer.is_global_zero or is_dry_run(trainer):
             return
-        run = self.run_fields(trainer, pl_module, stage)
+        run, rows = self.run_fields(trainer, pl_module, stage), []
         for fields, episode_rows in reported(pl_module).record.evaluations():
             row = result_row(fields, run)
+            rows.append(row)
             print(sentence(row), end="", flush=True)  # before anything can fail
             where = ""
             try:
@@ -213,6 +215,7 @@ class Results(Callback):
             if folder is not None and episode_rows:
                 columns = {name: column.tolist() for name, column in episode_rows.items()}
                 write_episodes(folder / episodes_file(row), columns)
+        print(result_table(rows))
         if folder is not None:
             keep_file(trainer, folder / "results.jsonl", "results")
 

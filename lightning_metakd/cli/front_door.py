@@ -110,9 +110,10 @@ def run_function(command: Command, words: list[str]) -> None:
     """Read the options of a function, and call it."""
     from jsonargparse import auto_cli
 
-    from lightning_metakd.cli.parser import Parser
+    from lightning_metakd.cli.parser import Parser, with_flags
 
     function = getattr(importlib.import_module(command.module), command.function)
+    words = with_flags(words, function)
     auto_cli(
         {words[0]: function}, args=words, as_positional=False, parser_class=Parser, prog="metakd"
     )

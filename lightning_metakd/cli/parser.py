@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -118,6 +118,20 @@ class Parser(ArgumentParser):
         if ex is not None and os.environ.get("METAKD_TRACEBACK"):
             traceback.print_exception(ex)
         self.exit(2, f"metakd: {text.lstrip('.:= ')}.\n")
+
+
+def with_flags(words: Sequence[str], function: Callable[..., Any]) -> list[str]:
+    """The words of a command, in which a flag alone, such as `--wide`, is `--wide=true`.
+
+    Args:
+        function: whose arguments the options are.
+    """
+    arguments = inspect.signature(function).parameters.values()
+    flags = {f"--{argument.name}" for argument in arguments if argument.annotation is bool}
+    return [
+        f"{word}=true" if word in flags and after.startswith("--") else word
+        for word, after in zip(words, [*words[1:], "--"], strict=True)
+    ]
 
 
 def refusal_of(error: Exception, kind: type, settings: Mapping[str, Any]) -> Exception:

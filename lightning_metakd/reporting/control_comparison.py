@@ -5,7 +5,7 @@ same experiment with another `control`, or an experiment that is named as one. A
 show too is not a gain of what was learned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from lightning_metakd.reporting.markdown import markdown, percent
@@ -43,12 +43,17 @@ class ControlledRow(NamedTuple):
     against: Mapping[str, Difference]
 
 
-def accuracy_cell(row: Row) -> str:
+def accuracy_interval(row: Row) -> tuple[float | None, float | None]:
     """Mean and half-width: over seeds where there are several, otherwise over episodes."""
     values = row.values_of("accuracy")
     if len(values) > 1:
-        return percent(*over_seeds(values))
-    return percent(values[0], row.fields.get("ci95")) if values else "-"
+        return over_seeds(values)
+    return (values[0], row.fields.get("ci95")) if values else (None, None)
+
+
+def accuracy_cell(row: Row) -> str:
+    """Mean and half-width in percent."""
+    return percent(*accuracy_interval(row))
 
 
 def difference_cell(difference: Difference | None) -> str:
@@ -147,11 +152,15 @@ def gain_statement(gain: Difference, baseline: str, against: Mapping[str, Differ
     return []
 
 
-def control_section(
+def controlled_rows(
     rows: Sequence[Row], others: Sequence[str], baselines: Sequence[Row]
-) -> list[str]:
-    """Table of the rows beside their controls, and what may be said of each; nothing where no row has any."""
-    controlled = [
+) -> list[ControlledRow]:
+    """The rows that have controls, beside these.
+
+    Args:
+        others: experiments that serve as controls.
+    """
+    return [
         ControlledRow(
             row,
             gain_over(row, baselines),
@@ -161,15 +170,34 @@ def control_section(
         for row in rows
         if (controls := controls_of(row, rows, others))
     ]
+
+
+def control_sentences(controlled: Sequence[ControlledRow], baseline: str | None) -> list[str]:
+    """What may be said of each row beside its controls, and which seeds were not compared."""
+    sentences = [claim_sentence(one, baseline) for one in controlled]
+    return sentences + [
+        f"- {d.left_out}" for one in controlled for d in one.against.values() if d.left_out
+    ]
+
+
+def control_section(
+    controlled: Sequence[ControlledRow],
+    others: Sequence[str],
+    baseline: str | None,
+    write: Callable[[list[dict[str, str]]], str] = markdown,
+) -> list[str]:
+    """Table of the rows beside their controls, and what may be said of each; nothing where no row has any.
+
+    Args:
+        others: experiments that serve as controls.
+        baseline: experiment of the baseline in this task.
+        write: makes a table of rows.
+    """
     if not controlled:
         nothing = (
             f"No row says that it learned a strategy, which {', '.join(others)} would control."
         )
         return [nothing] if others else []
     lines = [line for one in controlled for line in control_cells(one)]
-    baseline = baselines[0].experiment if baselines else None
-    sentences = [claim_sentence(one, baseline) for one in controlled]
-    sentences += [
-        f"- {d.left_out}" for one in controlled for d in one.against.values() if d.left_out
-    ]
-    return ["Controls (difference: name minus control):", markdown(lines), "\n".join(sentences)]
+    sentences = control_sentences(controlled, baseline)
+    return ["Controls (difference: name minus control):", write(lines), "\n".join(sentences)]

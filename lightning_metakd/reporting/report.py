@@ -4,31 +4,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from lightning_metakd.reporting.comparison import Comparison, comparisons
 from lightning_metakd.reporting.control_comparison import (
     accuracy_cell,
     control_section,
     difference_cell,
-    is_control_of,
 )
+from lightning_metakd.reporting.cost_columns import COST_COLUMNS
+from lightning_metakd.reporting.html_page import plotting_script, write_page
 from lightning_metakd.reporting.markdown import (
     between_markers,
     count,
-    duration,
     markdown,
-    milliseconds,
     nonempty_columns,
     percent,
 )
-from lightning_metakd.reporting.paired_comparison import Difference, gain_over, named
+from lightning_metakd.reporting.paired_comparison import Difference
 from lightning_metakd.reporting.result_rows import (
     Result,
     Row,
-    by_task,
     latest,
     read_results,
     rows_of,
 )
 from lightning_metakd.reporting.seed_intervals import over_seeds
+from lightning_metakd.reporting.terminal import fitted, paragraph
 from lightning_metakd.storage.atomic_files import atomic_write
 
 ONE_SEED = (
@@ -45,18 +45,6 @@ COSTS = (
     "One multiply-add (MAC) is 2 FLOPs; convolutions, matrix products and attention "
     "are counted, for one input. Latency is the median of one input on the machine of that row."
 )
-
-COST_COLUMNS = {
-    "parameters": ("student_params", count),
-    "MACs": ("student_macs", count),
-    "FLOPs": ("student_flops", count),
-    "latency": ("latency_ms", milliseconds),
-    "adapting": ("adapt_ms", milliseconds),
-    "training": ("wall_s", duration),
-    "teacher forwards": ("teacher_forwards", count),
-    "gradients": ("gradient_evaluations", count),
-}
-"""Key and way of writing of each column of costs, which are means over seeds."""
 
 
 def teacher_cell(row: Row) -> str:
@@ -110,21 +98,45 @@ def provenance(results: Sequence[Result]) -> str:
     return "Made with " + "; ".join(parts) + "."
 
 
-def task_tables(rows: Sequence[Row], baseline: str | None, baselines: Sequence[Row]) -> list[str]:
-    """Accuracies, which seeds are not compared, and costs; controls have a table of their own."""
-    rows = [row for row in rows if not any(is_control_of(row, other) for other in rows)]
-    gains = [gain_over(row, baselines) for row in rows]
-    heads = [{"name": row.name, "learner": row.learner} for row in rows]
-    accuracies = [accuracy_cells(row, d, baseline) for row, d in zip(rows, gains, strict=True)]
-    costs = [cost_cells(row) for row in rows]
-    has_costs = any(cell != "-" for cells in costs for cell in cells.values())
-    parts = [
-        markdown(nonempty_columns([head | row for head, row in zip(heads, cells, strict=True)]))
-        for cells in (accuracies, *([costs] if has_costs else []))
+def cells(task: Comparison) -> list[list[dict[str, str]]]:
+    """Rows of the table of accuracies, and of that of costs where something is known of them."""
+    heads = [{"name": row.name, "learner": row.learner} for row in task.rows]
+    accuracies = [
+        head | accuracy_cells(row, gain, task.baseline)
+        for head, row, gain in zip(heads, task.rows, task.gains, strict=True)
     ]
-    if left_out := [f"- {d.left_out}" for d in gains if d is not None and d.left_out]:
-        parts.insert(1, "\n".join(left_out))
-    return parts
+    costs = [cost_cells(row) for row in task.rows]
+    has_costs = any(cell != "-" for line in costs for cell in line.values())
+    with_heads = [head | line for head, line in zip(heads, costs, strict=True)]
+    return [accuracies, *([with_heads] if has_costs else [])]
+
+
+def few_cells(task: Comparison) -> list[dict[str, str]]:
+    """Rows of the table that fits a terminal."""
+    return [
+        {
+            "name": row.name,
+            "learner": row.learner,
+            "accuracy": accuracy_cell(row),
+            "difference": minus_teacher(row) if task.baseline is None else difference_cell(gain),
+            **{name: cost_cells(row)[name] for name in ("parameters", "latency")},
+        }
+        for row, gain in zip(task.rows, task.gains, strict=True)
+    ]
+
+
+def minus_teacher(row: Row) -> str:
+    """Student minus teacher on the same episodes."""
+    values = row.values_of("paired_difference")
+    if len(values) > 1:
+        return percent(*over_seeds(values), sign="+")
+    return percent(values[0], row.fields.get("paired_ci95"), sign="+") if values else "-"
+
+
+def footnote(results: Sequence[Result]) -> str:
+    """How the numbers are to be read, and what they were made with."""
+    several = any(len(row.seeds) > 1 for row in rows_of(results))
+    return f"{SEVERAL if several else ONE_SEED} {COSTS} {provenance(latest(results))}"
 
 
 def tables(
@@ -134,19 +146,31 @@ def tables(
     by_seed: bool = False,
 ) -> str:
     """Markdown: for each task the accuracies, the best first, the costs, and the controls."""
-    rows, selected = rows_of(results), rows_of(results, by_seed)
-    for control in controls:
-        named(rows, "controls", control)
+    parts = []
+    for task in comparisons(results, baseline, controls, by_seed):
+        accuracies, *costs = [markdown(nonempty_columns(rows)) for rows in cells(task)]
+        left_out = ["\n".join(f"- {line}" for line in task.left_out)] if task.left_out else []
+        parts += [task.title, accuracies, *left_out, *costs]
+        parts += control_section(task.controlled, controls, task.experiment_of_baseline)
+    return "\n\n".join([*parts, footnote(results)])
 
-    def of_baseline(matches: list[Row]) -> list[Row]:
-        return [] if baseline is None else named(matches, "baseline", baseline)
 
-    parts, of_task = [], by_task(rows)
-    for title, group in by_task(selected).items():
-        parts += [title, *task_tables(group, baseline, of_baseline(selected))]
-        parts += control_section(of_task[title], controls, of_baseline(rows))
-    note = SEVERAL if any(len(row.seeds) > 1 for row in rows) else ONE_SEED
-    return "\n\n".join([*parts, f"{note} {COSTS} {provenance(latest(results))}"])
+def narrow_tables(
+    results: Sequence[Result],
+    baseline: str | None = None,
+    controls: Sequence[str] = (),
+    by_seed: bool = False,
+) -> str:
+    """As `tables`, on lines of 100 letters: accuracy, difference, parameters and latency."""
+    parts = []
+    for task in comparisons(results, baseline, controls, by_seed):
+        parts += [task.title, fitted(few_cells(task))]
+        parts += [f"- {line}" for line in task.left_out]
+        parts += control_section(task.controlled, controls, task.experiment_of_baseline, fitted)
+    other = "the row's teacher" if baseline is None else baseline
+    notes = [f"More columns: --wide. Difference: name minus {other}, on the same episodes."]
+    parts.append(" ".join([*notes, footnote(results)]))
+    return "\n\n".join(part if part.startswith("|") else paragraph(part) for part in parts)
 
 
 def read_page(path: Path) -> str:
@@ -168,6 +192,8 @@ def report(
     by_seed: bool = False,
     output: Path | None = None,
     section: str = "results",
+    html: Path | None = None,
+    wide: bool = False,
 ) -> None:
     """Print tables of all results under a folder.
 
@@ -181,13 +207,18 @@ def report(
             the results of their own experiment with another `control`.
         by_seed: show a row for each training seed.
         output: Markdown file to put the table into as well, between the lines
-            `<!-- results:begin SECTION -->` and `<!-- results:end -->`.
+            `<!-- results:begin SECTION -->` and `<!-- results:end -->`, with all columns.
         section: SECTION of these lines.
+        html: file of a page to look at, with figures and examples: one file, which needs no network.
+        wide: print all columns; by default those that fit 100 letters.
     """
+    script = None if html is None else plotting_script(html)
     others = [] if controls is None else [name.strip() for name in controls.split(",")]
-    table = tables(read_results(folder), baseline, others, by_seed)
-    print(table)
+    arguments = (read_results(folder), baseline, others, by_seed)
+    print(tables(*arguments) if wide else narrow_tables(*arguments))
     if output is not None:
-        changed = between_markers(read_page(output), section, table)
+        changed = between_markers(read_page(output), section, tables(*arguments))
         with atomic_write(output) as part:
             part.write_text(changed)
+    if html is not None and script is not None:
+        print(write_page(html, folder, script, arguments[0], comparisons(*arguments)))

@@ -28,6 +28,11 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("accuracy", "ci95", "teacher_accuracy", "teacher_ci95", "episodes"), NUMBER),
     **dict.fromkeys(("student_params", "student_macs", "student_flops", "latency_ms"), NUMBER),
     **dict.fromkeys(("adapt_ms", "wall_s", "teacher_forwards", "gradient_evaluations"), NUMBER),
+    **dict.fromkeys(
+        ("student_bytes", "peak_memory_bytes", "paired_difference", "paired_ci95"), NUMBER
+    ),
+    **dict.fromkeys(("teacher_params", "teacher_flops", "teacher_latency_ms"), NUMBER),
+    **dict.fromkeys(("train_steps", "episodes_per_s", "threads", "world_size"), NUMBER),
     **dict.fromkeys(("versions", "settings"), (dict, type(None))),
     **{"train_seed": (int, type(None)), "git": (str, type(None))},
 }

@@ -67,6 +67,9 @@ def test_a_test_leaves_one_complete_line_and_one_row_per_episode(tmp_path, capsy
     assert capsys.readouterr().out == (
         "tiny: test accuracy 50.00 +- 1.00 %, teacher 75.00 % (3 episodes, 95% interval); "
         f"written to {run / 'results.jsonl'}\n"
+        "| name |     accuracy | teacher |\n"
+        "| ---- | -----------: | ------: |\n"
+        "| tiny | 50.00 ± 1.00 |   75.00 |\n"
     )
 
 

@@ -82,8 +82,12 @@ def test_a_fresh_process_finds_the_very_number_of_the_one_that_trained(once, fol
     assert row["checkpoint_sha256"] is not None
     assert row["train_steps"] == 6
     assert row["train_classes"] == 64
-    # what the terminal says: one sentence, and nothing that a user cannot act on
-    (line,) = process.stdout.splitlines()
+    # what the terminal says: one sentence and a table, and nothing that a user cannot act on
+    line, head, _, numbers = process.stdout.splitlines()
+    assert [name.strip() for name in head.split("|")[1:-1]] == [
+        *("name", "accuracy", "teacher", "difference", "parameters", "latency")
+    ]
+    assert f" {100 * row['accuracy']:.2f} ± " in numbers
     assert line.startswith(f"student.test: test accuracy {100 * row['accuracy']:.2f} +- ")
     assert line.endswith("written to runs/student.test/0/results.jsonl")
     assert "runs/student.test/0: test on cpu, seed 0" in process.stderr

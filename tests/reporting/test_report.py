@@ -176,12 +176,12 @@ def test_the_report_is_printed_and_put_between_the_markers(tmp_path, capsys):
     page = tmp_path / "README.md"
     other = "<!-- results:begin b -->\nold b\n<!-- results:end -->\n"
     page.write_text(f"# A\n<!-- results:begin a -->\nold a\n<!-- results:end -->\nafter\n{other}")
-    report(tmp_path, output=page, section="a")
+    report(tmp_path, output=page, section="a", wide=True)
     printed = capsys.readouterr().out.strip()
     assert page.read_text() == (
         f"# A\n<!-- results:begin a -->\n\n{printed}\n\n<!-- results:end -->\nafter\n{other}"
     )
-    report(tmp_path, output=page, section="a")
+    report(tmp_path, output=page, section="a", wide=True)
     assert page.read_text().count(printed) == 1
 
 
