@@ -35,11 +35,11 @@ peers: install  ## The libraries that benchmarks compare with; needs a C compile
 # Experiments leave alone what is complete and resume what was stopped. OPTIONS=--dry-run prints what is left;
 # other OPTIONS go to every training, for instance --trainer.max_time=00:00:14:00 on a slower machine.
 
-demo: install  ## Teacher, meta-distillation, test and result table on synthetic images, in minutes
+demo: install  ## Teacher, meta-distillation, test, result table and a page to look at, on synthetic images, in minutes
 	$(METAKD) fit --config configs/experiment/single_task_synthetic_teacher.yaml
 	$(METAKD) fit --config configs/experiment/meta_kd_synthetic_5w5s.yaml
 	$(METAKD) test --ckpt_path runs/meta_kd_synthetic_5w5s/latest/checkpoints/final.ckpt
-	$(METAKD) report --folder runs/meta_kd_synthetic_5w5s.test
+	$(METAKD) report --folder runs/meta_kd_synthetic_5w5s.test --html runs/report.html
 
 cifar-fs: install  ## The main table on real CIFAR-FS (DATA=folder of images)
 	$(BIN)/python -m experiments.main_table --data $(DATA) $(OPTIONS)
@@ -133,8 +133,8 @@ docs: install  ## The site, in runs/site; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open runs/site/index.html"
 
-report: install  ## Table of all results under runs/
-	$(METAKD) report
+report: install  ## Table of all results under runs/, and runs/report.html to look at
+	$(METAKD) report --html runs/report.html
 
 clean:  ## Remove what tests and builds left behind; runs stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build *.egg-info
