@@ -1,8 +1,9 @@
-"""The demonstration: a teacher, and three students of new classes - alone, taught, and taught as was learned."""
+"""The demonstration: a teacher, and students of new classes - alone, taught, and taught as was learned."""
 
 from pathlib import Path
 
 from lightning_metakd.cli.command import main
+from lightning_metakd.cli.doctor import version_or_none
 from lightning_metakd.reporting.report import report
 
 TEACHER, STUDENT = "single_task_synthetic_teacher", "meta_kd_synthetic_5w5s"
@@ -15,10 +16,11 @@ STUDENTS = {
 """What is another for each student; the last learns how far to follow the teacher."""
 RUNS = Path("runs")
 FOLDER = RUNS / "demo"
+PAGE = RUNS / "report.html"
 
 
 def demo() -> None:
-    """Train a teacher and three students on synthetic images, test them, and print a table.
+    """Train a teacher and three students on synthetic images, test them, and write a page to look at.
 
     Three minutes on two cores. What is complete in runs/ is not done again; remove runs/demo to begin anew.
     """
@@ -31,4 +33,4 @@ def demo() -> None:
             main(["fit", *words, f"--runs={FOLDER / 'fit'}"])
         if not (FOLDER / "test" / name / "latest/results.jsonl").is_file():
             main(["test", *words, f"--runs={FOLDER / 'test'}", f"--ckpt_path={final}"])
-    report(FOLDER / "test", baseline="alone")
+    report(FOLDER / "test", baseline="alone", html=PAGE if version_or_none("plotly") else None)

@@ -43,7 +43,9 @@ TRAINER_COMMANDS = {
 """Commands with a configuration, by what they do."""
 
 COMMANDS = {
-    "demo": Command("lightning_metakd.cli.demo", "demo", "a teacher and three students, in minutes"),
+    "demo": Command(
+        "lightning_metakd.cli.demo", "demo", "a teacher and three students, in minutes"
+    ),
     "report": Command("lightning_metakd.reporting.report", "report", "tables of all results"),
     "list": Command("lightning_metakd.cli.listing", "print_list", "what there is to choose from"),
     "configs": Command(
