@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lightning_metakd.cli.command import main
+from lightning_metakd.cli.front_door import main
 from lightning_metakd.cli.doctor import version_or_none
 from lightning_metakd.reporting.report import report
 
