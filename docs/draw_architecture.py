@@ -11,8 +11,10 @@ from tests.contracts.test_house import imports  # noqa: E402
 
 ROOMS = {
     "cli": ("command and parser", "#d6e4f0", (1,)),
+    "export": ("files that run elsewhere", "#d6e4f0", ()),
     "callbacks": ("what is kept of a run", "#d6e4f0", ()),
     "reporting": ("tables of results", "#d6e4f0", ()),
+    "classify": ("photographs, no torch", "#d6e4f0", ()),
     "loggers": ("a run's directory", "#d6e4f0", ()),
     "metrics": ("accuracy, cost", "#d6e4f0", ()),
     "settings": ("what tells runs apart", "#d6e4f0", ()),

@@ -18,7 +18,8 @@ how they teach is itself learned. The house, from the ground up; what is above i
     loggers           a run's directory, and Weights & Biases beside it
     callbacks         accuracy, cost, strategy, checkpoints, replica consistency
     reporting         tables from results
-    cli               metakd fit | validate | test | predict | precompute | report | list | doctor
+    export, classify  students as files that run elsewhere; photographs by them, without torch
+    cli               metakd fit | validate | test | predict | precompute | export | classify | report | list
 """
 
 import lazy_loader

@@ -188,13 +188,13 @@ def import_everything() -> None:
 
 
 def main(args: list[str] | None = None) -> LightningCLI | None:
-    """Run a command of the Trainer, or precompute.
+    """Run a command of the Trainer, precompute or export.
 
     Args:
         args: the words of the command, by default those of the process.
 
     Returns:
-        What the command ran with; None for precompute.
+        What the command ran with; None for precompute and export.
     """
     words = complete_words(sys.argv[1:] if args is None else args)
     if args is None:
@@ -203,6 +203,9 @@ def main(args: list[str] | None = None) -> LightningCLI | None:
         if args is None:
             del sys.argv[1]  # the parser reads the words of the process
         precompute_outputs(None if args is None else words[1:])
+        return None
+    if words[:1] == ["export"]:
+        importlib.import_module("lightning_metakd.cli.export_command").run_export(words[1:])
         return None
     return build(None if args is None else words)
 
@@ -234,11 +237,12 @@ def whole_numbers_first() -> None:
             hints[name] = reduce(or_, sorted(get_args(hint), key=lambda kind: kind is not int))
 
 
-def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
+def build(args: list[str] | None, run: bool = True, kind: type = MetaKDCLI) -> MetaKDCLI:
     """Parse, instantiate, and run.
 
     Args:
         run: false stops before the command, which is then not among the words.
+        kind: what builds and runs.
     """
     # from Python, words of the calling program may lie in sys.argv, and mean nothing here
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
@@ -247,7 +251,7 @@ def build(args: list[str] | None, run: bool = True) -> MetaKDCLI:
     commands: dict[str, Any] = (
         {name: usage(name) for name in MetaKDCLI.subcommands()} if run else usage("precompute")
     )
-    return MetaKDCLI(
+    return kind(
         Recipe,
         SourceData,
         subclass_mode_model=True,

@@ -39,6 +39,7 @@ TRAINER_COMMANDS = {
     "test": "judge a checkpoint on the test split, and keep the result",
     "predict": "write a checkpoint's answers into a table",
     "precompute": "store what teachers answer, before a training",
+    "export": "write a trained student as a file that runs elsewhere, with its card",
 }
 """Commands with a configuration, by what they do."""
 
@@ -47,6 +48,11 @@ COMMANDS = {
         "lightning_metakd.cli.demo", "demo", "a teacher and three students, in minutes"
     ),
     "report": Command("lightning_metakd.reporting.report", "report", "tables of all results"),
+    "classify": Command(
+        "lightning_metakd.classify.classify",
+        "classify",
+        "photographs or texts, by an exported student",
+    ),
     "list": Command("lightning_metakd.cli.listing", "print_list", "what there is to choose from"),
     "configs": Command(
         "lightning_metakd.cli.listing", "copy_configs", "copy the configurations, to change them"

@@ -19,7 +19,6 @@ from lightning_metakd.data import SupervisedData
 from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.data.sources import text_rows
 from lightning_metakd.data.sources.augment import normalise
-from lightning_metakd.data.sources.images import square_pixels
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners import Learner, ProtoNet
@@ -27,6 +26,7 @@ from lightning_metakd.losses import Hinton, Loss, MatchGate
 from lightning_metakd.models.weights import load_alike, load_origin, load_weights
 from lightning_metakd.recipes import MetaKD, SingleTask
 from lightning_metakd.recipes.head_size import size_heads
+from lightning_metakd.storage.picture import square_pixels
 from lightning_metakd.storage.read_checkpoint import read_checkpoint, student_weights
 from lightning_metakd.teachers import SlicedHead, Teacher
 from lightning_metakd.types import Batch, Episode, Vocabulary

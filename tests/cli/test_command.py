@@ -255,7 +255,7 @@ def test_a_second_configuration_overrides_the_first_and_words_override_both(meta
         (
             ["fti", "--config", "student.yaml"],
             "'fti' is no command; choose one of fit, validate, test, predict, precompute, "
-            "demo, report, list, configs, doctor, completion.",
+            "export, demo, report, classify, list, configs, doctor, completion.",
         ),
         (["report", "--foldr=runs"], "foldr is no setting; the nearest is folder."),
     ],

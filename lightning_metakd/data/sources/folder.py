@@ -26,17 +26,16 @@ from lightning_metakd.data.sources.class_splits import (
     rows_of,
 )
 from lightning_metakd.data.sources.images import (
-    FORMATS,
     Found,
     decode,
     fingerprint,
     is_image,
     left_out,
-    readable,
     scan,
     visible,
 )
 from lightning_metakd.data.sources.source import Labelled, Source
+from lightning_metakd.storage.picture import FORMATS, readable
 
 SPLIT_FOLDERS = frozenset(
     ("train", "training", "val", "valid", "validation", "dev", "test", "testing")

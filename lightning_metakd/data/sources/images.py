@@ -1,49 +1,21 @@
-"""Image files in directories and zip archives: their paths and their pixels.
-
-An image is read as a viewer shows it: turned as its EXIF data say, transparent parts on white, 16 bits of
-grey scaled to 8.
-"""
+"""Image files in directories and zip archives: their paths and their pixels."""
 
 import hashlib
-import io
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from lightning_metakd.storage.limits import check_size, open_zip
+from lightning_metakd.storage.picture import FORMATS, as_square, opened, readable
 
 DECODER = 2
 """Raised when the same files give other pixels: what was decoded before is then decoded anew."""
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".webp": "WEBP",
-    ".avif": "AVIF",
-    ".heic": "HEIF",
-    ".heif": "HEIF",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-    ".pbm": "PPM",
-    ".pnm": "PPM",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-}
-"""Pillow's name of the format behind each ending."""
 PIECE = 2**26
 """Bytes of decoded images that lie in memory at once."""
-PER_PIXEL = 16
-"""Bytes of memory that a pixel takes while an image is decoded and converted."""
 
 
 class Found(NamedTuple):
@@ -60,17 +32,6 @@ class Found(NamedTuple):
     def ending(self) -> str:
         """The ending of its name in lower case, with the point."""
         return self.member.suffix.lower()
-
-
-@cache
-def readable() -> dict[str, str]:
-    """The formats that can be read here: `.heic` and `.heif` only with the package pillow-heif."""
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        return {ending: name for ending, name in FORMATS.items() if name != "HEIF"}
-    register_heif_opener()
-    return FORMATS
 
 
 def scan(paths: Sequence[Path]) -> Iterator[Found]:
@@ -161,28 +122,12 @@ def picture(
         else:
             check_size((image.container / image.member).stat().st_size, "it")
             content = (image.container / image.member).read_bytes()
-        # the format that the ending names comes first; many a file has the ending of another
-        formats = dict.fromkeys((FORMATS[image.ending], *readable().values()))
-        with Image.open(io.BytesIO(content), formats=list(formats)) as opened:
-            return square_pixels(opened, size, mode)
+        return as_square(opened(content, image.ending), size, mode)
     except Exception as error:  # each format and each compression has errors of its own
         raise ValueError(
             f"cannot read the image {image.member} in {image.container} ({error}); "
             "remove it, or copy the data again."
         ) from error
-
-
-def square_pixels(image: Image.Image, size: int, mode: str = "RGB") -> np.ndarray:
-    """An image as uint8 `[ch, size, size]`: scaled to cover the square and cropped to its middle.
-
-    Raises:
-        ValueError: if it is too large, or its pixels are numbers of no known range.
-    """
-    check_size(PER_PIXEL * image.width * image.height, "it")
-    colours = as_shown(image).convert(mode)
-    if colours.size != (size, size):
-        colours = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(colours).reshape(size, size, -1).transpose(2, 0, 1)
 
 
 def unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -197,25 +142,6 @@ def unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         )
     with archive.open(member) as file:
         return file.read(member.file_size + 1)  # the one more has the checksum compared
-
-
-def as_shown(image: Image.Image) -> Image.Image:
-    """The image as a viewer shows it.
-
-    Raises:
-        ValueError: if its pixels are numbers of no known range.
-    """
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I;16"):  # Pillow's own conversion makes all above 255 white
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(
-            "its pixels are 32-bit numbers of no known range; save it with 8 or 16 bits"
-        )
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA"))
-    return image
 
 
 def fingerprint(paths: Sequence[Path], *settings: object) -> str:
