@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lightning_metakd.cli.front_door import main
 from lightning_metakd.cli.doctor import version_or_none
+from lightning_metakd.cli.front_door import main
 from lightning_metakd.reporting.report import report
 
 TEACHER, STUDENT = "single_task_synthetic_teacher", "meta_kd_synthetic_5w5s"
