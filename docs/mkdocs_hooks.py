@@ -21,6 +21,8 @@ FOLDERS = {
     "callbacks": "Callbacks",
     "functional": "Functions of parameters",
     "strategy": "Strategy",
+    "export": "Export",
+    "classify": "Classifying",
 }
 """What is documented, by folder."""
 LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s#]+)(#[^)\s]*)?\)")

@@ -43,7 +43,7 @@ def comparison_html(results: Sequence[Result], tasks: Sequence[Comparison]) -> s
     """What was compared, who won, and the tables."""
     experiments = list(dict.fromkeys(row.experiment for task in tasks for row in task.rows))
     n_rows = sum(len(task.rows) for task in tasks)
-    names = ", ".join(experiments[:12]) + (", …" if len(experiments) > 12 else "")
+    names = ", ".join(experiments[:12]) + (" and others" if len(experiments) > 12 else "")
     parts = [
         paragraphs(
             f"{counted(len(results), 'result')}, {counted(n_rows, 'row')} in {counted(len(tasks), 'task')}: "

@@ -5,14 +5,12 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import lightning_metakd
 from lightning_metakd.classify.classify import classify
 from lightning_metakd.classify.onnx_student import KEY, OnnxStudent
 from lightning_metakd.learners import Logistic, ProtoNet, Ridge
@@ -22,6 +20,8 @@ pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
 pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 
 from tests.export.graphs import SIZE, write_colour_student
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_a_student_says_what_it_reads(student):
 
 
 ALONE = """
-import sys, types
+import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
@@ -190,21 +190,18 @@ class Blocked:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())
-package = types.ModuleType("lightning_metakd")
-package.__path__ = [sys.argv[1]]
-sys.modules["lightning_metakd"] = package
-from pathlib import Path
-from lightning_metakd.classify.classify import classify
-classify(*map(Path, sys.argv[2:6]))
+from lightning_metakd.cli.front_door import console
+console()
 assert not {"torch", "lightning"} & {name.partition(".")[0] for name in sys.modules}
 """
 
 
 def test_a_process_without_torch_and_lightning_classifies(student, support, tmp_path):
-    folder = Path(lightning_metakd.__file__).parent
-    words = [folder, student, support, support, tmp_path / "out"]
+    options = {"model": student, "support": support, "query": support, "output": tmp_path / "out"}
+    words = [f"--{name}={value}" for name, value in options.items()]
     process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(ALONE), *map(str, words)],
+        [sys.executable, "-c", ALONE, "classify", *words],
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
