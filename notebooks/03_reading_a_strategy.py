@@ -48,7 +48,7 @@ Trainer("noisy_teacher", max_steps=300, **QUIET).fit(teacher, rows())
 student = SingleTask(
     Conv4(width=16, n_classes=n_classes),
     MatchGate(gate=LearnedPerSample(), match=Hinton(temperature=4.0)),
-    [Teacher(teacher.student, head=SlicedHead())],
+    [Teacher(teacher.student, head=SlicedHead(), classes=rows().train_class_names())],
     optimisation=rate(0.1),
     strategy_training=StrategyTraining(lr=0.02),
 )

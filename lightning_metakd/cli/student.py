@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ class Student:
         self.network.reading = recipe.student.reading
         self.classes_: list[Any] = []
 
-    def fit(self, examples: Examples, labels: Sequence[Hashable]) -> Self:
+    def fit(self, examples: Examples, labels: Sequence[Hashable]) -> "Student":
         """Adapt to labelled examples, one at least of each class; what was adapted to before is forgotten.
 
         Raises:

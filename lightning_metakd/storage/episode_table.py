@@ -14,7 +14,7 @@ def episodes_file(row: Mapping[str, Any]) -> str:
     return f"episodes.{row.get('split')}{domain}.csv"
 
 
-def write_episodes(path: Path, rows: Mapping[str, Sequence[float]]) -> None:
+def write_episodes(path: Path, rows: Mapping[str, Sequence[float | int]]) -> None:
     """One line per episode, every digit kept."""
     with atomic_write(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)

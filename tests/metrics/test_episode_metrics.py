@@ -12,6 +12,7 @@ from lightning_metakd.metrics.episode_metrics import (
     agreement,
     nll,
 )
+from lightning_metakd.metrics.intervals import interval
 from tests.processes import run_on
 
 
@@ -86,7 +87,7 @@ def evaluate(rank, world, n):
         probs = torch.randn(20, 5, generator=generator).softmax(-1)
         calibration.update(probs, torch.randint(5, (20,), generator=generator))
     table = rows.compute()
-    return table["id"].tolist(), *interval(table["a"]), calibration.compute()
+    return table["id"].tolist(), *interval(table["a"].tolist()), calibration.compute()
 
 
 @pytest.mark.thorough

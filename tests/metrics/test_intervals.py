@@ -29,18 +29,18 @@ def test_interval_does_not_depend_on_the_order_in_any_digit(values, random):
 
 
 def test_interval_of_one_episode_has_no_width():
-    mean, half_width = interval(torch.tensor([0.25]))
+    mean, half_width = interval([0.25])
     assert mean == 0.25
     assert math.isnan(half_width)
 
 
 def test_interval_of_no_episode_is_an_error():
     with pytest.raises(ValueError, match="0 episodes does not exist; evaluate at least 1 episode"):
-        interval(torch.tensor([]))
+        interval([])
 
 
 def test_paired_difference_is_the_interval_of_the_differences():
-    a, b = torch.tensor([0.5, 0.75, 1.0]), torch.tensor([0.25, 0.25, 1.0])
+    a, b = [0.5, 0.75, 1.0], [0.25, 0.25, 1.0]
     mean, half_width = paired_difference(a, b)
     assert mean == 0.25
     assert half_width == pytest.approx(1.96 * 0.25 / math.sqrt(3), rel=1e-12)
@@ -54,12 +54,12 @@ def test_paired_difference_pairs_by_id():
 
 
 def test_paired_difference_with_itself_is_zero():
-    a = torch.rand(9, dtype=torch.float64)
+    a = torch.rand(9, dtype=torch.float64).tolist()
     assert paired_difference(a, a) == (0.0, 0.0)
 
 
 def test_paired_difference_names_the_counts_when_episodes_differ():
-    a, b = torch.zeros(3), torch.zeros(2)
+    a, b = [0.0] * 3, [0.0] * 2
     with pytest.raises(ValueError, match=r"a has 3, b has 2; evaluate both with the same data"):
         paired_difference(a, b)
     ids = [0, 1, 2], [1, 7]
@@ -69,6 +69,7 @@ def test_paired_difference_names_the_counts_when_episodes_differ():
         paired_difference(a, a, ids=([0, 1], [0, 1, 2]))
 
 
+@pytest.mark.usefixtures("as_users_run_it")
 def test_interval_of_a_tensor_is_that_of_its_numbers():
     values = torch.rand(50)
     assert interval(values) == interval(values.tolist())
