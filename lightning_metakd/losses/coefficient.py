@@ -59,10 +59,12 @@ class Coefficient(nn.Module, ABC, Configured):
     Attributes:
         interval: where its values lie, set by the loss that owns it.
         needs_teacher: whether it reads a teacher's output.
+        reads_layer: whether it looks at one layer of a teacher, which the loss around it names.
     """
 
     interval: Interval = Interval()
     needs_teacher: bool = False
+    reads_layer: bool = False
 
     def configure(
         self, name: str, interval: Interval, default: float, *, closed: bool = False

@@ -103,6 +103,7 @@ class LearnedPerMap(Coefficient):
     """
 
     needs_teacher = True
+    reads_layer = True
 
     def __init__(self, channels: int, init: float | None = None) -> None:
         super().__init__()
@@ -165,6 +166,7 @@ class LearnedPerChannel(ChannelWeights):
     """
 
     needs_teacher = True
+    reads_layer = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()

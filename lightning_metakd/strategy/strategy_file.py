@@ -105,14 +105,14 @@ def values_of_rows(
     """The coefficients that differ from row to row, by name, for rows that need not be taught.
 
     Of the weights of several teachers it is each one's share, by its number. Numbers of a class are left out,
-    as these rows may be of new classes.
+    as these rows may be of new classes, and those of a teacher's layer.
     """
     n_teachers, weighing = len(batch.teacher_outputs), weights_of_teachers(loss)
     inside = tuple(f"{name}." for name in weighing) or ("\0",)
     values: dict[str, Tensor] = {}
     with torch.no_grad():
         for name, c in coefficients(loss).items():
-            answerable = n_teachers > 0 or not c.needs_teacher
+            answerable = not c.reads_layer and (n_teachers > 0 or not c.needs_teacher)
             if answerable and not isinstance(c, LearnedPerClass) and not name.startswith(inside):
                 values[name] = c(batch, context)
         for name, weights in weighing.items():
