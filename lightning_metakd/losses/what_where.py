@@ -135,6 +135,8 @@ class LearnedPerMap(Coefficient):
 class ChannelWeights(Coefficient, ABC):
     """Weights of the channels of the teacher's map; they add up to 1."""
 
+    reads_layer = True
+
 
 class UniformChannels(ChannelWeights):
     """The same weight for every channel of the teacher's layer.
@@ -166,7 +168,6 @@ class LearnedPerChannel(ChannelWeights):
     """
 
     needs_teacher = True
-    reads_layer = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
