@@ -112,7 +112,7 @@ figure.tight_layout()
 curve = Path("runs/notebooks/gated_student/latest/metrics.csv").read_text().splitlines()
 columns = curve[0].split(",")
 values = [dict(zip(columns, line.split(","), strict=True)) for line in curve[1:]]
-name = next(c for c in columns if c.startswith("strategy/") and c.endswith("gate"))
+name = next(c for c in columns if c.startswith("strategy/") and c.endswith("gate_mean"))
 figure, axis = plt.subplots(figsize=(6, 3))
 points = [(int(row["step"]), float(row[name])) for row in values if row[name]]
 axis.plot(*zip(*points, strict=True), marker=".")

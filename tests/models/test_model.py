@@ -57,7 +57,7 @@ def rows(model: Model, n: int) -> torch.Tensor:
 
 
 def test_every_configuration_is_seen() -> None:
-    assert len(CONFIGS) == 24
+    assert len(CONFIGS) == 25
 
 
 @every_config
