@@ -203,7 +203,7 @@ def compare(
     best = min(ALONE, key=lambda name: float(relative[name].mean()))
     rows = []
     for name, losses in relative.items():
-        ahead, ci95 = paired_difference(losses.mean(1), relative[best].mean(1))
+        ahead, ci95 = paired_difference(losses.mean(1).tolist(), relative[best].mean(1).tolist())
         row = {"problems": kind, "way": name, "lr": rates.get(name), "n": n_problems}
         row |= {"mean": float(losses.mean()), "last": float(losses[:, -1].mean())}
         row |= {"ahead": ahead, "ahead_ci95": ci95}

@@ -192,7 +192,7 @@ def provenance(options: argparse.Namespace) -> dict[str, Any]:
 
 def summary(side: dict[str, Any]) -> dict[str, Any]:
     """What one side reached, and what a step took."""
-    accuracy, ci95 = interval(torch.tensor(side["accuracy"], dtype=torch.float64))
+    accuracy, ci95 = interval(side["accuracy"])
     return {
         "accuracy": accuracy,
         "ci95": ci95,
@@ -204,8 +204,8 @@ def summary(side: dict[str, Any]) -> dict[str, Any]:
 
 def compare(arguments_: argparse.Namespace, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """One row of results: accuracies in [0, 1], half-widths of 95% intervals over episodes."""
-    rows = [torch.tensor(sides[name]["accuracy"], dtype=torch.float64) for name in SIDES]
-    difference, ci95 = paired_difference(*rows)
+    student, rival = (sides[name]["accuracy"] for name in SIDES)
+    difference, ci95 = paired_difference(student, rival)
     options = ("steps", "seed", "k_shot", "episodes", "source", "threads")
     command = " ".join(f"--{name} {getattr(arguments_, name)}" for name in options)
     return {

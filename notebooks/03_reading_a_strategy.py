@@ -26,14 +26,14 @@ from lightning_metakd.recipes import Optimisation, StrategyTraining
 from lightning_metakd.teachers import SlicedHead
 from lightning_metakd.types import Batch, Context
 
-source = LabelNoise(Synthetic(per_class=60), rate=0.4, split="test")
-n_classes = len(source.all_rows().y[source.rows("test")].unique())
+source = LabelNoise(Synthetic(per_class=150), rate=0.4, split="val")
+n_classes = len(source.all_rows().y[source.rows("val")].unique())
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "runs": "runs/notebooks"}
 
 
 def rows():
     return SupervisedData(
-        source, split="test", batch_size=64, val_fraction=0.1, quiz_fraction=0.2, views=4
+        source, split="val", batch_size=64, val_fraction=0.1, quiz_fraction=0.2, views=4
     )
 
 
@@ -43,7 +43,7 @@ def rate(lr):
 
 # %%
 teacher = SingleTask(Conv4(width=32, n_classes=n_classes), optimisation=rate(0.1))
-Trainer("noisy_teacher", max_steps=300, **QUIET).fit(teacher, rows())
+Trainer("noisy_teacher", max_steps=400, **QUIET).fit(teacher, rows())
 
 student = SingleTask(
     Conv4(width=16, n_classes=n_classes),
@@ -53,14 +53,14 @@ student = SingleTask(
     strategy_training=StrategyTraining(lr=0.02),
 )
 data = rows()
-Trainer("gated_student", max_steps=600, **QUIET).fit(student, data)
+Trainer("gated_student", max_steps=500, **QUIET).fit(student, data)
 
 # %% [markdown]
 # ## What the gate says of right and of wrong labels
 
 # %%
 x, y, index, names = source.all_rows()
-at = source.rows("test")
+at = source.rows("val")
 classes = data.train_classes()
 labels = torch.searchsorted(classes, y[at])  # as they are, right or wrong
 view = torch.full_like(index[at], -1)  # each picture as it is

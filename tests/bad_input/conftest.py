@@ -40,11 +40,12 @@ def parsers():
     made = {}
 
     def setup(self, run, *settings):
-        if run not in made:
+        key = type(self), run
+        if key not in made:
             original(self, run, *settings)
             mine = {name: vars(self)[name] for name in PARSER if name in vars(self)}
-            made[run] = mine, copy.copy(self.parser._instantiators)
-        mine, instantiators = made[run]
+            made[key] = mine, copy.copy(self.parser._instantiators)
+        mine, instantiators = made[key]
         vars(self).update(mine)
         for parser in (self.parser, *mine.get("_subcommand_parsers", {}).values()):
             parser.refusal = None
