@@ -12,6 +12,9 @@
 # alone, and taught by the wide one. Both students train on the same episodes, and answer for the same ones afterwards.
 
 # %%
+import logging
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -22,21 +25,23 @@ from lightning_metakd.learners import ProtoNet
 from lightning_metakd.models import Conv4
 from lightning_metakd.recipes import Optimisation
 
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore")
 source = Synthetic()
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "runs": "runs/notebooks"}
-STEPS = 150
+STEPS = 300
 
 # %% [markdown]
 # ## The teacher
 #
-# Plain training on the classes that `split="teacher"` names. Seconds, so it is no great teacher.
+# Plain training on the classes that `split="teacher"` names. Half a minute.
 
 # %%
 teacher = SingleTask(
     Conv4(width=64, n_classes=48),
     optimisation=Optimisation(lr=0.1, optimiser="sgd", weight_decay=5e-4, schedule="one_cycle"),
 )
-Trainer("teacher", max_steps=2 * STEPS, **QUIET).fit(
+Trainer("teacher", max_steps=500, **QUIET).fit(
     teacher, SupervisedData(source, split="teacher", batch_size=64)
 )
 
@@ -48,12 +53,14 @@ Trainer("teacher", max_steps=2 * STEPS, **QUIET).fit(
 
 # %%
 def episodes():
-    return EpisodicData(source, k_shot=5, train_n_way=10, train_n_query=5, n_episodes=100)
+    return EpisodicData(
+        source, k_shot=5, train_n_way=10, train_n_query=5, meta_batch_size=1, n_episodes=100
+    )
 
 
-taught = distil(Conv4(width=16), teacher.student, episodes(), max_steps=STEPS, **QUIET)
+taught = distil(Conv4(width=32), teacher.student, episodes(), max_steps=STEPS, **QUIET)
 
-recipe = MetaKD(Conv4(width=16), ProtoNet(metric="cosine", scale=10.0))
+recipe = MetaKD(Conv4(width=32), ProtoNet(metric="cosine", scale=10.0))
 Trainer("alone", max_steps=STEPS, **QUIET).fit(recipe, episodes())
 alone = Student(recipe)
 

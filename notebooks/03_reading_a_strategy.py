@@ -13,10 +13,13 @@
 # which labels are wrong. It is trained by what a step does for a few pictures whose labels are right.
 
 # %%
+import logging
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from lightning.pytorch import seed_everything
 
 from lightning_metakd import SingleTask, SupervisedData, Teacher, Trainer
 from lightning_metakd.data.sources import LabelNoise, Synthetic
@@ -26,41 +29,44 @@ from lightning_metakd.recipes import Optimisation, StrategyTraining
 from lightning_metakd.teachers import SlicedHead
 from lightning_metakd.types import Batch, Context
 
-source = LabelNoise(Synthetic(per_class=150), rate=0.4, split="val")
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore")
+seed_everything(0, verbose=False)
+source = LabelNoise(Synthetic(per_class=300), rate=0.4, split="val")
 n_classes = len(source.all_rows().y[source.rows("val")].unique())
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "runs": "runs/notebooks"}
 
 
 def rows():
     return SupervisedData(
-        source, split="val", batch_size=64, val_fraction=0.1, quiz_fraction=0.2, views=4
+        source, split="val", batch_size=64, test_fraction=0.2, quiz_fraction=0.1, views=4
     )
 
 
 def rate(lr):
-    return Optimisation(lr=lr, optimiser="sgd", weight_decay=5e-4, schedule="cosine")
+    return Optimisation(lr=lr, optimiser="sgd", weight_decay=5e-4, schedule="one_cycle")
 
 
 # %%
-teacher = SingleTask(Conv4(width=32, n_classes=n_classes), optimisation=rate(0.1))
-Trainer("noisy_teacher", max_steps=400, **QUIET).fit(teacher, rows())
+teacher = SingleTask(Conv4(width=64, n_classes=n_classes), optimisation=rate(0.1))
+Trainer("noisy_teacher", max_steps=500, **QUIET).fit(teacher, rows())
 
 student = SingleTask(
-    Conv4(width=16, n_classes=n_classes),
+    Conv4(width=32, n_classes=n_classes),
     MatchGate(gate=LearnedPerSample(), match=Hinton(temperature=4.0)),
     [Teacher(teacher.student, head=SlicedHead(), classes=rows().train_class_names())],
     optimisation=rate(0.1),
-    strategy_training=StrategyTraining(lr=0.02),
+    strategy_training=StrategyTraining(lr=0.02, every=2),
 )
 data = rows()
-Trainer("gated_student", max_steps=500, **QUIET).fit(student, data)
+Trainer("gated_student", max_steps=400, **QUIET).fit(student, data)
 
 # %% [markdown]
 # ## What the gate says of right and of wrong labels
 
 # %%
 x, y, index, names = source.all_rows()
-at = source.rows("val")
+at = data.parts["train"]
 classes = data.train_classes()
 labels = torch.searchsorted(classes, y[at])  # as they are, right or wrong
 view = torch.full_like(index[at], -1)  # each picture as it is

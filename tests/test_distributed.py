@@ -111,6 +111,7 @@ def test_two_processes_train_as_one_with_twice_the_episodes(kind, metakd, tmp_pa
     assert len(list(Path("runs/two").glob("[0-9]*"))) == 1
 
 
+@pytest.mark.thorough
 def test_a_single_task_trains_replicas_that_agree(tmp_path):
     written(tmp_path, teacher=TEACHER)
     words = ["fit", "--config", "teacher.yaml", "--data.batch_size=32"]

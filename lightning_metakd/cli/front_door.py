@@ -45,7 +45,9 @@ TRAINER_COMMANDS = {
 
 COMMANDS = {
     "demo": Command(
-        "lightning_metakd.cli.demo", "demo", "a teacher and three students, in minutes"
+        "lightning_metakd.cli.demo",
+        "demo",
+        "what teaching is worth where labels are wrong, in minutes",
     ),
     "report": Command("lightning_metakd.reporting.report", "report", "tables of all results"),
     "classify": Command(

@@ -1,6 +1,6 @@
 """Tables from the results that runs left on disk. Nothing is trained, built or downloaded for it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -108,7 +108,7 @@ def cells(task: Comparison) -> list[list[dict[str, str]]]:
     costs = [cost_cells(row) for row in task.rows]
     has_costs = any(cell != "-" for line in costs for cell in line.values())
     with_heads = [head | line for head, line in zip(heads, costs, strict=True)]
-    return [accuracies, *([with_heads] if has_costs else [])]
+    return [nonempty_columns(rows) for rows in (accuracies, *([with_heads] if has_costs else []))]
 
 
 def few_cells(task: Comparison) -> list[dict[str, str]]:
@@ -146,12 +146,8 @@ def tables(
     by_seed: bool = False,
 ) -> str:
     """Markdown: for each task the accuracies, the best first, the costs, and the controls."""
-    parts = []
-    for task in comparisons(results, baseline, controls, by_seed):
-        accuracies, *costs = [markdown(nonempty_columns(rows)) for rows in cells(task)]
-        left_out = ["\n".join(f"- {line}" for line in task.left_out)] if task.left_out else []
-        parts += [task.title, accuracies, *left_out, *costs]
-        parts += control_section(task.controlled, controls, task.experiment_of_baseline)
+    tasks = comparisons(results, baseline, controls, by_seed)
+    parts = parts_of_tasks(tasks, controls, cells, markdown)
     return "\n\n".join([*parts, footnote(results)])
 
 
@@ -162,15 +158,28 @@ def narrow_tables(
     by_seed: bool = False,
 ) -> str:
     """As `tables`, on lines of 100 letters: accuracy, difference, parameters and latency."""
-    parts = []
-    for task in comparisons(results, baseline, controls, by_seed):
-        parts += [task.title, fitted(few_cells(task))]
-        parts += [f"- {line}" for line in task.left_out]
-        parts += control_section(task.controlled, controls, task.experiment_of_baseline, fitted)
+    tasks = comparisons(results, baseline, controls, by_seed)
+    parts = parts_of_tasks(tasks, controls, lambda task: [few_cells(task)], fitted)
     other = "the row's teacher" if baseline is None else baseline
     notes = [f"More columns: --wide. Difference: name minus {other}, on the same episodes."]
     parts.append(" ".join([*notes, footnote(results)]))
     return "\n\n".join(part if part.startswith("|") else paragraph(part) for part in parts)
+
+
+def parts_of_tasks(
+    tasks: Sequence[Comparison],
+    controls: Sequence[str],
+    rows_of_tables: Callable[[Comparison], list[list[dict[str, str]]]],
+    write: Callable[[list[dict[str, str]]], str],
+) -> list[str]:
+    """For each task its title, its tables, which seeds are not compared, and its controls."""
+    parts = []
+    for task in tasks:
+        first, *others = map(write, rows_of_tables(task))
+        left_out = ["\n".join(f"- {line}" for line in task.left_out)] if task.left_out else []
+        parts += [task.title, first, *left_out, *others]
+        parts += control_section(task.controlled, controls, task.experiment_of_baseline, write)
+    return parts
 
 
 def read_page(path: Path) -> str:

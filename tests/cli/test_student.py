@@ -39,6 +39,7 @@ def episodes(data):
     yield from data.test_dataloader()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["student", "maml"])
 def test_a_loaded_student_is_as_good_as_its_test_says(name, folder, monkeypatch):
     work_in(folder, monkeypatch)
@@ -52,6 +53,7 @@ def test_a_loaded_student_is_as_good_as_its_test_says(name, folder, monkeypatch)
     assert np.mean(scores) == pytest.approx(results(f"{name}.test")[-1]["accuracy"], abs=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_student_of_a_single_task_adapts_by_class_means(folder, monkeypatch):
     work_in(folder, monkeypatch)
     student = load("runs/teacher/latest/checkpoints/final.ckpt")

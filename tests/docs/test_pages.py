@@ -99,6 +99,21 @@ def test_a_command_in_a_block_builds_a_run(line, tmp_path, monkeypatch, capsys):
     build([*words, "--trainer.accelerator=cpu"], run=False)
 
 
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore:.*logging interval")
+def test_the_lines_of_python_of_other_libraries_run(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "other-libraries.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    for many in ("max_steps=100", "n_episodes=100"):
+        assert many in block
+        block = block.replace(many, many.replace("100", "2"))
+    work_in(tmp_path, monkeypatch)
+    settings = {}
+    exec(compile(block, "other-libraries.md", "exec"), settings)
+    student, y = settings["student"], settings["y"]
+    assert len(student.classes_) == len(y[:2000:50].unique()) > 1
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if list(options_in_prose(p))], ids=name)
 def test_options_in_prose_are_understood(page, tmp_path, monkeypatch):
     work_in(tmp_path, monkeypatch)
