@@ -124,7 +124,7 @@ def extremes_html(answers: Answered) -> str:
         for title, shown in ((low, lowest), (high, highest)):
             rows = "".join(
                 query_html(answers, i).replace(
-                    "</li>", f'<span class="value">{name} {values[i]:.3f}</span></li>'
+                    "</li>", f'<span class="value">{escape(name)} {values[i]:.3f}</span></li>'
                 )
                 for i in shown
             )
