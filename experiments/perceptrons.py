@@ -324,10 +324,10 @@ def result(run: Run) -> dict[str, Any]:
     return dict(json.loads(run.mark.read_text().splitlines()[0]))
 
 
-def provenance(run: Run, target: str) -> str:
+def provenance(run: Run, target: str, seeds: Iterable[int] = SEEDS) -> str:
     """What the numbers were made with."""
     line = result(run)
     return (
-        f"Percent; 95 % intervals over seeds {', '.join(map(str, SEEDS))}. {line['device']}, "
+        f"Percent; 95 % intervals over seeds {', '.join(map(str, seeds))}. {line['device']}, "
         f"{line['threads']} threads; `make {target}`; commit {str(line['git'])[:10]}"
     )
