@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from experiments.perceptrons import (
+from experiments.gate_rivals import (
     ALONE,
     BASE,
     CONSTANTS,

@@ -2,17 +2,22 @@
 
 On the 64 base classes a gate for each row is learned by ten trusted rows a class. It is then carried, as it
 is, to the 20 test classes, whose trusted rows it does not see: they choose the best constant and robust loss,
-and train what is learned there.
+and train what is learned there. Perceptrons learn it; it is carried to perceptrons, and to whole networks of
+images with a teacher of another kind.
 """
 
-from experiments.perceptrons import (
+from typing import NamedTuple
+
+from experiments.gate_rivals import (
     ALONE,
     BASE,
     CARRIED,
-    CLASSES,
     CONSTANTS,
+    CONV4,
     ELSEWHERE,
     LEARNED,
+    PER_ROW,
+    PERCEPTRON,
     QUIZZES,
     ROBUST,
     RULES,
@@ -20,6 +25,7 @@ from experiments.perceptrons import (
     TRUSTED,
     WEIGHED,
     Regime,
+    Student,
     best,
     provenance,
     result,
@@ -32,55 +38,89 @@ from lightning_metakd.reporting.seed_intervals import over_seeds
 from lightning_metakd.storage.atomic_files import atomic_write
 
 PAGE = ROOT / "docs/results/wrong-labels.md"
-REGIMES = [Regime(f"rate{rate}", f"{rate} % wrong", rate / 100) for rate in (20, 40, 60)]
-SEEDS = {BASE: (0, 1, 2), ELSEWHERE: (0, 1, 2, 3, 4)}
 CHOSEN = {"best constant by validation": CONSTANTS, "best robust loss by validation": ROBUST}
 """Rows that are the best of others on the rows that choose, in each seed."""
 FREE = [*ALONE, *WEIGHED, *TRUSTED, *RULES, *LEARNED, *QUIZZES]
-"""Rows that are shown one by one."""
+FEW = ["alone", *list(TRUSTED)[-1:], *RULES, PER_ROW]
+"""Rows that are shown one by one: all, and those that carry a claim."""
 
 
-def names(split: str) -> list[str]:
-    """The rows that are trained."""
-    return [*FREE, *CONSTANTS, *ROBUST, *(CARRIED if split == ELSEWHERE else ())]
+class Table(NamedTuple):
+    """A table of the page.
+
+    Args:
+        section: of the page.
+        split: classes that are learned.
+        rates: percents of labels that are wrong.
+        seeds: of all its trainings.
+        names: rows that are shown one by one.
+        student: what learns.
+    """
+
+    section: str
+    split: str
+    rates: tuple[int, ...]
+    seeds: tuple[int, ...]
+    names: list[str]
+    student: Student = PERCEPTRON
+
+    @property
+    def regimes(self) -> list[Regime]:
+        """A regime for each rate."""
+        return [
+            Regime(f"rate{rate}", f"{rate} % wrong", rate / 100, student=self.student)
+            for rate in self.rates
+        ]
+
+    def tests(self, regime: Regime, seed: int, data: str = "") -> dict[str, Run]:
+        """All that is tested, by row."""
+        return tests(self.split, regime, seed, [*self.names, *CONSTANTS, *ROBUST], data)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows are tested."""
+        of_seed = [self.tests(regime, seed) for regime in self.regimes for seed in self.seeds]
+        return all(run.complete for runs in of_seed for run in runs.values())
+
+
+RATES = (20, 40, 60)
+TABLES = [
+    Table("wrong-labels-train", BASE, RATES, (0, 1, 2), FREE),
+    Table("wrong-labels-test", ELSEWHERE, RATES, (0, 1, 2, 3, 4), [*FREE, *CARRIED]),
+    Table("wrong-labels-images", ELSEWHERE, (40,), (0, 1, 2), [*FEW, *CARRIED], CONV4),
+]
 
 
 def plan(data: str) -> list[Run]:
-    """All rows at all rates."""
+    """All rows of all tables."""
     return [
         run
-        for regime in REGIMES
-        for split in CLASSES
-        for seed in SEEDS[split]
-        for run in tests(split, regime, seed, names(split), data).values()
+        for table in TABLES
+        for regime in table.regimes
+        for seed in table.seeds
+        for run in table.tests(regime, seed, data).values()
     ]
 
 
-def is_complete(split: str) -> bool:
-    """Whether all rows of a table are tested."""
-    of_split = [tests(split, r, seed, names(split), "") for r in REGIMES for seed in SEEDS[split]]
-    return all(run.complete for runs in of_split for run in runs.values())
-
-
-def accuracies(split: str, regime: Regime) -> dict[str, list[float]]:
+def accuracies(table: Table, regime: Regime) -> dict[str, list[float]]:
     """Accuracy in the test by row and seed, those that validation chooses among them."""
     columns: dict[str, list[float]] = {}
-    for seed in SEEDS[split]:
-        runs = tests(split, regime, seed, names(split), "")
+    for seed in table.seeds:
+        runs = table.tests(regime, seed)
         for name, rows in CHOSEN.items():
-            runs[name] = runs[best(split, regime, seed, rows)]
+            runs[name] = runs[best(table.split, regime, seed, rows)]
         for name, run in runs.items():
             columns.setdefault(name, []).append(result(run)["accuracy"])
-    constants = [max(columns[name][k] for name in CONSTANTS) for k in range(len(SEEDS[split]))]
+    constants = [max(columns[name][k] for name in CONSTANTS) for k in range(len(table.seeds))]
     return {**columns, "best constant in the test": constants}
 
 
-def table(split: str) -> str:
+def filled(table: Table) -> str:
     """A column for each rate, and one for the difference to the best constant by validation."""
-    columns = {regime.title: accuracies(split, regime) for regime in REGIMES}
+    columns = {regime.title: accuracies(table, regime) for regime in table.regimes}
     rival, first = next(iter(CHOSEN)), ("teacher", "best constant in the test", *CHOSEN)
     lines = []
-    for name in (*first, *FREE, *(CARRIED if split == ELSEWHERE else ())):
+    for name in (*first, *table.names):
         line = {"": name}
         for title, column in columns.items():
             line[title] = percent(*over_seeds(column[name]))
@@ -89,17 +129,16 @@ def table(split: str) -> str:
                 "-" if name == rival else percent(*over_seeds(differences), sign="+")
             )
         lines.append(line)
-    return markdown(lines)
+    made = provenance(table.tests(table.regimes[0], 0)["teacher"], "wrong-labels", table.seeds)
+    return f"{markdown(lines)}\n\n{STEPS[table.split]} steps. {made}"
 
 
 def write_page() -> None:
-    """Fill the tables of the page of which all runs are there."""
+    """Fill the tables of which all runs are there."""
     text = PAGE.read_text()
-    for split in filter(is_complete, CLASSES):
-        teacher = tests(split, REGIMES[0], 0, [], "")["teacher"]
-        made = provenance(teacher, "wrong-labels", SEEDS[split])
-        filled = f"{table(split)}\n\n{STEPS[split]} steps. {made}"
-        text = between_markers(text, f"wrong-labels-{split}", filled)
+    for table in TABLES:
+        if table.complete:
+            text = between_markers(text, table.section, filled(table))
     with atomic_write(PAGE) as file:
         file.write_text(text)
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from experiments import perceptrons, regimes
-from experiments.perceptrons import BASE, ROWS, SEEDS, Regime, as_word, place
+from experiments import gate_rivals, regimes
+from experiments.gate_rivals import BASE, ROWS, SEEDS, Regime, as_word, place
 from experiments.regimes import Outcome, below_best, is_complete, outcomes
 
 REGIME = Regime("clean", "right labels")
@@ -59,5 +59,5 @@ def test_rows_have_folders_of_their_own():
 
 
 def test_a_random_search_is_the_same_every_time():
-    assert perceptrons.drawn(8) == perceptrons.SEARCHED
-    assert list(perceptrons.drawn_many(24).items())[:8] == list(perceptrons.drawn_many(8).items())
+    assert gate_rivals.drawn(8) == gate_rivals.SEARCHED
+    assert list(gate_rivals.drawn_many(24).items())[:8] == list(gate_rivals.drawn_many(8).items())
