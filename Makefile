@@ -96,6 +96,7 @@ bench: peers  ## Speed and memory beside other libraries, for benchmarks/README.
 	$(BIN)/python -m benchmarks.processes --output benchmarks/README.md
 	$(BIN)/python -m benchmarks.output_cache --output benchmarks/README.md
 	$(BIN)/python -m benchmarks.training --data $(DATA) --output benchmarks/README.md
+	$(BIN)/python -m benchmarks.start_up --output benchmarks/README.md
 
 # --- checks --------------------------------------------------------------------------------------
 

@@ -1,17 +1,15 @@
-"""Ordinary training beside a plain PyTorch loop, and what else one waits for.
+"""Ordinary training beside a plain PyTorch loop.
 
     python -m benchmarks.training --data <folder of CIFAR-100>
 
 Images a second of a ResNet-12 that is pretrained and of a Conv4-64 that is distilled, by `SingleTask` from
 the images to the update, beside a plain loop of the same network to which ready tensors are given; and how
 much of a step the network's convolutions take alone. All take turns in one process with the same setting of
-the memory allocator. Then the wait before a first step, and the memory of images that are read.
+the memory allocator. Then the memory of images that are read.
 """
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -212,50 +210,7 @@ def distillation(student: nn.Module, classes: list[str], cache: bool) -> SingleT
     return SingleTask(student, loss, teachers, optimisation=SGD)
 
 
-# --- what else one waits for -------------------------------------------------------------------
-
-WAITS = {
-    "`import lightning`": ["-c", "import lightning"],
-    "`import lightning_metakd`": ["-c", "import lightning_metakd"],
-    "`from lightning_metakd import MetaKD`": ["-c", "from lightning_metakd import MetaKD"],
-    "`metakd --version`": ["-m", "lightning_metakd", "--version"],
-    "`metakd fit`, one step of the demonstration": [
-        *(
-            "-m",
-            "lightning_metakd",
-            "fit",
-            "--config",
-            "configs/experiment/meta_kd_synthetic_5w5s.yaml",
-        ),
-        *(
-            "--model.teachers=[]",
-            "--model.loss=CrossEntropy",
-            "--model.strategy_training.lr=0",
-            "--trainer.fast_dev_run=1",
-        ),
-    ],
-}
-
-
-def waits(rounds: int) -> list[dict[str, Any]]:
-    """Seconds of whole processes, in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in WAITS}
-    for _ in range(rounds):
-        for name, command in WAITS.items():
-            began = time.perf_counter()
-            done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-            seconds[name].append(time.perf_counter() - began)
-            if done.returncode:
-                raise RuntimeError(f"{name} failed: {done.stderr[-500:]}")
-    base = statistics.median(next(iter(seconds.values())))
-    return [
-        {"process": name, "median_s": statistics.median(took), "min_s": min(took)}
-        | {"max_s": max(took), "of_lightning": statistics.median(took) / base}
-        for name, took in seconds.items()
-    ]
-
-
-def table(contests: Sequence[dict[str, Any]], processes: Sequence[dict[str, Any]]) -> str:
+def table(contests: Sequence[dict[str, Any]]) -> str:
     trained = [
         {
             "training": row["contest"],
@@ -267,16 +222,7 @@ def table(contests: Sequence[dict[str, Any]], processes: Sequence[dict[str, Any]
         }
         for row in contests
     ]
-    waited = [
-        {
-            "a process": row["process"],
-            "time": f"{row['median_s']:.1f} s",
-            "least, most": f"{row['min_s']:.1f}, {row['max_s']:.1f}",
-            "times `import lightning`": f"{row['of_lightning']:.2f}",
-        }
-        for row in processes
-    ]
-    return f"{markdown(trained)}\n\n{markdown(waited)}"
+    return markdown(trained)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -290,7 +236,6 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="Markdown file with a section training to fill")
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
-    processes = waits(options.rounds)  # before this process holds much
     keep_large_blocks()
     before = status("VmRSS")
     pixels = CIFARFS(options.data).all_rows().x.nbytes / 2**20
@@ -311,12 +256,10 @@ def main(args: list[str] | None = None) -> None:
         f"The images of CIFAR-FS are {pixels:.0f} MiB, and reading them adds {held:.0f} MiB to the process. "
         f"{provenance_text(made, 'python -m benchmarks.training')}; code {str(rows[0]['git'])[:10]}"
     )
-    numbers = {"rows": rows, "waits": processes, "provenance": made}
-    numbers |= {"pixels_mib": pixels, "held_mib": held}
-    write(
-        numbers, options.result, options.output, "training", f"{table(rows, processes)}\n\n{note}"
-    )
-    print(f"{table(rows, processes)}\n\n{note}")
+    numbers = {"rows": rows, "provenance": made, "pixels_mib": pixels, "held_mib": held}
+    text = f"{table(rows)}\n\n{note}"
+    write(numbers, options.result, options.output, "training", text)
+    print(text)
 
 
 if __name__ == "__main__":
