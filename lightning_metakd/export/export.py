@@ -257,9 +257,8 @@ def training_of(recipe: Recipe, data: SourceData, path: Path) -> dict[str, Any]:
     classes = checkpoint.get("classes") or []
     start = recipe.initialisation.checkpoint
     teachers = [
-        f"{type(t.model).__name__} ({run_of(t.checkpoint)})"
+        type(t.model).__name__ + (f" ({run_of(t.checkpoint)})" if t.checkpoint else "")
         for t in recipe.teachers
-        if t.checkpoint
     ]
     return {
         "recipe": type(recipe).__name__,

@@ -9,6 +9,8 @@ LICENCES = {
     "CIFAR": "CIFAR-100 (Krizhevsky 2009) is published without a licence text.",
     "FC100": "CIFAR-100 (Krizhevsky 2009) is published without a licence text.",
     "Omniglot": "Omniglot (Lake 2015) is published under the MIT licence.",
+    "CLINC150": "CLINC150 (Larson 2019) is published under CC BY 3.0.",
+    "BANKING77": "BANKING77 (Casanueva 2020) is published under CC BY 4.0.",
     "Synthetic": "Its images are drawn by this program.",
 }
 """What is known of the terms of sources, by the beginning of their names."""
@@ -114,7 +116,7 @@ def costs(card: Mapping[str, Any]) -> str:
 
 def latency_table(card: Mapping[str, Any]) -> str:
     """Milliseconds for a batch in each form."""
-    rows = []
+    rows, title = [], f"{'texts' if card['mode'] == 'text' else 'pictures'} at once"
     for row in card["latency"]:
         times = {
             f"{TITLES[name]}": f"{cell['p50_ms']:.2f} / {cell['p95_ms']:.2f}"
@@ -122,9 +124,7 @@ def latency_table(card: Mapping[str, Any]) -> str:
             if name != "batch"
         }
         gain = row["torch"]["p50_ms"] / row["onnx"]["p50_ms"]
-        rows.append(
-            {"pictures at once": str(row["batch"]), **times, "times as fast": f"{gain:.2f}"}
-        )
+        rows.append({title: str(row["batch"]), **times, "times as fast": f"{gain:.2f}"})
     return markdown(rows)
 
 

@@ -59,6 +59,14 @@ def test_a_card_without_teacher_and_times_leaves_them_out():
     assert "Milliseconds" not in page
 
 
+def test_a_card_of_a_student_of_texts_speaks_of_texts():
+    page = as_markdown({**CARD, "mode": "text", "network": "BagOfEmbeddings"})
+    assert "A BagOfEmbeddings for texts" in page
+    assert "texts at once" in page
+    assert "ictures" not in page
+    assert "Pixels" not in page
+
+
 def test_the_part_of_the_bytes_is_said_where_there_are_two_graphs():
     assert "0.28 of the bytes" in file_table(CARD)
     assert "of the bytes" not in file_table(
@@ -70,6 +78,7 @@ def test_terms_are_those_of_source_and_external_data():
     notes = licence_notes("CIFARFS", ["ImageNet"])
     assert any("without a licence text" in note for note in notes)
     assert any("ImageNet" in note for note in notes)
+    assert any("CC BY 4.0" in note for note in licence_notes("BANKING77 fold 1", []))
     assert any("none are on record" in note for note in licence_notes("Folder(mine)", []))
 
 
