@@ -1,30 +1,25 @@
-"""The command `metakd classify`: photographs in folders, or texts in files, by an exported student.
+"""The command `metakd classify`: photographs in folders, or texts in files, by a student.
 
 A folder for each class with a few pictures is all that an adaptable student needs to tell the classes
 apart; a classifier of fixed classes needs none. Where the pictures to be classified lie in folders that are
-called as the classes, these are their labels, and what the student confuses is shown.
+called as the classes, these are their labels, and what the student confuses is shown. A teacher may answer
+beside it.
 """
 
-import csv
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from lightning_metakd.classify.contact_sheet import confusion_picture, contact_sheets
 from lightning_metakd.classify.onnx_student import TEXT, OnnxStudent, softmax
+from lightning_metakd.classify.outcome import SHOWN, Prediction, sentence, write
 from lightning_metakd.classify.pictures import Gallery, Row, printable
 from lightning_metakd.classify.texts import TextFiles
-from lightning_metakd.storage.atomic_files import atomic_write
 
 CHUNK = 256
 """Rows that are classified at once."""
-SHOWN = 8
-"""Classes, and lines of what was left out, that are named one by one."""
-
 
 Reader = Gallery | TextFiles
 """What reads support and query, and keeps what it left out."""
@@ -38,37 +33,28 @@ class Support(NamedTuple):
     classes: list[str]
 
 
-class Prediction(NamedTuple):
-    """What a student says of a row.
+class Classifier(NamedTuple):
+    """A student, how it reads, and what it has adapted to.
 
     Attributes:
-        row: of which it says it.
-        answer: the class that is most probable.
-        probability: of that class.
-        runner_up: the next class.
-        runner_up_probability: of that one.
+        student: that answers.
+        reader: of rows as it reads them.
+        support: that it adapts to; None of one with fixed classes.
+        classes: that it tells apart.
     """
 
-    row: Row
-    answer: str
-    probability: float
-    runner_up: str
-    runner_up_probability: float
-
-    @property
-    def label(self) -> str:
-        """The class of the row; empty where that is none of the classes."""
-        return self.row.label
-
-    @property
-    def thumbnail(self) -> Image.Image:
-        """As a contact sheet shows it."""
-        assert self.row.thumbnail is not None
-        return self.row.thumbnail
+    student: OnnxStudent
+    reader: Reader
+    support: Support | None
+    classes: list[str]
 
 
 def classify(
-    model: Path, query: Path, support: Path | None = None, output: Path = Path("classified")
+    model: Path,
+    query: Path,
+    support: Path | None = None,
+    output: Path = Path("classified"),
+    teacher: Path | None = None,
 ) -> None:
     """Classify the pictures in a folder, or the texts in a file, by an exported student.
 
@@ -80,47 +66,93 @@ def classify(
         support: folder with a folder for each class, and a few pictures in it; of texts a table with the
             columns text and label. A classifier needs none.
         output: folder for predictions.csv, and for contact_sheet.png and confusion.png.
+        teacher: another such file, whose answers stand beside those of the model.
     """
-    student = OnnxStudent(model)
-    check_kind(student, model, support)
-    is_text = student.mode == TEXT
-    reader: Reader = TextFiles(student.about) if is_text else Gallery(student.size, student.mode)
-    examples = None if support is None else read_support(support, reader)
-    classes = student.classes if examples is None else examples.classes
-    rows = reader.query(query, classes)
-    predictions = [
-        p for chunk in chunks(rows, CHUNK) for p in predict(student, examples, classes, chunk)
-    ]
-    for line in reader.left_out[:SHOWN]:
-        print(printable(f"left out: {line}"), file=sys.stderr)
-    if (more := len(reader.left_out) - SHOWN) > 0:
-        print(f"left out: {more} more, listed in {output / 'left_out.txt'}", file=sys.stderr)
+    paths = {"model": model} if teacher is None else {"model": model, "teacher": teacher}
+    students = {name: OnnxStudent(path, argument=name) for name, path in paths.items()}
+    check_kinds(students, paths, support)
+    classifiers = [prepared(student, support) for student in students.values()]
+    check_classes(classifiers, teacher)
+    by_student, *by_teacher = (answers(c, query, classifiers[0].classes) for c in classifiers)
+    predictions = list(by_student)
+    for others in by_teacher:
+        predictions = [
+            p._replace(teacher=other.answer, teacher_probability=other.probability)
+            for p, other in zip(predictions, others, strict=True)
+        ]
+    reader, examples = classifiers[0].reader, classifiers[0].support
+    print_left_out(reader.left_out, output)
     if not predictions:
         raise ValueError(
             f"query={query} holds no {reader.noun} that can be read; name a place with {reader.noun}s."
         )
+    classes, n_support = classifiers[0].classes, 0 if examples is None else len(examples.labels)
     files = write(output, predictions, classes, reader.left_out)
-    print(printable(sentence(predictions, classes, examples, reader.noun)))
+    print(printable(sentence(predictions, classes, n_support, reader.noun)))
     print(f"written to {output}: {', '.join(files)}")
 
 
-def check_kind(student: OnnxStudent, model: Path, support: Path | None) -> None:
-    """Raise where a student and a support set do not go together."""
-    if student.kind == "features":
+def print_left_out(lines: Sequence[str], output: Path) -> None:
+    """Say what was left out, or where it is listed."""
+    for line in lines[:SHOWN]:
+        print(printable(f"left out: {line}"), file=sys.stderr)
+    if (more := len(lines) - SHOWN) > 0:
+        print(f"left out: {more} more, listed in {output / 'left_out.txt'}", file=sys.stderr)
+
+
+def check_kinds(
+    students: Mapping[str, OnnxStudent], paths: Mapping[str, Path], support: Path | None
+) -> None:
+    """Raise where students and a support set do not go together.
+
+    Args:
+        students: by the argument that names each.
+        paths: of their files.
+        support: that they adapt to.
+    """
+    for argument, student in students.items():
+        who = f"{argument}={paths[argument]}"
+        if student.kind == "features":
+            raise ValueError(
+                f"{who} is a feature extractor without classes; export it by --head prototypes, which "
+                "classifies by the nearest class mean."
+            )
+        if student.kind == "adaptable" and support is None:
+            raise ValueError(
+                f"support=null: {who} adapts to classes of yours; name a folder that holds a folder of "
+                "pictures for each class."
+            )
+        if (student.mode == TEXT) != (students["model"].mode == TEXT):
+            what = ("texts", "pictures") if student.mode == TEXT else ("pictures", "texts")
+            raise ValueError(
+                f"{who} reads {what[0]}, and model={paths['model']} {what[1]}; name a teacher of {what[1]}."
+            )
+    if support is not None and all(s.kind == "classifier" for s in students.values()):
         raise ValueError(
-            f"model={model} is a feature extractor without classes; export it by --head prototypes, which "
-            "classifies by the nearest class mean."
+            f"support={support}: model={paths['model']} tells {len(students['model'].classes)} fixed classes "
+            "apart and adapts to no others; leave --support out, or export the student by --head prototypes."
         )
-    if student.kind == "adaptable" and support is None:
-        raise ValueError(
-            f"support=null: model={model} adapts to classes of yours; name a folder that holds a folder of "
-            "pictures for each class."
-        )
-    if student.kind == "classifier" and support is not None:
-        raise ValueError(
-            f"support={support}: model={model} tells {len(student.classes)} fixed classes apart and adapts "
-            "to no others; leave --support out, or export the student by --head prototypes."
-        )
+
+
+def check_classes(classifiers: Sequence[Classifier], teacher: Path | None) -> None:
+    """Raise where a teacher has no answer for a class of the student."""
+    for other in classifiers[1:]:
+        if missing := [name for name in classifiers[0].classes if name not in other.classes]:
+            few = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+            raise ValueError(
+                f"teacher={teacher} does not know {few}, which the model tells apart; name a teacher of the "
+                "same classes, or one that adapts."
+            )
+
+
+def prepared(student: OnnxStudent, support: Path | None) -> Classifier:
+    """A student with what it adapts to, unless its classes are fixed."""
+    is_text = student.mode == TEXT
+    reader: Reader = TextFiles(student.about) if is_text else Gallery(student.size, student.mode)
+    if support is None or student.kind == "classifier":
+        return Classifier(student, reader, None, student.classes)
+    examples = read_support(support, reader)
+    return Classifier(student, reader, examples, examples.classes)
 
 
 def read_support(place: Path, reader: Reader) -> Support:
@@ -147,10 +179,21 @@ def read_support(place: Path, reader: Reader) -> Support:
     return Support(together, np.asarray(labels, dtype=np.int64), classes)
 
 
-def predict(
-    student: OnnxStudent, support: Support | None, classes: Sequence[str], rows: Sequence[Row]
-) -> Iterator[Prediction]:
-    """What the student says of some rows."""
+def answers(classifier: Classifier, query: Path, labels: Sequence[str]) -> Iterator[Prediction]:
+    """What a student says of every row that can be read.
+
+    Args:
+        classifier: that is asked.
+        query: where the rows lie.
+        labels: names of folders that are labels.
+    """
+    for chunk in chunks(classifier.reader.query(query, labels), CHUNK):
+        yield from predict(classifier, chunk)
+
+
+def predict(classifier: Classifier, rows: Sequence[Row]) -> Iterator[Prediction]:
+    """What a student says of some rows."""
+    student, _, support, classes = classifier
     x = np.stack([row.x for row in rows])
     if support is None:
         logits = student.embed(x)
@@ -172,69 +215,3 @@ def chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
             chunk = []
     if chunk:
         yield chunk
-
-
-def write(
-    folder: Path, predictions: Sequence[Prediction], classes: Sequence[str], left_out: Sequence[str]
-) -> list[str]:
-    """Write table and pictures, and return their names."""
-    labelled = [p for p in predictions if p.label]
-    with (
-        atomic_write(folder / "predictions.csv") as part,
-        part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        csv.writer(file).writerows(table(predictions, bool(labelled)))
-    names = ["predictions.csv"]
-    shown = [p for p in predictions if p.row.thumbnail is not None]
-    pictures = dict(contact_sheets(shown))
-    if labelled:
-        pictures["confusion.png"] = confusion_picture(confusion(labelled, classes), classes)
-    for name, picture in pictures.items():
-        with atomic_write(folder / name) as part:
-            picture.save(part, format="PNG")
-        names.append(name)
-    if left_out:
-        with atomic_write(folder / "left_out.txt") as part:
-            part.write_text("\n".join(left_out) + "\n", encoding="utf-8", errors="surrogateescape")
-        names.append("left_out.txt")
-    return names
-
-
-def table(predictions: Sequence[Prediction], has_labels: bool) -> Iterator[list[str]]:
-    """A head, and a line for each row, in their order."""
-    name = "text" if predictions[0].row.thumbnail is None else "file"
-    columns = [name, "class", "probability", "runner_up", "runner_up_probability"]
-    yield [*columns, "label"] if has_labels else columns
-    for p in predictions:
-        cells = [p.row.name, p.answer, f"{p.probability:.4f}"]
-        cells += [p.runner_up, f"{p.runner_up_probability:.4f}"]
-        yield [*cells, p.label] if has_labels else cells
-
-
-def confusion(labelled: Sequence[Prediction], classes: Sequence[str]) -> np.ndarray:
-    """How many of each class (rows) were taken for each (columns)."""
-    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    for p in labelled:
-        counts[classes.index(p.label), classes.index(p.answer)] += 1
-    return counts
-
-
-def sentence(
-    predictions: Sequence[Prediction], classes: Sequence[str], support: Support | None, noun: str
-) -> str:
-    """What was done, for a human."""
-    few = ", ".join(classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
-    by = "" if support is None else f" after {counted(len(support.labels), f'support {noun}')}"
-    text = f"{counted(len(predictions), noun)} of {len(classes)} classes ({few}){by}"
-    if labelled := [p for p in predictions if p.label]:
-        right = sum(p.label == p.answer for p in labelled)
-        text += (
-            f"; accuracy {100 * right / len(labelled):.2f} % of {len(labelled)} with a label "
-            f"({right} right)"
-        )
-    return text
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

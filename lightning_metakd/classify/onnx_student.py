@@ -20,6 +20,8 @@ TEXT = "text"
 MODES = ("RGB", "L", TEXT)
 FIELDS: Mapping[str, type] = {"kind": str, "mode": str, "size": int, "classes": list}
 """What the metadata say at least."""
+CHECKPOINTS = (".ckpt", ".pt", ".pth")
+"""Endings of what is exported first."""
 INSTALL = "pip install onnxruntime"
 
 
@@ -29,6 +31,7 @@ class OnnxStudent:
     Args:
         model: path of the file, or its content.
         threads: of onnxruntime; null leaves the choice to it.
+        argument: that names the file, for messages.
 
     Attributes:
         about: what its metadata say.
@@ -40,9 +43,11 @@ class OnnxStudent:
         ValueError: if it is no file of a student.
     """
 
-    def __init__(self, model: Path | bytes, threads: int | None = None) -> None:
-        name = "bytes" if isinstance(model, bytes) else str(model)
-        content = model if isinstance(model, bytes) else read_file(model)
+    def __init__(
+        self, model: Path | bytes, threads: int | None = None, argument: str = "model"
+    ) -> None:
+        name = f"{argument}={'bytes' if isinstance(model, bytes) else model}"
+        content = model if isinstance(model, bytes) else read_file(model, name)
         self.session = session_of(content, name, threads)
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.about = checked(metadata.get(KEY), name)
@@ -99,17 +104,27 @@ class OnnxStudent:
         return self.run(support_labels=labels.astype(np.int64), **rows)
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, name: str) -> bytes:
     """The content of a student's file.
+
+    Args:
+        path: of the file.
+        name: of it with its argument, for messages.
 
     Raises:
         FileNotFoundError: if there is none.
+        ValueError: if it is a checkpoint.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"model={path} does not exist; write one by metakd export --ckpt_path FILE --format onnx."
+            f"{name} does not exist; write one by metakd export --ckpt_path FILE --format onnx."
         )
-    check_size(path.stat().st_size, f"model={path}")
+    if path.suffix in CHECKPOINTS:
+        raise ValueError(
+            f"{name} is a checkpoint, and classifying takes an exported student; write one by metakd export "
+            f"--ckpt_path {path} --format onnx."
+        )
+    check_size(path.stat().st_size, name)
     return path.read_bytes()
 
 
@@ -118,7 +133,7 @@ def checked(text: str | None, name: str) -> dict[str, Any]:
 
     Args:
         text: of the metadata; None where there are none.
-        name: of the file, for messages.
+        name: of the file with its argument, for messages.
 
     Raises:
         ValueError: if they do not say how it reads pictures.
@@ -131,11 +146,11 @@ def checked(text: str | None, name: str) -> dict[str, Any]:
         isinstance(about.get(field), kind) for field, kind in FIELDS.items()
     ):
         raise ValueError(
-            f"model={name} does not say how it reads pictures; take a file that metakd export wrote."
+            f"{name} does not say how it reads pictures; take a file that metakd export wrote."
         )
     if about["kind"] not in KINDS or about["mode"] not in MODES:
         raise ValueError(
-            f"model={name} is of the kind {about['kind']!r} and reads {about['mode']!r}, and this version "
+            f"{name} is of the kind {about['kind']!r} and reads {about['mode']!r}, and this version "
             f"knows {', '.join(KINDS)} and {', '.join(MODES)}; export it anew."
         )
     return about
@@ -163,7 +178,7 @@ def session_of(content: bytes, name: str, threads: int | None) -> Any:
     except Exception as error:  # of classes that onnxruntime keeps to itself
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"model={name} is no ONNX file that onnxruntime reads ({reason}); take a file that metakd export "
+            f"{name} is no ONNX file that onnxruntime reads ({reason}); take a file that metakd export "
             "wrote."
         ) from error
 

@@ -72,10 +72,12 @@ def test_a_student_of_texts_is_exported_and_classifies(tmp_path, capsys):
     student.read_as(VOCABULARY, "it")
     graph = student_graph(plan, network_graph(plan), {})
     (tmp_path / "student.onnx").write_bytes(graph.SerializeToString())
-    table = write_table(tmp_path / "support.csv")
-    classify(tmp_path / "student.onnx", table, table, tmp_path / "out")
-    assert "6 texts of 2 classes (music, weather) after 6 support texts" in capsys.readouterr().out
+    model, table = tmp_path / "student.onnx", write_table(tmp_path / "support.csv")
+    classify(model, table, table, tmp_path / "out", teacher=model)
+    text = capsys.readouterr().out
+    assert "6 texts of 2 classes (music, weather) after 6 support texts" in text
+    assert "both say the same of 6 of 6 texts" in text
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["text"] for row in rows] == ALL
-    assert all(row["class"] == row["label"] for row in rows)
+    assert all(row["class"] == row["label"] == row["teacher"] for row in rows)
