@@ -54,12 +54,17 @@ def tidy_terminal() -> None:
     to_stderr = logging.StreamHandler()
     to_stderr.addFilter(by_first_process)
     logging.getLogger("lightning_metakd").addHandler(to_stderr)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(quiet)
+    quiet_lightning()
     for text in ADVICE:
         warnings.filterwarnings("ignore", f"[\\s\\S]*{re.escape(text)}")
     warnings.formatwarning = one_line  # type: ignore[assignment]
+
+
+def quiet_lightning() -> None:
+    """Leave out what Lightning, where it is imported, says to nobody's use."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(quiet)  # once, however often
 
 
 # --- how a command ends -----------------------------------------------------------------------------------

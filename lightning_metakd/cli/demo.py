@@ -1,7 +1,9 @@
 """The demonstration: four labels in ten are wrong, for the teacher too, and students learn nevertheless."""
 
+import importlib
 from pathlib import Path
 
+from lightning_metakd.cli.console import quiet_lightning
 from lightning_metakd.cli.doctor import version_or_none
 from lightning_metakd.cli.front_door import main
 from lightning_metakd.reporting.report import report
@@ -43,6 +45,10 @@ def demo() -> None:
     It takes three minutes on two cores. What is complete in runs/demo is not done again; remove it to begin
     anew.
     """
+    importlib.import_module(
+        "lightning_metakd.cli.command"
+    )  # and Lightning, after its terminal was tidied
+    quiet_lightning()
     for name, options in ROWS.items():
         words = [f"--config={CONFIG}", f"--experiment={name}", *options]
         final = FOLDER / "fit" / name / "latest/checkpoints/final.ckpt"
