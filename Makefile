@@ -122,8 +122,9 @@ format: install  ## Rewrite to the style
 type: install  ## Types
 	$(BIN)/mypy
 
-notebooks: install  ## Execute the notebooks; with their pictures they lie in runs/notebooks
+notebooks: install  ## Execute the notebooks (DATA=folder of images); with their pictures they lie in runs/notebooks
 	mkdir -p runs/notebooks
+	export METAKD_DATA="$${METAKD_DATA:-$(abspath $(DATA))}"; \
 	for notebook in notebooks/*.py; do \
 	  $(BIN)/jupytext --quiet --to ipynb --execute --output runs/$${notebook%.py}.ipynb $$notebook || exit 1; done
 
