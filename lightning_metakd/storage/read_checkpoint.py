@@ -19,6 +19,7 @@ from lightning_metakd.storage.archives import read_archive
 from lightning_metakd.storage.atomic_files import DamagedFileError
 from lightning_metakd.storage.limits import check_size
 from lightning_metakd.storage.redaction import redact
+from lightning_metakd.storage.shipped import shipped
 from lightning_metakd.storage.tensor_file import read_sealed
 from lightning_metakd.storage.zoo import located
 
@@ -148,10 +149,17 @@ def local_file(path: str | Path, argument: str = "checkpoint", instead: str = ""
     file = located(path)
     if not file.is_file():
         raise FileNotFoundError(
-            f"{argument}={str(path)!r} does not exist; train it first, or name the file that a run wrote "
-            f"(runs/<experiment>/latest/checkpoints/last.ckpt){instead}."
+            f"{argument}={str(path)!r} does not exist; train it first{command_for(file)}, or name the file "
+            f"that a run wrote (runs/<experiment>/latest/checkpoints/last.ckpt){instead}."
         )
     return file
+
+
+def command_for(file: Path) -> str:
+    """How the checkpoint of an experiment that comes with the package is trained; empty for others."""
+    name = file.parent.parent.parent.name  # runs/<experiment>/<version>/checkpoints/<file>
+    is_known = (shipped("configs") / "experiment" / f"{name}.yaml").is_file()
+    return f" by metakd fit --config experiment/{name}" if is_known else ""
 
 
 def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:

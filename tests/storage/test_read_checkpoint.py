@@ -7,7 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lightning_metakd.storage.read_checkpoint import class_names, read_checkpoint, student_weights
+from lightning_metakd.storage.read_checkpoint import (
+    class_names,
+    local_file,
+    read_checkpoint,
+    student_weights,
+)
 
 
 class Code:
@@ -161,3 +166,12 @@ def test_the_averaged_student_goes_before_the_student_before_the_plain_weights()
     del state["ema.module.w"]
     assert student_weights({"state_dict": state}) == {"w": torch.tensor(2)}
     assert student_weights({"state_dict": {"w": torch.tensor(5)}}) == {"w": torch.tensor(5)}
+
+
+def test_a_checkpoint_of_an_experiment_of_the_package_is_missed_with_the_command_that_trains_it():
+    file = "runs/single_task_synthetic_teacher/latest/checkpoints/final.ckpt"
+    with pytest.raises(FileNotFoundError, match="first by metakd fit --config experiment/single_"):
+        local_file(file)
+    for other in ("final.ckpt", "runs/mine/latest/checkpoints/final.ckpt", "a/b/c"):
+        with pytest.raises(FileNotFoundError, match="train it first, or name"):
+            local_file(other)
