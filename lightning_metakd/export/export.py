@@ -1,7 +1,7 @@
 """From a tested recipe to files, their parity with the student, and a card."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -263,13 +263,19 @@ def training_of(recipe: Recipe, data: SourceData, path: Path) -> dict[str, Any]:
     return {
         "recipe": type(recipe).__name__,
         "loss": type(recipe.loss).__name__,
-        "trained_on": f"{len(classes)} classes of {data.source.name}" if classes else None,
+        "trained_on": classes_of(classes, data) if classes else None,
         "seed": kept.get("train_seed"),
         "steps": checkpoint.get("global_step"),
         "begins_from": None if start is None else run_of(start),
         "teachers": ", ".join(teachers) or None,
         "checkpoint_sha256": file_sha256(path),
     }
+
+
+def classes_of(classes: Sequence[str], data: SourceData) -> str:
+    """How many classes a student was trained on, and of which source, where that is the one at hand."""
+    is_here = set(classes) <= set(data.source.all_rows().class_names)
+    return f"{len(classes)} classes of {data.source.name if is_here else 'another source'}"
 
 
 def run_of(path: str | Path) -> str:

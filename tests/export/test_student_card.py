@@ -2,7 +2,9 @@
 
 import pytest
 
-from lightning_metakd.export.export import run_of
+from lightning_metakd.data import EpisodicData
+from lightning_metakd.data.sources import Synthetic
+from lightning_metakd.export.export import classes_of, run_of
 from lightning_metakd.export.latency import in_turns, percentiles
 from lightning_metakd.export.student_card import as_markdown, file_table, licence_notes
 
@@ -80,6 +82,13 @@ def test_terms_are_those_of_source_and_external_data():
     assert any("ImageNet" in note for note in notes)
     assert any("CC BY 4.0" in note for note in licence_notes("BANKING77 fold 1", []))
     assert any("none are on record" in note for note in licence_notes("Folder(mine)", []))
+
+
+def test_a_student_of_another_source_is_not_called_one_of_the_source_at_hand():
+    data = EpisodicData(Synthetic(), n_episodes=2)
+    names = data.source.all_rows().class_names[:3]
+    assert classes_of(names, data) == "3 classes of Synthetic"
+    assert classes_of([*names, "poppy"], data) == "4 classes of another source"
 
 
 @pytest.mark.parametrize(
