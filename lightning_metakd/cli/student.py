@@ -1,6 +1,8 @@
 """A student in a few lines of Python: distil one, load one, and let it name images or texts of one's own."""
 
-from collections.abc import Hashable, Sequence
+import logging
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
+from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 from torch import Tensor, nn
 
@@ -178,7 +181,9 @@ def load(path: str | Path) -> Student:
     with TemporaryDirectory() as folder:
         file = Path(folder, "student.yaml")
         file.write_text(yaml.safe_dump({name: settings[name] for name in ("model", "data")}))
-        built = build([f"--config={file}", "--trainer.accelerator=cpu"], run=False)
+        with isolate_rng(), without_announcements():
+            words = ("--seed_everything=false", "--trainer.accelerator=cpu")
+            built = build([f"--config={file}", *words], run=False)
     recipe: MetaKD | SingleTask = built.model
     checkpoint, who = read_checkpoint(path), f"path={path}"
     weights = student_weights(checkpoint)
@@ -191,6 +196,17 @@ def load(path: str | Path) -> Student:
     load_origin(recipe.student, checkpoint, who)
     recipe.eval_student.load_state_dict(recipe.student.state_dict())
     return Student(recipe, side_of(built.datamodule.source))
+
+
+@contextmanager
+def without_announcements() -> Iterator[None]:
+    """Inside, nothing below a warning is logged, such as the devices of a Trainer that runs nothing."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def side_of(source: Source) -> int:

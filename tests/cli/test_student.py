@@ -1,5 +1,7 @@
 """A student in a few lines of Python."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,21 @@ def test_a_loaded_student_is_as_good_as_its_test_says(name, folder, monkeypatch)
         scores.append(student.score(episode.query.x, episode.query.y.tolist()))
     assert len(scores) == 7
     assert np.mean(scores) == pytest.approx(results(f"{name}.test")[-1]["accuracy"], abs=1e-9)
+
+
+@pytest.mark.thorough
+def test_loading_says_nothing_and_draws_nothing(folder, monkeypatch, capsys, caplog):
+    work_in(folder, monkeypatch)
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    with caplog.at_level("INFO", "lightning"):
+        load("runs/student/latest/checkpoints/final.ckpt")
+    assert torch.equal(torch.rand(3), expected)
+    assert "PL_GLOBAL_SEED" not in os.environ
+    assert not caplog.records
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.thorough
