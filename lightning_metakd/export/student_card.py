@@ -28,6 +28,11 @@ PURPOSE = {
     "classifier": "It takes rows and returns logits of fixed classes.",
     "features": "It takes rows and returns embeddings.",
 }
+ALONE = {
+    "executorch": "The file takes one row and returns its embedding; the head that adapts is not in it.",
+    "safetensors": "The file has weights alone.",
+}
+"""What a file is that has no head which adapts, by its format."""
 
 
 def licence_notes(source: str, external_data: Sequence[str]) -> list[str]:
@@ -58,13 +63,19 @@ def as_markdown(card: Mapping[str, Any]) -> str:
 
 def purpose(card: Mapping[str, Any]) -> str:
     """What the student does, in a few sentences."""
-    head = f" It adapts by {card['head']}." if card["head"] else ""
+    who = "The student" if card["format"] in ALONE else "It"
+    head = f" {who} adapts by {card['head']}." if card["head"] else ""
     what = f"pictures of {card['size']}x{card['size']} pixels"
     what = {"RGB": f"colour {what}", "L": f"grey {what}"}.get(card["mode"], "texts")
     end = (
-        " Pixels go in as they are, 0 to 255, and are normalised inside." if what != "texts" else ""
+        " Pixels go in as they are, 0 to 255, and are normalised inside."
+        if what != "texts" and card["format"] != "safetensors"
+        else ""
     )
-    return f"A {card['network']} for {what}, exported as {card['format']}. {PURPOSE[card['kind']]}{head}{end}"
+    does = PURPOSE[card["kind"]]
+    if card["format"] == "safetensors" or card["kind"] == "adaptable":
+        does = ALONE.get(card["format"], does)
+    return f"A {card['network']} for {what}, exported as {card['format']}. {does}{head}{end}"
 
 
 def accuracies(card: Mapping[str, Any]) -> str:

@@ -69,6 +69,22 @@ def test_a_card_of_a_student_of_texts_speaks_of_texts():
     assert "Pixels" not in page
 
 
+@pytest.mark.parametrize(
+    ("format", "purpose"),
+    [
+        ("executorch", "takes one row and returns its embedding; the head that adapts is not in"),
+        ("safetensors", "The file has weights alone. The student adapts by Ridge."),
+    ],
+)
+def test_a_file_without_its_head_says_so(format, purpose):
+    page = as_markdown({**CARD, "format": format})
+    assert purpose in page
+    assert "support rows" not in page
+    assert ("Pixels go in" in page) == (format == "executorch")
+    fixed = as_markdown({**CARD, "format": "executorch", "kind": "classifier", "head": None})
+    assert "returns logits of fixed classes" in fixed
+
+
 def test_the_part_of_the_bytes_is_said_where_there_are_two_graphs():
     assert "0.28 of the bytes" in file_table(CARD)
     assert "of the bytes" not in file_table(
