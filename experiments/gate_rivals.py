@@ -22,6 +22,7 @@ STEPS = {"train": 1500, "test": 470}
 FEWEST_STEPS = 300
 BASE, ELSEWHERE = CLASSES
 LEARNING = ("--model.strategy_training.lr=0.005",)
+ANEW = ("--model.strategy_training.lr=1", "--model.optimisation.strategy_optimiser=sgd")
 CALIBRATED = (*LEARNING, "--model.strategy_training.quiz=CalibratedCrossEntropy")
 SHUFFLED = (*LEARNING, "--model.strategy_training.control=shuffled")
 FINAL = (*LEARNING, "--model.strategy_training.control=final_constant")
@@ -133,13 +134,17 @@ ALONE = {
     "label smoothing": Row(part("CrossEntropy", label_smoothing=0.1)),
 }
 WEIGHED = {
-    "Meta-Weight-Net": Row(
+    name: Row(
         part(
             "WeightedSum",
             terms={"labels": part("CrossEntropy")},
-            weights={"labels": part("MetaWeightNet")},
+            weights={"labels": part(weight)},
         ),
-        LEARNING,
+        words,
+    )
+    for name, weight, words in (
+        ("Meta-Weight-Net", "MetaWeightNet", LEARNING),
+        ("learning to reweight", "LearningToReweight", ANEW),
     )
 }
 ROBUST = {
