@@ -390,10 +390,11 @@ def result(run: Run) -> dict[str, Any]:
     return dict(json.loads(run.mark.read_text().splitlines()[0]))
 
 
-def provenance(run: Run, target: str, seeds: Iterable[int] = SEEDS) -> str:
+def provenance(runs: Iterable[Run], target: str, seeds: Iterable[int] = SEEDS) -> str:
     """What the numbers were made with."""
-    line = result(run)
+    lines = [result(run) for run in runs]
+    commits = ", ".join(sorted({str(line["git"])[:10] for line in lines}))
     return (
-        f"Percent; 95 % intervals over seeds {', '.join(map(str, seeds))}. {line['device']}, "
-        f"{line['threads']} threads; `make {target}`; commit {str(line['git'])[:10]}"
+        f"Percent; 95 % intervals over seeds {', '.join(map(str, seeds))}. {lines[0]['device']}, "
+        f"{lines[0]['threads']} threads; `make {target}`; commits {commits}"
     )

@@ -53,6 +53,11 @@ FEW = ["alone", *list(TRUSTED)[-1:], *RULES, PER_ROW]
 """Rows that are shown one by one: all, and those that carry a claim."""
 
 
+def symmetric(share: int, student: Student = PERCEPTRON) -> Regime:
+    """So many labels in a hundred are wrong, and name any other class."""
+    return Regime(f"rate{share}", f"{share} % wrong", share / 100, student=student)
+
+
 class Table(NamedTuple):
     """A table of the page.
 
@@ -75,10 +80,7 @@ class Table(NamedTuple):
     @property
     def regimes(self) -> list[Regime]:
         """A regime for each rate."""
-        return [
-            Regime(f"rate{rate}", f"{rate} % wrong", rate / 100, student=self.student)
-            for rate in self.rates
-        ]
+        return [symmetric(rate, self.student) for rate in self.rates]
 
     def tests(self, regime: Regime, seed: int, data: str = "") -> dict[str, Run]:
         """All that is tested, by row."""
@@ -140,7 +142,13 @@ def filled(table: Table) -> str:
             minus = "-" if name == RIVAL else percent(*over_rival(column, name), sign="+")
             line[f"minus it, {title}"] = minus
         lines.append(line)
-    made = provenance(table.tests(table.regimes[0], 0)["teacher"], "wrong-labels", table.seeds)
+    runs = (
+        run
+        for regime in table.regimes
+        for k in table.seeds
+        for run in table.tests(regime, k).values()
+    )
+    made = provenance(runs, "wrong-labels", table.seeds)
     return f"{markdown(lines)}\n\n{STEPS[table.split]} steps. {made}"
 
 
