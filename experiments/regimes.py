@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from experiments.gate_rivals import (
     ALONE,
-    BASE,
     CONSTANTS,
     DEFAULT,
     LEARNED,
@@ -20,14 +19,9 @@ from experiments.gate_rivals import (
     RULES,
     SEARCHED,
     SEARCHED_MANY,
-    SEEDS,
     STARTS,
-    Regime,
-    best,
-    provenance,
-    result,
-    tests,
 )
+from experiments.gate_runs import BASE, SEEDS, Regime, best, provenance, result, tests
 from experiments.plan import ROOT, Run
 from experiments.runner import main
 from lightning_metakd.reporting.markdown import between_markers, markdown, percent

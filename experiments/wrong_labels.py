@@ -10,20 +10,22 @@ from typing import NamedTuple
 
 from experiments.gate_rivals import (
     ALONE,
-    BASE,
     CARRIED,
     CONSTANTS,
-    CONV4,
-    ELSEWHERE,
     LEARNED,
     PER_ROW,
-    PERCEPTRON,
     QUIZZES,
     ROBUST,
     RULES,
-    STEPS,
     TRUSTED,
     WEIGHED,
+)
+from experiments.gate_runs import (
+    BASE,
+    CONV4,
+    ELSEWHERE,
+    PERCEPTRON,
+    STEPS,
     Regime,
     Student,
     best,

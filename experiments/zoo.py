@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from experiments.gate_rivals import BASE, DEFAULT, ELSEWHERE, PER_ROW, result, training
-from experiments.gate_rivals import tests as tests_of_rows
+from experiments.gate_rivals import DEFAULT, PER_ROW
+from experiments.gate_runs import BASE, ELSEWHERE, result, training
+from experiments.gate_runs import tests as tests_of_rows
 from experiments.plan import ROOT, Run, fit, images, shipped
 from experiments.runner import main
 from experiments.wrong_labels import symmetric
