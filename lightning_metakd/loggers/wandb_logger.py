@@ -19,6 +19,9 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning_metakd.loggers.run_logger import RunLogger, as_dict, first_process
 from lightning_metakd.storage.redaction import redact, redact_words
 
+PUBLIC = ("https://api.forge.coreweave.com", "https://api.wandb.ai")
+"""Addresses of the public server; `wandb login` writes down the one that is its default, and reads either."""
+
 PATIENCE = 10.0
 """Seconds in which a server has to answer before a run goes offline; WANDB_INIT_TIMEOUT goes before."""
 
@@ -30,15 +33,17 @@ def logged_in(host: str | None = None) -> bool:
     """Whether W&B would find credentials without asking: in the environment or in netrc.
 
     Args:
-        host: address of the server; null takes WANDB_BASE_URL, or the public one.
+        host: address of the server; null takes WANDB_BASE_URL, or the public ones.
     """
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = host or os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+    host = host or os.environ.get("WANDB_BASE_URL")
+    hosts = [urlsplit(address).netloc for address in ([host] if host else PUBLIC)]
     names = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
     for path in (Path(name).expanduser() for name in names if name):
         try:
-            return netrc.netrc(path).authenticators(urlsplit(host).netloc) is not None
+            machines = netrc.netrc(path)
+            return any(machines.authenticators(name) is not None for name in hosts)
         except FileNotFoundError:
             continue
         except (netrc.NetrcParseError, OSError) as error:
