@@ -17,6 +17,7 @@ from lightning_metakd.callbacks.replicas import FrozenParameterCheck, ReplicaCon
 from lightning_metakd.callbacks.results import Results
 from lightning_metakd.callbacks.stopping import StopOnSignal
 from lightning_metakd.callbacks.strategy_monitor import StrategyMonitor
+from lightning_metakd.callbacks.wandb_report import WandbReport
 from lightning_metakd.loggers.wandb_logger import with_run_logger
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 
@@ -39,6 +40,7 @@ def built_in() -> list[Callback]:
         FrozenParameterCheck(),
         Results(),
         Answers(),
+        WandbReport(),
         Predictions(),
         ProgressBar(),
     ]

@@ -3,10 +3,12 @@
 Nothing here needs an account or a network, or asks a question.
 """
 
+import io
 import netrc
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ from urllib.parse import urlsplit
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from PIL import Image
 
 from lightning_metakd.loggers.run_logger import RunLogger, as_dict, first_process
+from lightning_metakd.storage.atomic_files import file_sha256
 from lightning_metakd.storage.redaction import redact, redact_words
 
 PUBLIC = ("https://api.forge.coreweave.com", "https://api.wandb.ai")
@@ -27,6 +31,14 @@ PATIENCE = 10.0
 
 SUMMARIES = {"val/student_accuracy": "max", "train/outer_loss": "min"}
 """What of a curve stands in the list of runs, beside its last value."""
+
+EVALUATION = re.compile(r"\.(validate|test|predict)$")
+"""How the name of an experiment ends that judges another one; both are a group."""
+
+NETWORK = "network"
+"""Kind of the artifact of a checkpoint, whoever uses it: the student of one run is the teacher of another."""
+LETTERS = 12
+"""So much of the SHA-256 of a file stands in the name of its artifact."""
 
 
 def logged_in(host: str | None = None) -> bool:
@@ -74,7 +86,11 @@ class WandbOrOffline(WandbLogger):
         entity: team or user; null is the default of the account.
         name: of the run; null is `<experiment>/<version>`.
         tags: words to find the run by.
-        log_model: upload the checkpoints, when online.
+        log_model: artifacts of checkpoints hold the files; if false, only their SHA-256.
+
+    Example:
+        >>> from lightning_metakd.loggers import WandbOrOffline
+        >>> logger = WandbOrOffline(tags=["first try"])  # begins no run yet
     """
 
     def __init__(
@@ -90,7 +106,7 @@ class WandbOrOffline(WandbLogger):
             name=name,
             project=project,
             offline=offline,
-            log_model=log_model and not offline,
+            log_model=False,  # that of Lightning's own checkpoints, which we have none of
             entity=entity,
             tags=tags,
         )
@@ -101,6 +117,7 @@ class WandbOrOffline(WandbLogger):
             self._wandb_init["mode"] = "disabled"
         elif offline:
             self._wandb_init["mode"] = "offline"
+        self.log_model = log_model
         self._offline = False  # the Trainer's way is WANDB_MODE, which would outlive this run
         self._beside: RunLogger | None = None
 
@@ -118,7 +135,7 @@ class WandbOrOffline(WandbLogger):
             _ = run.experiment  # its writer expects an empty directory
             self._wandb_init["dir"] = self._save_dir = run.log_dir
             self._wandb_init["name"] = self._name = self._name or f"{run.name}/{run.version}"
-            self._wandb_init["group"] = run.name
+            self._wandb_init["group"] = EVALUATION.sub("", run.name)
         begins = self._experiment is None
         with without_secrets():
             try:
@@ -137,7 +154,7 @@ class WandbOrOffline(WandbLogger):
 
     def go_offline(self, reason: str) -> None:
         """Begin an offline run, as the server does not answer or does not know the account."""
-        self._wandb_init["mode"], self._log_model = "offline", False
+        self._wandb_init["mode"] = "offline"
         rank_zero_warn(
             f"W&B cannot begin a run ({redact(reason)}); it is offline, and `wandb sync` uploads it later "
             "(with WANDB_MODE=offline nothing is asked)."
@@ -149,10 +166,60 @@ class WandbOrOffline(WandbLogger):
         super().log_hyperparams(redact(as_dict(params)))
 
     @rank_zero_only
-    def keep_file(self, path: Path, kind: str) -> None:
-        """A file of the run as an artifact; offline it is uploaded by `wandb sync`."""
-        if not self.experiment.disabled:
-            self.experiment.log_artifact(str(path), name=f"{kind}-{self.experiment.id}", type=kind)
+    def add_tags(self, tags: Iterable[str]) -> None:
+        """Words to find the run by, beside those of the user."""
+        self.experiment.tags = tuple(dict.fromkeys((*(self.experiment.tags or ()), *tags)))
+
+    @rank_zero_only
+    def keep_file(self, path: Path, kind: str, *aliases: str, is_input: bool = False) -> None:
+        """A file as an artifact that is named, and recognised in other runs, by its content.
+
+        Args:
+            is_input: whether the run reads it, and another one may have made it.
+        """
+        if self.experiment.disabled or not path.is_file():
+            return
+        artifact = artifact_of(path, kind, self.log_model or kind != NETWORK)
+        if (
+            is_input
+        ):  # `use_artifact` does this, and then waits for a server, or refuses where there is none
+            self.experiment._log_artifact(artifact, aliases=[*aliases], use_after_commit=True)
+        else:
+            self.experiment.log_artifact(artifact, aliases=[*aliases])
+
+    @rank_zero_only
+    def log_tables(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Tables by name, of rows that have a cell for each column; bytes are the file of a picture."""
+        from wandb import Image as Picture
+        from wandb import Table
+
+        def cell(value: Any) -> Any:
+            return Picture(Image.open(io.BytesIO(value))) if isinstance(value, bytes) else value
+
+        self.experiment.log(
+            {
+                name: Table([*rows[0]], [[cell(value) for value in row.values()] for row in rows])
+                for name, rows in tables.items()
+            }
+        )
+
+
+def artifact_of(path: Path, kind: str, whole: bool) -> Any:
+    """The artifact of a file, the same in every run.
+
+    Args:
+        whole: whether the file is in it; otherwise its SHA-256 stands for it.
+    """
+    from wandb import Artifact
+
+    sha256 = str(file_sha256(path))
+    artifact = Artifact(f"{kind}-{sha256[:LETTERS]}", kind, metadata={"sha256": sha256})
+    if whole:
+        artifact.add_file(str(path), f"{kind}{path.suffix}")
+    else:
+        with artifact.new_file("sha256.txt") as file:
+            file.write(sha256)
+    return artifact
 
 
 def with_run_logger(
@@ -182,8 +249,14 @@ def with_run_logger(
     return [run, *others]
 
 
-def keep_file(trainer: Trainer, path: Path, kind: str) -> None:
-    """Hand a file of the run to W&B where it is used."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbOrOffline):
-            logger.keep_file(path, kind)
+def wandb_loggers(trainer: Trainer) -> list[WandbOrOffline]:
+    """The loggers that show a run on W&B."""
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbOrOffline)]
+
+
+def keep_file(
+    trainer: Trainer, path: Path, kind: str, *aliases: str, is_input: bool = False
+) -> None:
+    """Hand a file to W&B where it is used; see `WandbOrOffline.keep_file`."""
+    for logger in wandb_loggers(trainer):
+        logger.keep_file(path, kind, *aliases, is_input=is_input)
