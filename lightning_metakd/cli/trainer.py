@@ -29,21 +29,16 @@ SETTINGS: dict[str, Any] = {
 """Where a Trainer of ours begins otherwise than Lightning's."""
 
 
+BUILT_IN: tuple[type[Callback], ...] = (
+    *(Checkpoints, CostReport, StrategyMonitor, StopOnSignal, ReplicaConsistency),
+    *(FrozenParameterCheck, Results, Answers, WandbReport, Predictions, ProgressBar),
+)
+"""Callbacks of every run; `WandbReport` shows what those before it have written."""
+
+
 def built_in() -> list[Callback]:
-    """The callbacks of every run."""
-    return [
-        Checkpoints(),
-        CostReport(),
-        StrategyMonitor(),
-        StopOnSignal(),
-        ReplicaConsistency(),
-        FrozenParameterCheck(),
-        Results(),
-        Answers(),
-        WandbReport(),
-        Predictions(),
-        ProgressBar(),
-    ]
+    """The callbacks of a run."""
+    return [kind() for kind in BUILT_IN]
 
 
 def with_built_in(callbacks: Sequence[Callback], shows_progress: bool = True) -> list[Callback]:

@@ -82,9 +82,9 @@ def hardest_rows(table: AnswerTable) -> list[FlatRow]:
     columns, support, rows = table.columns, table.support, list[FlatRow]()
     answers = answerers(table)
     for episode, places in hardest_episodes(columns).items():
-        asked = columns["episode"] == episode
+        in_episode = columns["episode"] == episode
         accuracy = {
-            f"{who} accuracy (%)": float(100 * (p == columns["label"])[asked].mean())
+            f"{who} accuracy (%)": float(100 * (p == columns["label"])[in_episode].mean())
             for who, p in answers.items()
         }
         begin = {"episode": episode, **accuracy}

@@ -124,8 +124,8 @@ def test_a_test_uses_the_very_artifact_that_the_fit_has_made(folder):
     fit, test = (offline_run(folder / "runs" / name / "0") for name in ("it", "it.test"))
     name = name_of(folder / "runs" / "it" / "0" / "checkpoints" / "final.ckpt", "network")
     (made,) = [a for a in fit.artifacts["network"] if a.name == name]
-    (judged,) = [a for a in test.artifacts["network"] if "student" in a.aliases]
-    assert (judged.name, judged.digest, judged.use_after_commit) == (name, made.digest, True)
+    (student,) = [a for a in test.artifacts["network"] if "student" in a.aliases]
+    assert (student.name, student.digest, student.use_after_commit) == (name, made.digest, True)
     results = folder / "runs" / "it.test" / "0" / "results.jsonl"
     assert (name_of(results, "results"), False) in artifacts(test)
 

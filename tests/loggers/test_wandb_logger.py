@@ -188,9 +188,9 @@ def test_an_artifact_has_the_name_of_its_content_and_holds_weights_only_where_wa
     assert (first.name, first.digest) == (second.name, second.digest)
     assert first.name == f"network-{hashlib.sha256(b'weights').hexdigest()[:12]}"
     assert [*first.manifest.entries] == ["network.ckpt"]
-    known = artifact_of(weights, NETWORK, whole=False)
-    assert known.name == first.name
-    assert [*known.manifest.entries] == ["sha256.txt"]
+    without_weights = artifact_of(weights, NETWORK, whole=False)
+    assert without_weights.name == first.name
+    assert [*without_weights.manifest.entries] == ["sha256.txt"]
     weights.write_bytes(b"other weights")
     assert artifact_of(weights, NETWORK, whole=True).name != first.name
 
