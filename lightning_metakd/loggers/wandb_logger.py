@@ -75,6 +75,19 @@ def without_secrets() -> Iterator[None]:
         sys.argv = words
 
 
+@contextmanager
+def copies_in(folder: str) -> Iterator[None]:
+    """W&B copies a file before it uploads it; inside to this folder, unless WANDB_DATA_DIR names another."""
+    name = "WANDB_DATA_DIR"
+    begin = os.environ.get(name)
+    os.environ.setdefault(name, folder)
+    try:
+        yield
+    finally:
+        if begin is None:
+            del os.environ[name]
+
+
 class WandbOrOffline(WandbLogger):
     """Weights & Biases: online when logged in and the server answers, offline otherwise, and never asking.
 
@@ -179,13 +192,14 @@ class WandbOrOffline(WandbLogger):
         """
         if self.experiment.disabled or not path.is_file():
             return
-        artifact = artifact_of(path, kind, self.log_model or kind != NETWORK)
-        if (
-            is_input
-        ):  # `use_artifact` does this, and then waits for a server, or refuses where there is none
-            self.experiment._log_artifact(artifact, aliases=[*aliases], use_after_commit=True)
-        else:
-            self.experiment.log_artifact(artifact, aliases=[*aliases])
+        with copies_in(f"{self._save_dir}/wandb"):
+            artifact = artifact_of(path, kind, self.log_model or kind != NETWORK)
+            if (
+                is_input
+            ):  # what `use_artifact` does, which waits for a server, and refuses without one
+                self.experiment._log_artifact(artifact, aliases=[*aliases], use_after_commit=True)
+            else:
+                self.experiment.log_artifact(artifact, aliases=[*aliases])
 
     @rank_zero_only
     def log_tables(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -196,12 +210,13 @@ class WandbOrOffline(WandbLogger):
         def cell(value: Any) -> Any:
             return Picture(Image.open(io.BytesIO(value))) if isinstance(value, bytes) else value
 
-        self.experiment.log(
-            {
-                name: Table([*rows[0]], [[cell(value) for value in row.values()] for row in rows])
-                for name, rows in tables.items()
-            }
-        )
+        with copies_in(f"{self._save_dir}/wandb"):
+            self.experiment.log(
+                {
+                    name: Table([*rows[0]], [[cell(v) for v in row.values()] for row in rows])
+                    for name, rows in tables.items()
+                }
+            )
 
 
 def artifact_of(path: Path, kind: str, whole: bool) -> Any:

@@ -157,6 +157,16 @@ def test_a_test_shows_classes_hardest_episodes_and_what_accuracy_costs(folder):
     assert names["it.test"]["accuracy (%)"] == pytest.approx(100 * result["accuracy"])
 
 
+def test_all_that_is_uploaded_later_lies_in_the_directory_of_the_run(folder):
+    for name in ("it", "it.test"):
+        run = folder / "runs" / name / "0"
+        kept = [a for several in offline_run(run).artifacts.values() for a in several]
+        copies = [Path(entry.local_path) for a in kept for entry in a.manifest.contents]
+        assert all(copy.is_relative_to(run) and copy.is_file() for copy in copies)
+    assert "WANDB_DATA_DIR" not in os.environ
+    assert not [path for path in (folder / "home").rglob("*") if path.is_file()]
+
+
 def test_without_wandb_nothing_is_asked_or_written(folder, tmp_path):
     callback = WandbReport()
     trainer = Trainer("it", str(tmp_path), max_epochs=1, callbacks=callback, **SETTINGS)

@@ -19,7 +19,7 @@ def without_account(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("HOME", str(folder / "home"))
     monkeypatch.setenv("NETRC", str(folder / "netrc"))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    for name in ("CONFIG", "CACHE", "DATA", "ARTIFACT"):
+    for name in ("CONFIG", "CACHE", "ARTIFACT"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(folder / name))
     monkeypatch.chdir(folder)
     wbauth.unauthenticate_session(update_settings=False)
