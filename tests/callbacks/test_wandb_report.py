@@ -175,6 +175,18 @@ def test_without_wandb_nothing_is_asked_or_written(folder, tmp_path):
     assert not [*tmp_path.rglob("*wandb*")]
 
 
+def test_where_wandb_is_disabled_a_run_is_as_without(folder, tmp_path, monkeypatch):
+    without_account(monkeypatch, tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    logger = WandbOrOffline()
+    trainer = Trainer("it", str(tmp_path / "runs"), logger=logger, max_epochs=1, **SETTINGS)
+    trainer.fit(recipe(folder / "teacher.pt"), episodes())
+    trainer.test(recipe(folder / "teacher.pt"), episodes(), verbose=False)
+    wandb.finish()
+    assert (tmp_path / "runs" / "it" / "0" / "answers.test.npz").is_file()
+    assert not [*tmp_path.rglob("*.wandb")]
+
+
 @pytest.mark.thorough
 def test_offline_runs_that_are_uploaded_later_have_the_same_lineage(folder, monkeypatch):
     without_account(monkeypatch, folder)
