@@ -31,6 +31,8 @@ class WandbReport(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Say what the run is, and from which files of a configuration it begins and is taught."""
         self.folder = run_directory(trainer) if wandb_loggers(trainer) else None  # every process
+        if self.folder is None:
+            return
         recipe = reported(pl_module)
         for logger in wandb_loggers(trainer):
             logger.add_tags((stage, type(recipe).__name__, type(recipe.loss).__name__))

@@ -119,7 +119,7 @@ class WandbOrOffline(WandbLogger):
             name=name,
             project=project,
             offline=offline,
-            log_model=False,  # that of Lightning's own checkpoints, which we have none of
+            log_model=log_model and not offline,  # those of Lightning's own callback
             entity=entity,
             tags=tags,
         )
@@ -167,7 +167,7 @@ class WandbOrOffline(WandbLogger):
 
     def go_offline(self, reason: str) -> None:
         """Begin an offline run, as the server does not answer or does not know the account."""
-        self._wandb_init["mode"] = "offline"
+        self._wandb_init["mode"], self._log_model = "offline", False
         rank_zero_warn(
             f"W&B cannot begin a run ({redact(reason)}); it is offline, and `wandb sync` uploads it later "
             "(with WANDB_MODE=offline nothing is asked)."
@@ -194,9 +194,8 @@ class WandbOrOffline(WandbLogger):
             return
         with copies_in(f"{self._save_dir}/wandb"):
             artifact = artifact_of(path, kind, self.log_model or kind != NETWORK)
-            if (
-                is_input
-            ):  # what `use_artifact` does, which waits for a server, and refuses without one
+            if is_input:
+                # as `use_artifact`, which waits for a server that answers, and refuses where there is none
                 self.experiment._log_artifact(artifact, aliases=[*aliases], use_after_commit=True)
             else:
                 self.experiment.log_artifact(artifact, aliases=[*aliases])

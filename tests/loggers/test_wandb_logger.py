@@ -81,8 +81,10 @@ def test_wandb_is_online_only_when_logged_in_and_not_told_otherwise(monkeypatch)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     online = WandbOrOffline()
     assert "mode" not in online._wandb_init
+    assert online._log_model is True
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert WandbOrOffline()._wandb_init["mode"] == "offline"
+    assert WandbOrOffline()._log_model is False
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert WandbOrOffline()._wandb_init["mode"] == "disabled"
 
