@@ -36,7 +36,8 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(
         ("student_bytes", "peak_memory_bytes", "paired_difference", "paired_ci95"), NUMBER
     ),
-    **dict.fromkeys(("teacher_params", "teacher_flops", "teacher_latency_ms"), NUMBER),
+    **dict.fromkeys(("teacher_params", "teacher_macs", "teacher_flops"), NUMBER),
+    "teacher_latency_ms": NUMBER,
     **dict.fromkeys(("train_steps", "episodes_per_s", "threads", "world_size"), NUMBER),
     **dict.fromkeys(("versions", "settings"), (dict, type(None))),
     **{"train_seed": (int, type(None)), "git": (str, type(None))},
