@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from experiments.gate_rivals import (
     ALONE,
-    BASE,
     CONSTANTS,
     DEFAULT,
     LEARNED,
@@ -20,14 +19,9 @@ from experiments.gate_rivals import (
     RULES,
     SEARCHED,
     SEARCHED_MANY,
-    SEEDS,
     STARTS,
-    Regime,
-    best,
-    provenance,
-    result,
-    tests,
 )
+from experiments.gate_runs import BASE, SEEDS, Regime, best, provenance, result, tests
 from experiments.plan import ROOT, Run
 from experiments.runner import main
 from lightning_metakd.reporting.markdown import between_markers, markdown, percent
@@ -200,8 +194,8 @@ def write_page() -> None:
     regimes = [regime for regime in REGIMES if is_complete(regime, TRAINED)]
     of_many = [r for r in MANY_REGIMES if is_complete(r, [*OF_MANY, *SEARCHED_MANY])]
     left = [r.title for r in (*REGIMES, *MANY_REGIMES) if r not in (*regimes, *of_many)]
-    first = tests(BASE, (regimes or of_many)[0], 0, [], "")["teacher"]
-    made = provenance(first, "where-it-pays")
+    teachers = (tests(BASE, r, k, [], "")["teacher"] for r in (*regimes, *of_many) for k in SEEDS)
+    made = provenance(teachers, "where-it-pays")
     made += f"\n\nNot complete: {', '.join(left)}." if left else ""
     filled = {"many": table_of_many(of_many)} if of_many else {}
     filled |= (

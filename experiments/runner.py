@@ -9,8 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from experiments.plan import Run, in_order
-from lightning_metakd.cli.command import main as metakd
 from lightning_metakd.cli.console import tidy_terminal
+from lightning_metakd.cli.front_door import main as metakd
 
 
 def arguments(args: list[str] | None) -> tuple[argparse.Namespace, list[str]]:

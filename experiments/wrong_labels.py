@@ -10,20 +10,22 @@ from typing import NamedTuple
 
 from experiments.gate_rivals import (
     ALONE,
-    BASE,
     CARRIED,
     CONSTANTS,
-    CONV4,
-    ELSEWHERE,
     LEARNED,
     PER_ROW,
-    PERCEPTRON,
     QUIZZES,
     ROBUST,
     RULES,
-    STEPS,
     TRUSTED,
     WEIGHED,
+)
+from experiments.gate_runs import (
+    BASE,
+    CONV4,
+    ELSEWHERE,
+    PERCEPTRON,
+    STEPS,
     Regime,
     Student,
     best,
@@ -40,9 +42,22 @@ from lightning_metakd.storage.atomic_files import atomic_write
 PAGE = ROOT / "docs/results/wrong-labels.md"
 CHOSEN = {"best constant by validation": CONSTANTS, "best robust loss by validation": ROBUST}
 """Rows that are the best of others on the rows that choose, in each seed."""
+RIVAL = next(iter(CHOSEN))
+DRAWN = {
+    "best robust loss by validation": "loss made for wrong labels",
+    "constant 0.9, trusted rows thrice": "trusted rows trained on",
+    "carried": "carried gate, no trusted rows",
+    PER_ROW: "gate learned on the spot",
+    "carried, its mean alone": "the mean of the carried gate",
+}
 FREE = [*ALONE, *WEIGHED, *TRUSTED, *RULES, *LEARNED, *QUIZZES]
 FEW = ["alone", *list(TRUSTED)[-1:], *RULES, PER_ROW]
 """Rows that are shown one by one: all, and those that carry a claim."""
+
+
+def symmetric(share: int, student: Student = PERCEPTRON) -> Regime:
+    """So many labels in a hundred are wrong, and name any other class."""
+    return Regime(f"rate{share}", f"{share} % wrong", share / 100, student=student)
 
 
 class Table(NamedTuple):
@@ -67,10 +82,7 @@ class Table(NamedTuple):
     @property
     def regimes(self) -> list[Regime]:
         """A regime for each rate."""
-        return [
-            Regime(f"rate{rate}", f"{rate} % wrong", rate / 100, student=self.student)
-            for rate in self.rates
-        ]
+        return [symmetric(rate, self.student) for rate in self.rates]
 
     def tests(self, regime: Regime, seed: int, data: str = "") -> dict[str, Run]:
         """All that is tested, by row."""
@@ -115,22 +127,59 @@ def accuracies(table: Table, regime: Regime) -> dict[str, list[float]]:
     return {**columns, "best constant in the test": constants}
 
 
+def over_rival(column: dict[str, list[float]], name: str) -> tuple[float, float | None]:
+    """Difference of a row to the best constant by validation, and its half-width over seeds."""
+    return over_seeds([a - b for a, b in zip(column[name], column[RIVAL], strict=True)])
+
+
 def filled(table: Table) -> str:
     """A column for each rate, and one for the difference to the best constant by validation."""
     columns = {regime.title: accuracies(table, regime) for regime in table.regimes}
-    rival, first = next(iter(CHOSEN)), ("teacher", "best constant in the test", *CHOSEN)
+    first = ("teacher", "best constant in the test", *CHOSEN)
     lines = []
     for name in (*first, *table.names):
         line = {"": name}
         for title, column in columns.items():
             line[title] = percent(*over_seeds(column[name]))
-            differences = [a - b for a, b in zip(column[name], column[rival], strict=True)]
-            line[f"minus it, {title}"] = (
-                "-" if name == rival else percent(*over_seeds(differences), sign="+")
-            )
+            minus = "-" if name == RIVAL else percent(*over_rival(column, name), sign="+")
+            line[f"minus it, {title}"] = minus
         lines.append(line)
-    made = provenance(table.tests(table.regimes[0], 0)["teacher"], "wrong-labels", table.seeds)
+    runs = (
+        run
+        for regime in table.regimes
+        for k in table.seeds
+        for run in table.tests(regime, k).values()
+    )
+    made = provenance(runs, "wrong-labels", table.seeds)
     return f"{markdown(lines)}\n\n{STEPS[table.split]} steps. {made}"
+
+
+def draw(table: Table) -> None:
+    """What rows are worth beside the best constant, by the share of wrong labels."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
+    colours = ("#9ecae1", "#4292c6", "#084594")
+    for k, (regime, colour) in enumerate(zip(table.regimes, colours, strict=True)):
+        column = accuracies(table, regime)
+        points = [over_rival(column, name) for name in DRAWN]
+        axis.errorbar(
+            [100 * value for value, _ in points],
+            [row + 0.22 * (k - 1) for row in range(len(points))],
+            xerr=[100 * (half or 0.0) for _, half in points],
+            **{"fmt": "o", "color": colour, "capsize": 3, "label": regime.title},
+        )
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(DRAWN)), DRAWN.values())
+    axis.invert_yaxis()
+    seeds = f"95 % over {len(table.seeds)} seeds"
+    axis.set_xlabel(f"points above the best constant that validation chooses; {seeds}")
+    axis.grid(axis="x", alpha=0.3)
+    axis.legend(title="labels", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.savefig(PAGE.with_suffix(".png"), dpi=130)
 
 
 def write_page() -> None:
@@ -139,6 +188,8 @@ def write_page() -> None:
     for table in TABLES:
         if table.complete:
             text = between_markers(text, table.section, filled(table))
+            if table.section == "wrong-labels-test":
+                draw(table)
     with atomic_write(PAGE) as file:
         file.write_text(text)
 

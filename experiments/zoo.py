@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from experiments.gate_rivals import BASE, DEFAULT, ELSEWHERE, PER_ROW, result, training
-from experiments.gate_rivals import tests as tests_of_rows
+from experiments.gate_rivals import DEFAULT, PER_ROW
+from experiments.gate_runs import BASE, ELSEWHERE, result, training
+from experiments.gate_runs import tests as tests_of_rows
 from experiments.plan import ROOT, Run, fit, images, shipped
 from experiments.runner import main
-from experiments.wrong_labels import REGIMES
+from experiments.wrong_labels import symmetric
 from lightning_metakd.storage import zoo
 from lightning_metakd.storage.atomic_files import atomic_write, file_sha256
 from lightning_metakd.storage.read_checkpoint import (
@@ -59,7 +60,7 @@ ENTRIES = {
     ),
 }
 STRATEGY = "wrong_labels"
-LEARNED_AT = next(regime for regime in REGIMES if regime.name == "rate40")
+LEARNED_AT = symmetric(40)
 SEED = 0
 
 

@@ -11,6 +11,7 @@ from lightning_metakd.callbacks.results import Results
 from lightning_metakd.callbacks.save_config import SaveConfig
 from lightning_metakd.callbacks.stopping import StopOnSignal
 from lightning_metakd.callbacks.strategy_monitor import StrategyMonitor
+from lightning_metakd.callbacks.wandb_report import WandbReport
 
 __all__ = [
     "Answers",
@@ -25,4 +26,5 @@ __all__ = [
     "SaveConfig",
     "StopOnSignal",
     "StrategyMonitor",
+    "WandbReport",
 ]

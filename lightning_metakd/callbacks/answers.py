@@ -18,6 +18,7 @@ from lightning_metakd.storage.answer_table import (
     SUPPORT_ROWS,
     AnswerTable,
     answers_file,
+    hardest_episodes,
     write_answers,
 )
 
@@ -36,7 +37,8 @@ class Answers(Callback):
     """Writes `answers.<split>.npz` after a test: what student and teacher answered, for `metakd report`.
 
     One line for each query row of the first episodes, 20,000 rows at most, and small pictures or the texts of
-    ten episodes. Of several processes each answers its share; the first one writes all, sorted.
+    ten episodes and of the five hardest. Of several processes each answers its share; the first one writes
+    all, sorted.
 
     Args:
         pictures: whether pictures and texts of the data are kept in it.
@@ -66,9 +68,10 @@ class Answers(Callback):
             return
         episode = int(outputs["id"]) if "id" in outputs else -1
         place = place_in_domain(episode, trainer)
-        if place * len(outputs["y"]) < ROWS:
-            self.query.append(query_rows(episode, outputs))
-        if 0 <= place < EPISODES:
+        if place * len(outputs["y"]) >= ROWS:
+            return
+        self.query.append(query_rows(episode, outputs))
+        if episode >= 0:
             self.support.append(support_rows(episode, outputs))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -108,7 +111,7 @@ def query_rows(episode: int, outputs: Mapping[str, Any]) -> Table:
 
 
 def support_rows(episode: int, outputs: Mapping[str, Any]) -> Table:
-    """Number and class of the first support rows of an episode."""
+    """Number and class of some support rows of an episode."""
     index, y = (outputs[name][:SUPPORT_ROWS] for name in ("support_index", "support_y"))
     table = {"id": torch.full_like(y, episode), "row": index, "label": outputs["classes"][y]}
     return {name: column.cpu() for name, column in table.items()}
@@ -152,12 +155,16 @@ def answer_table(query: Table, support: Table, source: Any, pictures: bool) -> A
     coefficients = {k: v for k, v in query.items() if k.startswith("coefficient.")}
     query = {k: v for k, v in (teacher | query).items() if k not in coefficients}
     support = {name: support.get(name, none[:0]) for name in ("id", "row", "label")}
-    rows = rows_to_show(query, support, coefficients.values()) if pictures else []
+    for table in (query, support):
+        table["episode"] = table.pop("id")
+    hardest = hardest_episodes({name: column.numpy() for name, column in query.items()})
+    shown = torch.isin(support["episode"], torch.tensor([*range(EPISODES), *hardest]))
+    support = {name: column[shown] for name, column in support.items()}
+    rows = rows_to_show(query, support, coefficients.values(), hardest) if pictures else []
     labels = ("label", "predicted", "teacher_predicted")
     used = torch.cat([*(query[name] for name in labels), support["label"]]).unique()
     used = used[used >= 0]
     for table in (query, support):
-        table["episode"] = table.pop("id")
         for name in table.keys() & {*labels}:
             y = table[name]
             table[name] = torch.where(y < 0, y, torch.searchsorted(used, y))
@@ -186,14 +193,25 @@ def compact(table: Table, numbers: torch.dtype = torch.float16) -> dict[str, np.
     }
 
 
-def rows_to_show(query: Table, support: Table, coefficients: Iterable[Tensor]) -> list[int]:
-    """Numbers of the rows whose pictures are kept: of the first episodes, and extremes of coefficients."""
-    episode, row = query["id"], query["row"]
+def rows_to_show(
+    query: Table,
+    support: Table,
+    coefficients: Iterable[Tensor],
+    hardest: Mapping[int, np.ndarray],
+) -> list[int]:
+    """Numbers of the rows whose pictures are kept: of the first episodes, and extremes of coefficients.
+
+    Args:
+        hardest: places of those of the hardest episodes.
+    """
+    episode, row = query["episode"], query["row"]
     if (episode < 0).all():
         return row[:: -(-len(row) // (EPISODES * QUERY_ROWS))].tolist()
     shown = support["row"].tolist()
     for k in range(EPISODES):
         shown += row[episode == k][:QUERY_ROWS].tolist()
+    for places in hardest.values():
+        shown += row[places].tolist()
     for values in coefficients:
         there = ~values.isnan()
         order = list(dict.fromkeys(row[there][values[there].argsort(stable=True)].tolist()))

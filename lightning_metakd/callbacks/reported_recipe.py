@@ -8,6 +8,7 @@ from lightning import LightningModule
 from torch import nn
 
 from lightning_metakd.recipes.coefficient_log import CoefficientLog
+from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.training_record import TrainingRecord
 from lightning_metakd.teachers.teacher_pool import TeacherPool
 
@@ -20,6 +21,7 @@ class ReportedRecipe(Protocol):
         student: the network that is trained.
         loss: the teaching loss; its parameters are the strategy.
         teachers: the networks that help.
+        initialisation: what is begun from.
         record: what is kept of the training beside weights.
         coefficient_log: the last values of the coefficients.
     """
@@ -27,6 +29,7 @@ class ReportedRecipe(Protocol):
     student: nn.Module
     loss: nn.Module
     teachers: TeacherPool
+    initialisation: Initialisation
     record: TrainingRecord
     coefficient_log: CoefficientLog
 

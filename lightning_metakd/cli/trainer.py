@@ -17,6 +17,7 @@ from lightning_metakd.callbacks.replicas import FrozenParameterCheck, ReplicaCon
 from lightning_metakd.callbacks.results import Results
 from lightning_metakd.callbacks.stopping import StopOnSignal
 from lightning_metakd.callbacks.strategy_monitor import StrategyMonitor
+from lightning_metakd.callbacks.wandb_report import WandbReport
 from lightning_metakd.loggers.wandb_logger import with_run_logger
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 
@@ -28,20 +29,16 @@ SETTINGS: dict[str, Any] = {
 """Where a Trainer of ours begins otherwise than Lightning's."""
 
 
+BUILT_IN: tuple[type[Callback], ...] = (
+    *(Checkpoints, CostReport, StrategyMonitor, StopOnSignal, ReplicaConsistency),
+    *(FrozenParameterCheck, Results, Answers, WandbReport, Predictions, ProgressBar),
+)
+"""Callbacks of every run; `WandbReport` shows what those before it have written."""
+
+
 def built_in() -> list[Callback]:
-    """The callbacks of every run."""
-    return [
-        Checkpoints(),
-        CostReport(),
-        StrategyMonitor(),
-        StopOnSignal(),
-        ReplicaConsistency(),
-        FrozenParameterCheck(),
-        Results(),
-        Answers(),
-        Predictions(),
-        ProgressBar(),
-    ]
+    """The callbacks of a run."""
+    return [kind() for kind in BUILT_IN]
 
 
 def with_built_in(callbacks: Sequence[Callback], shows_progress: bool = True) -> list[Callback]:

@@ -21,6 +21,7 @@ from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.known_classes import KnownClasses
 from lightning_metakd.losses.layer_weights import LayerWeights
 from lightning_metakd.losses.learned_per_sample import LearnedPerSample
+from lightning_metakd.losses.learning_to_reweight import LearningToReweight
 from lightning_metakd.losses.logit_matching import LogitMatching
 from lightning_metakd.losses.logit_standardisation import LogitStandardisation
 from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy, Loss, WeightedSum
@@ -75,6 +76,7 @@ __all__ = [
     "LearnedPerClass",
     "LearnedPerMap",
     "LearnedPerSample",
+    "LearningToReweight",
     "LiteralMatchGate",
     "LogitMatching",
     "LogitStandardisation",

@@ -60,11 +60,13 @@ class Coefficient(nn.Module, ABC, Configured):
         interval: where its values lie, set by the loss that owns it.
         needs_teacher: whether it reads a teacher's output.
         reads_layer: whether it looks at one layer of a teacher, which the loss around it names.
+        of_batch: whether it is learned anew for each batch, before the student's step on it.
     """
 
     interval: Interval = Interval()
     needs_teacher: bool = False
     reads_layer: bool = False
+    of_batch: bool = False
 
     def configure(
         self, name: str, interval: Interval, default: float, *, closed: bool = False
@@ -106,6 +108,9 @@ class Coefficient(nn.Module, ABC, Configured):
 
     def set_value(self, value: float) -> None:
         """Go on from this value for every row, or from the nearest that it can represent."""
+
+    def restart(self) -> None:
+        """Go back to the start; called before each batch of one that is `of_batch`."""
 
     @abstractmethod
     def forward(self, batch: Batch, context: Context) -> Float[Tensor, "..."]:

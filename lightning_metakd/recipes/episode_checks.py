@@ -6,12 +6,14 @@ from collections.abc import Set as AbstractSet
 
 import torch
 from lightning import Trainer
+from torch import nn
 
 from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, untrained_statistics
+from lightning_metakd.recipes.row_checks import of_batch
 from lightning_metakd.strategy.quiz import QuizClasses
 from lightning_metakd.teachers.teacher_pool import TeacherPool
 from lightning_metakd.types import Episode, Output
@@ -71,6 +73,19 @@ def check_learner(
         raise ValueError(
             f"learner={name} {'needs' if learner.needs_head else 'does not use'} the student's logits head, "
             f"and the student has {'one' if has_head else 'none'}; {way_out}."
+        )
+
+
+def check_no_weights_of_batch(*modules: nn.Module) -> None:
+    """Raise where a coefficient is learned anew for each batch, and there are episodes.
+
+    Raises:
+        ValueError: names what lasts.
+    """
+    for name in {type(c).__name__ for module in modules for c in of_batch(module)}:
+        raise ValueError(
+            f"{name} is learned anew for each batch of SingleTask, and MetaKD has episodes; take "
+            "MetaWeightNet or LearnedPerSample, or model=SingleTask."
         )
 
 

@@ -24,6 +24,7 @@ from lightning_metakd.recipes.compilation import Compilation
 from lightning_metakd.recipes.episode_checks import (
     check_adapted,
     check_learner,
+    check_no_weights_of_batch,
     check_quiz,
     check_quiz_classes,
     check_teachers_can_learn,
@@ -99,6 +100,7 @@ class MetaKD(Recipe):
         has_teachers = len(self.teachers) > 0
         check_learner(learner, self.student, self.loss, norm, teacher_at_test, has_teachers)
         check_teachers_can_learn(strategy_training.teacher_lr, learner)
+        check_no_weights_of_batch(self.loss, learner)
         execution.check_learner(learner, norm)
         self.execution = execution
         self.compilation = Compilation(execution, learner, norm, self.student, self.record)

@@ -27,6 +27,7 @@ from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_update import Moves, check_finite
 from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.recipes.row_checks import check_head, check_of_batch, of_batch
 from lightning_metakd.recipes.row_metrics import RowMetrics
 from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.storage.read_checkpoint import class_names
@@ -74,6 +75,7 @@ class SingleTask(Recipe):
             teacher_at_test=False,
         )
         strategy_training.check_single_task()
+        check_of_batch(self.loss, optimisation, strategy_training)
         self.quiz = strategy_training.quiz_for(calibrated=False)
         for teacher in self.teachers:
             check_head(teacher)
@@ -140,6 +142,11 @@ class SingleTask(Recipe):
         classes = self.data.train_classes()
         check_no_new_classes(self.loss, classes, classes, self.data.source.all_rows().class_names)
         self.check_shared_head()
+        if self.trainer.world_size > 1 and of_batch(self.loss):
+            raise ValueError(
+                f"{type(of_batch(self.loss)[0]).__name__} weighs the rows of a batch, and "
+                f"{self.trainer.world_size} processes have batches of their own; take one process."
+            )
         cache_outputs(self.teachers, self.data, self.trainer)
 
     def check_shared_head(self) -> None:
@@ -176,10 +183,12 @@ class SingleTask(Recipe):
         strategy = dict(self.loss.named_parameters())
         updates, quiz_loss = self.updates_strategy(), torch.zeros((), device=self.device)
         teachers_learn = updates and self.rates.teachers > 0
+        self.restart_coefficients()
         train = self.with_teacher_outputs(rows, teachers_learn)
         if updates:
             quiz_loss = self.quiz_loss(strategy, train, quiz, classes)
-        if teachers_learn:  # MetaDistil: teachers learn first, then they teach
+        # MetaDistil: teachers learn first, then they teach; weights of a batch are learned for its step
+        if teachers_learn or of_batch(self.loss):
             self.outer_update(quiz_loss, ("strategy",))
             quiz_loss, updates = torch.zeros_like(quiz_loss), False
             train = self.with_teacher_outputs(train)
@@ -194,6 +203,14 @@ class SingleTask(Recipe):
         accuracy = (output.logits.argmax(-1) == train.y).float().mean()
         log = {"train/outer_loss": student_loss.detach(), "train/student_accuracy": accuracy}
         self.log_dict(log, batch_size=len(train.y), prog_bar=True)
+
+    def restart_coefficients(self) -> None:
+        """Begin anew with what is learned for a single batch; its optimiser forgets the one before."""
+        optimisers: Any = self.optimizers()
+        for coefficient in of_batch(self.loss):
+            coefficient.restart()
+            for parameter in coefficient.parameters():
+                optimisers[1].state.pop(parameter, None)
 
     def quiz_loss(
         self, strategy: Params, train: Batch, quiz: Batch | None, classes: Tensor
@@ -275,21 +292,3 @@ class SingleTask(Recipe):
         """Classes of the data, and row numbers, labels and class probabilities [n, c]."""
         classes, probs = self.data.train_classes().to(logits.device), logits.softmax(-1)
         return {"classes": classes, "index": batch.index, "y": batch.y, "probs": probs}
-
-
-def check_head(teacher: Teacher) -> None:
-    """Raise where the head of a teacher needs episodes.
-
-    Raises:
-        ValueError: says which head does not.
-    """
-    if teacher.head.needs_support:
-        raise ValueError(
-            f"head={type(teacher.head).__name__} is fitted on the support set of an episode, and "
-            "SingleTask has none; give the teacher a SlicedHead."
-        )
-    if not teacher.head.calibrated:
-        raise ValueError(
-            "scale=None is calibrated on held-out episodes, and SingleTask has none; give the "
-            "teacher's head a scale, for instance 1."
-        )

@@ -1,15 +1,15 @@
-"""Differences of rows on the same episodes: over training seeds, or over episodes where there is one."""
+"""Differences on the same episodes, or rows of one task: over training seeds, or over these if there is one."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from lightning_metakd.metrics.intervals import paired_difference
-from lightning_metakd.reporting.result_rows import SAME_EPISODES, Result, Row, read_episodes
+from lightning_metakd.reporting.result_rows import SAME_DATA, SAME_EPISODES, Result, Row, judged
 from lightning_metakd.reporting.seed_intervals import over_seeds
 
 
 class Difference(NamedTuple):
-    """Accuracy of one row minus that of another on the same episodes.
+    """Accuracy of one row minus that of another on the same episodes, or rows of one task.
 
     Args:
         mean: over pairs of trainings; nan where no pair has the same episodes.
@@ -30,19 +30,20 @@ class Difference(NamedTuple):
 
 
 def comparable(a: Row, b: Row) -> bool:
-    """Whether two rows are about the same episodes."""
+    """Whether two rows are about the same episodes, or about one task."""
+    of_rows = {row.fields.get("episodes") is None for row in (a, b)}
+    keys = SAME_DATA if of_rows == {True} else SAME_EPISODES
     return all(
-        a.fields.get(key) is not None and a.fields.get(key) == b.fields.get(key)
-        for key in SAME_EPISODES
+        a.fields.get(key) is not None and a.fields.get(key) == b.fields.get(key) for key in keys
     )
 
 
 def by_episode(a: Result, b: Result) -> tuple[float, float] | None:
     """Difference of two trainings and its half-width over episodes; None where those are not the same."""
-    episodes, other = read_episodes(a), read_episodes(b)
-    if episodes is None or other is None or sorted(episodes[0]) != sorted(other[0]):
+    mine, other = judged(a), judged(b)
+    if mine is None or other is None or sorted(mine[0]) != sorted(other[0]):
         return None
-    return paired_difference(episodes[1], other[1], ids=(episodes[0], other[0]))
+    return paired_difference(mine[1], other[1], ids=(mine[0], other[0]))
 
 
 def same_seed(a: Row, b: Row) -> list[tuple[Result, Result]]:

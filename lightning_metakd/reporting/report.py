@@ -161,7 +161,7 @@ def narrow_tables(
     tasks = comparisons(results, baseline, controls, by_seed)
     parts = parts_of_tasks(tasks, controls, lambda task: [few_cells(task)], fitted)
     other = "the row's teacher" if baseline is None else baseline
-    notes = [f"More columns: --wide. Difference: name minus {other}, on the same episodes."]
+    notes = [f"More columns: --wide. Difference: name minus {other}, on the same episodes or rows."]
     parts.append(" ".join([*notes, footnote(results)]))
     return "\n\n".join(part if part.startswith("|") else paragraph(part) for part in parts)
 

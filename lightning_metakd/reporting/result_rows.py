@@ -9,10 +9,15 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from lightning_metakd.settings.row_names import determines, differing_settings
+from lightning_metakd.storage.answer_table import answers_file, read_answers
+from lightning_metakd.storage.atomic_files import DamagedFileError
 from lightning_metakd.storage.episode_table import episodes_file
 
 SAME_EPISODES = ("source", "split", "n_way", "k_shot", "n_query", "eval_seed")
 """Two rows are compared episode by episode only where all of these are known and agree."""
+
+SAME_DATA = ("source", "split")
+"""Where there are no episodes they are compared row by row where these agree, and the rows are the same."""
 
 SAME_ROW = (
     *("experiment", "recipe", "learner", "loss", "control", "stage", "teacher_at_test"),
@@ -31,7 +36,8 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(
         ("student_bytes", "peak_memory_bytes", "paired_difference", "paired_ci95"), NUMBER
     ),
-    **dict.fromkeys(("teacher_params", "teacher_flops", "teacher_latency_ms"), NUMBER),
+    **dict.fromkeys(("teacher_params", "teacher_macs", "teacher_flops"), NUMBER),
+    "teacher_latency_ms": NUMBER,
     **dict.fromkeys(("train_steps", "episodes_per_s", "threads", "world_size"), NUMBER),
     **dict.fromkeys(("versions", "settings"), (dict, type(None))),
     **{"train_seed": (int, type(None)), "git": (str, type(None))},
@@ -223,7 +229,37 @@ def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return dict(sorted(groups.items()))
 
 
-def read_episodes(result: Result) -> tuple[list[int], list[float]] | None:
+Judged = tuple[list[int], list[float]]
+"""Numbers of episodes, or of rows, and the accuracy of each."""
+
+
+def judged(result: Result) -> Judged | None:
+    """What a result is the mean of: its episodes, or its rows; None where they are not all there."""
+    return (read_rows if result.row.get("episodes") is None else read_episodes)(result)
+
+
+def all_of(result: Result, ids: list[int], accuracies: list[float]) -> Judged | None:
+    """What was read for a result, if it is that of which it is the mean."""
+    accuracy = result.row.get("accuracy")
+    same = accuracies and accuracy is not None and abs(fmean(accuracies) - accuracy) < 1e-9
+    return (ids, accuracies) if same else None
+
+
+def read_rows(result: Result) -> Judged | None:
+    """(numbers, rightly answered or not) of the rows of a result without episodes."""
+    path = result.folder / answers_file(result.row)
+    if not path.is_file():
+        return None
+    try:
+        columns = read_answers(path).columns
+    except DamagedFileError as error:
+        warnings.warn(f"{path} {error}; it is not compared.", stacklevel=2)
+        return None
+    right = columns["predicted"] == columns["label"]
+    return all_of(result, columns["row"].tolist(), right.astype(float).tolist())
+
+
+def read_episodes(result: Result) -> Judged | None:
     """(ids, accuracies) of a result; None where they are gone, or a later test has overwritten them."""
     path = result.folder / episodes_file(result.row)
     if not path.is_file():
@@ -234,7 +270,4 @@ def read_episodes(result: Result) -> tuple[list[int], list[float]] | None:
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         warnings.warn(f"{path} is damaged ({error}); it is not compared.", stacklevel=2)
         return None
-    accuracies = [a for _, a in rows]
-    accuracy = result.row.get("accuracy")
-    same = rows and accuracy is not None and abs(fmean(accuracies) - accuracy) < 1e-9
-    return ([i for i, _ in rows], accuracies) if same else None
+    return all_of(result, [i for i, _ in rows], [a for _, a in rows])

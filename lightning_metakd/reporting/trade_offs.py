@@ -20,6 +20,7 @@ COSTS = {
 """Of each key of a result: what it is, name of the axis with its unit, and how a value is written."""
 OF_TEACHERS = {
     "student_params": "teacher_params",
+    "student_macs": "teacher_macs",
     "student_flops": "teacher_flops",
     "latency_ms": "teacher_latency_ms",
 }

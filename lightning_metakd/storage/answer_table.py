@@ -24,6 +24,8 @@ COLUMNS = (
 SUPPORT = ("episode", "row", "label")
 EPISODES, QUERY_ROWS, SUPPORT_ROWS = 10, 15, 25
 """So many episodes have pictures or texts, and so many rows of each; without episodes as many query rows."""
+HARDEST = 5
+"""So many episodes with the most wrong answers have them too."""
 EXTREMES = 12
 """So many rows with the lowest and with the highest value of a coefficient have them too."""
 
@@ -33,7 +35,7 @@ class AnswerTable(NamedTuple):
 
     Attributes:
         columns: `COLUMNS` of each query row, in the order of episodes, [n].
-        support: `SUPPORT` of each support row of the first episodes, [s].
+        support: `SUPPORT` of each support row of the first and of the hardest episodes, [s].
         coefficients: values of the teaching loss for each query row by name, nan where there is none, [n].
         classes: names of the classes.
         pictures: of some rows by their number, as WebP.
@@ -51,6 +53,18 @@ class AnswerTable(NamedTuple):
 def answers_file(row: Mapping[str, Any]) -> str:
     """Name of the file of the answers of a result."""
     return episodes_file(row).replace("episodes", "answers", 1).removesuffix(".csv") + ".npz"
+
+
+def hardest_episodes(columns: Columns) -> dict[int, np.ndarray]:
+    """Of each of the episodes with the most wrong answers, the places of some query rows, wrong ones first.
+
+    Nothing where rows are of no episode.
+    """
+    episode, right = columns["episode"], columns["predicted"] == columns["label"]
+    numbers = np.unique(episode[episode >= 0])
+    order = np.argsort([right[episode == k].mean() for k in numbers], kind="stable")
+    places = {int(k): np.flatnonzero(episode == k) for k in numbers[order][:HARDEST]}
+    return {k: p[np.argsort(right[p], kind="stable")][:QUERY_ROWS] for k, p in places.items()}
 
 
 def numbered(columns: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.single_task import SingleTask
-from lightning_metakd.storage.answer_table import EXTREMES, read_answers
+from lightning_metakd.storage.answer_table import EXTREMES, HARDEST, hardest_episodes, read_answers
 from lightning_metakd.teachers.teacher import Teacher
 from tests.callbacks.tiny import Tiny, batches, trainer
 from tests.tiny import Blobs, SmoothConv4, perturbed
@@ -84,11 +84,25 @@ def test_a_gate_of_each_row_is_kept_now_and_then_with_the_rows_at_its_ends(teste
 
 def test_the_first_ten_episodes_have_pictures(tested):
     _, table = tested
-    x = Blobs().all_rows().x
     shown = table.columns["row"][table.columns["episode"] < 10]
     assert {*shown, *table.support["row"]} <= table.pictures.keys()
-    assert set(table.support["episode"]) == set(range(10))
-    assert len(table.pictures) <= 10 * (12 + 6) + 2 * EXTREMES
+    assert set(table.support["episode"]) >= set(range(10))
+
+
+def test_the_hardest_episodes_have_pictures_of_what_was_learned_from_and_asked(tested):
+    recipe, table = tested
+    hardest, rows = hardest_episodes(table.columns), recipe.record.episode_rows
+    order = rows["accuracy"].sort(stable=True).indices
+    assert [*hardest] == rows["id"][order][:HARDEST].tolist()
+    places = [place for places in hardest.values() for place in places]
+    assert {*table.columns["row"][places]} <= table.pictures.keys()
+    of_hardest = np.isin(table.support["episode"], [*hardest])
+    assert of_hardest.sum() == HARDEST * 6
+    assert {*table.support["row"][of_hardest]} <= table.pictures.keys()
+    n_episodes = len({*table.support["episode"]})
+    assert n_episodes <= 10 + HARDEST
+    x = Blobs().all_rows().x
+    assert len(table.pictures) <= n_episodes * (12 + 6) + 2 * EXTREMES
     row, picture = next(iter(table.pictures.items()))
     pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
     assert pixels.shape == (8, 8)

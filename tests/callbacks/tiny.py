@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_metakd.loggers.run_logger import RunLogger
 from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.coefficient_log import CoefficientLog
+from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.training_record import TrainingRecord
 from lightning_metakd.types import Output
 
@@ -30,6 +31,7 @@ class Teacher(nn.Module):
     def __init__(self):
         super().__init__()
         self.model, self.forwards = Linear(width=8).requires_grad_(False), 0
+        self.checkpoint = None
 
     def typical_inputs(self):
         return None
@@ -47,6 +49,7 @@ class Tiny(LightningModule):
         self.automatic_optimization = False
         self.student, self.loss = Linear(), Gate()
         self.teachers = nn.ModuleList([Teacher()])
+        self.initialisation = Initialisation()
         self.record, self.coefficient_log = TrainingRecord(), CoefficientLog(self)
 
     @property

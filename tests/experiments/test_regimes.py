@@ -6,7 +6,8 @@ import json
 import pytest
 
 from experiments import gate_rivals, regimes
-from experiments.gate_rivals import BASE, ROWS, SEEDS, Regime, as_word, place
+from experiments.gate_rivals import ROWS
+from experiments.gate_runs import BASE, SEEDS, Regime, as_word, place
 from experiments.regimes import Outcome, below_best, is_complete, outcomes
 
 REGIME = Regime("clean", "right labels")

@@ -9,6 +9,7 @@ import pytest
 from experiments import runner
 from experiments.plan import Run, fit, in_order, report
 from experiments.runner import main
+from tests.left_results import leave
 
 
 def plan(data):
@@ -155,3 +156,16 @@ def test_a_wrong_folder_is_refused_before_anything_runs(command, capsys, words, 
         main(plan, words)
     assert line in capsys.readouterr().err
     assert command.calls == []
+
+
+def test_a_report_is_a_command_like_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["main_table"])
+    Path("data").mkdir()
+    page = Path("page.md")
+    page.write_text("# Page\n\n<!-- results:begin table -->\n<!-- results:end -->\n")
+    leave(Path("runs/table/maml/0"))
+    assert main(
+        lambda data: [Run("report", "table", "", (f"--output={page}", "--section=table"))], []
+    )
+    assert "| maml |" in page.read_text()

@@ -1,12 +1,14 @@
 import math
 
+import numpy as np
 import pytest
 
 from lightning_metakd.reporting.paired_comparison import comparable, difference, gain_over
 from lightning_metakd.reporting.report import tables
 from lightning_metakd.reporting.result_rows import read_results, rows_of
 from lightning_metakd.reporting.seed_intervals import over_seeds
-from tests.left_results import cell, leave, leave_seeds
+from lightning_metakd.storage.answer_table import COLUMNS, write_answers
+from tests.left_results import answer_table, cell, leave, leave_seeds
 
 
 def paired(folder):
@@ -105,3 +107,56 @@ def test_a_baseline_of_several_settings_has_to_be_named_whole(tmp_path):
     assert cell(table, "kd", "minus plain, lr 0.1") == "+50.00 ± 0.00"
     assert cell(table, "plain, lr 0.2", "minus plain, lr 0.1") == "+25.00 ± 0.00"
     assert cell(table, "plain, lr 0.1", "minus plain, lr 0.1") == "-"
+
+
+ONE_TASK = dict.fromkeys(("episodes", "n_way", "k_shot", "n_query", "eval_seed"))
+"""A result without episodes."""
+
+
+def leave_rows(folder, right, rows=range(6), **changes):
+    """A test of a single task: which of its rows were answered rightly."""
+    accuracy = sum(right) / len(right)
+    leave(folder, experiment=folder.parent.name, **{**ONE_TASK, "accuracy": accuracy, **changes})
+    label = np.zeros(len(right), dtype=np.int32)
+    columns = {"row": np.array(rows), "label": label, "predicted": 1 - np.array(right, np.int32)}
+    columns |= {name: label for name in COLUMNS if name not in columns}
+    write_answers(
+        folder / "answers.test.npz", answer_table()._replace(columns=columns, coefficients={})
+    )
+
+
+def test_tests_of_one_task_are_compared_row_by_row(tmp_path):
+    leave_rows(tmp_path / "alone" / "0", [1, 0, 0, 0, 1, 1])
+    leave_rows(tmp_path / "taught" / "0", [1, 1, 1, 0, 0, 1])
+    rows = paired(tmp_path)
+    gap = gain_over(rows["taught"], [rows["alone"]])
+    each = [0, 1, 1, 0, -1, 0]
+    assert gap.mean == pytest.approx(1 / 6)
+    assert gap.half_width == pytest.approx(1.96 * np.std(each, ddof=1) / math.sqrt(6))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": range(1, 7)},  # other rows
+        {"accuracy": 0.9},  # a later test has overwritten them
+        {"source": "other"},
+    ],
+)
+def test_tests_of_other_rows_are_not_compared(changes, tmp_path):
+    leave_rows(tmp_path / "alone" / "0", [1, 0, 0, 0, 1, 1])
+    leave_rows(tmp_path / "taught" / "0", [1, 1, 1, 0, 0, 1], **changes)
+    leave(tmp_path / "episodes" / "0", experiment="episodes")
+    rows = paired(tmp_path)
+    for other in (rows["alone"], rows["episodes"]):
+        gap = gain_over(rows["taught"], [other])
+        assert gap is None or math.isnan(gap.mean)
+
+
+def test_rows_whose_file_is_damaged_are_named_and_not_compared(tmp_path):
+    for name in ("alone", "taught"):
+        leave_rows(tmp_path / name / "0", [1, 0, 0, 0, 1, 1])
+    (tmp_path / "taught" / "0" / "answers.test.npz").write_bytes(b"no archive")
+    rows = paired(tmp_path)
+    with pytest.warns(UserWarning, match="answers.test.npz .*; it is not compared"):
+        assert math.isnan(gain_over(rows["taught"], [rows["alone"]]).mean)

@@ -1,0 +1,231 @@
+"""Trainings of the rivals of a learned gate, under wrong and few labels.
+
+Most students are perceptrons over the embedding of a frozen network, whose training takes seconds, so that
+every rival stands in every regime with three seeds; others are whole networks of images. Teachers learn from
+the same rows; ten trusted rows a class judge, and choose among what is not learned.
+"""
+
+import csv
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from experiments.gate_rivals import MIXED_UP, ROWS, SAME, part
+from experiments.plan import Run, fit, initial_checkpoint
+from lightning_metakd.data.sources.class_splits import packaged
+
+SEEDS = (0, 1, 2)
+CLASSES = {"train": 64, "test": 20}
+"""Where a gate is learned, and where it is carried to."""
+STEPS = {"train": 1500, "test": 470}
+"""As often for each of 100 rows a class."""
+FEWEST_STEPS = 300
+BASE, ELSEWHERE = CLASSES
+
+
+class Student(NamedTuple):
+    """What learns, and by whom it is taught.
+
+    Args:
+        name: of its folders.
+        config: stem of its experiment's file.
+        images: option that names the folder of the images.
+        network: of the student, as a configuration has it.
+        teacher: the network of its teacher.
+        words: further words of the teacher's training.
+        cache: whether the teacher's answers are stored.
+    """
+
+    name: str
+    config: str
+    images: str
+    network: dict[str, Any]
+    teacher: dict[str, Any]
+    words: tuple[str, ...] = ()
+    cache: bool = False
+
+
+MLP = "lightning_metakd.models.MLP"
+PERCEPTRON = Student(
+    "perceptrons",
+    "single_task_cifar_fs_wrong_labels",
+    "data.source.source.source.root",
+    part(MLP, width_in=64, widths=[128]),
+    part(MLP, width_in=64, widths=[512]),
+)
+CONV4 = Student(
+    "conv4",
+    "single_task_cifar_fs_wrong_labels_images",
+    "data.source.source.root",
+    part("Conv4", pooling="average"),
+    part("ResNet12", widths=[32, 64, 128, 256]),
+    (
+        "--model.initialisation.checkpoint=zoo:resnet12_cifar_fs_teacher",
+        *("--trainer.max_steps=235", "--trainer.val_check_interval=235"),
+    ),
+    cache=True,
+)
+"""Whole networks on images, both trained on from their starts; half the steps make a teacher know its rows by
+heart."""
+
+
+class Regime(NamedTuple):
+    """What the labels are like, and who learns from them.
+
+    Args:
+        name: of its folders.
+        title: of its table.
+        rate: share of wrong labels.
+        kind: which class a wrong label names.
+        rows: labels a class.
+        teacher: loss by which the teacher is trained, as a row's name.
+        student: what learns.
+    """
+
+    name: str
+    title: str
+    rate: float = 0.0
+    kind: str = "symmetric"
+    rows: int = 100
+    teacher: str = "alone"
+    student: Student = PERCEPTRON
+
+
+def as_word(name: str) -> str:
+    """A row's name as one word."""
+    return name.replace(", ", "_").replace(" ", "_")
+
+
+def place(split: str, regime: Regime, seed: int, name: str) -> str:
+    """Where a training lies."""
+    return f"{regime.student.name}/fit/{split}/{regime.name}/seed{seed}/{as_word(name)}"
+
+
+def mixed_up() -> dict[str, str]:
+    """For each base class the next one."""
+    names = packaged("cifar_fs")[BASE]
+    return dict(zip(names, [*names[1:], names[0]], strict=True))
+
+
+def of_data(
+    split: str, regime: Regime, seed: int, data: str, labels: str = SAME
+) -> tuple[str, ...]:
+    """The options of the rows."""
+    wrong: dict[str, Any] = {"rate": regime.rate, "kind": regime.kind}
+    if labels == MIXED_UP:
+        wrong = {"rate": 0.99, "kind": json.dumps(mixed_up())}
+    noise = {"split": split, "seed": seed, **wrong}
+    noisy = tuple(f"--data.source.{name}={value}" for name, value in noise.items())
+    seeds = (f"--seed_everything={seed}", f"--data.seed={seed}", f"--data.split_seed={seed}")
+    rows = f"--data.split={split}", f"--data.rows_per_class={regime.rows}"
+    return (*rows, *noisy, *seeds, f"--{regime.student.images}={data}")
+
+
+def for_classes(split: str, network: dict[str, Any]) -> dict[str, Any]:
+    """A network that tells the classes of a split apart."""
+    return part(network["class_path"], **network["init_args"], n_classes=CLASSES[split])
+
+
+def learner(split: str, regime: Regime, network: dict[str, Any]) -> tuple[str, ...]:
+    """The options of a network for the classes of a split, and of how long it learns."""
+    student = f"--model.student={json.dumps(for_classes(split, network))}"
+    steps = max(FEWEST_STEPS, STEPS[split] * regime.rows // 100)
+    return (student, *(f"--trainer.{name}={steps}" for name in ("max_steps", "val_check_interval")))
+
+
+def teacher(split: str, regime: Regime, seed: int, data: str, labels: str = SAME) -> Run:
+    """The training of a teacher on the same rows."""
+    row = ROWS[regime.teacher]
+    options = (
+        *of_data(split, regime, seed, data, labels),
+        *learner(split, regime, regime.student.teacher),
+        *regime.student.words,
+        *row.words,
+    )
+    if regime.teacher != "alone":
+        options += (f"--model.loss={json.dumps(row.loss)}",)
+    name = "teacher" if labels == SAME else f"teacher {labels}"
+    start = fit("single_task_cifar_fs_start", data)
+    return Run("fit", place(split, regime, seed, name), regime.student.config, options, (start,))
+
+
+def training(split: str, regime: Regime, seed: int, name: str, data: str) -> Run:
+    """The training of a row."""
+    row = ROWS[name]
+    options = [*of_data(split, regime, seed, data), *learner(split, regime, regime.student.network)]
+    options += [f"--model.loss={json.dumps(row.loss)}", *row.words]
+    needs = [teacher(split, regime, seed, data, labels) for labels in row.pool]
+    if needs:
+        options.append(
+            f"--model.teachers={json.dumps([as_teacher(split, regime, n) for n in needs])}"
+        )
+    if row.carried:
+        base = regime._replace(student=PERCEPTRON)
+        before = training(BASE, base, seed, row.carried, data)
+        needs.append(before)
+        file = before.mark.parents[1] / "strategy.safetensors"
+        options.append(f"--model.initialisation.strategy_file={file}")
+    needs = needs or [fit("single_task_cifar_fs_start", data)]
+    config = regime.student.config
+    return Run("fit", place(split, regime, seed, name), config, tuple(options), tuple(needs))
+
+
+def as_teacher(split: str, regime: Regime, run: Run) -> dict[str, Any]:
+    """What a run has trained, as a teacher."""
+    network = for_classes(split, regime.student.teacher)
+    return part(
+        "lightning_metakd.teachers.Teacher",
+        model=network,
+        checkpoint=str(run.mark),
+        head=part("SlicedHead"),
+        cache=regime.student.cache,
+    )
+
+
+def tests(split: str, regime: Regime, seed: int, names: Iterable[str], data: str) -> dict[str, Run]:
+    """The test of each row, and of the teacher, on rows with right labels."""
+    networks = regime.student.network, regime.student.teacher
+    trained = {"teacher": teacher(split, regime, seed, data)}
+    trained |= {name: training(split, regime, seed, name, data) for name in names}
+    return {
+        name: Run(
+            "test",
+            run.folder.replace("/fit/", "/test/"),
+            regime.student.config,
+            (
+                *of_data(split, regime, seed, data),
+                *learner(split, regime, networks[name == "teacher"]),
+                initial_checkpoint(run),
+            ),
+            (run,),
+        )
+        for name, run in trained.items()
+    }
+
+
+def validated(split: str, regime: Regime, seed: int, name: str) -> float:
+    """Accuracy on the rows that choose."""
+    run = training(split, regime, seed, name, "")
+    with run.mark.parents[1].joinpath("metrics.csv").open(newline="") as file:
+        values = [row["val/student_accuracy"] for row in csv.DictReader(file)]
+    return float([value for value in values if value][-1])
+
+
+def best(split: str, regime: Regime, seed: int, names: Iterable[str]) -> str:
+    """The row that validation chooses."""
+    return max(names, key=lambda name: validated(split, regime, seed, name))
+
+
+def result(run: Run) -> dict[str, Any]:
+    """What a test has left."""
+    return dict(json.loads(run.mark.read_text().splitlines()[0]))
+
+
+def provenance(runs: Iterable[Run], target: str, seeds: Iterable[int] = SEEDS) -> str:
+    """What the numbers were made with."""
+    lines = [result(run) for run in runs]
+    commits = ", ".join(sorted({str(line["git"])[:10] for line in lines}))
+    return (
+        f"Percent; 95 % intervals over seeds {', '.join(map(str, seeds))}. {lines[0]['device']}, "
+        f"{lines[0]['threads']} threads; `make {target}`; commits {commits}"
+    )

@@ -1,0 +1,56 @@
+"""Which teachers and coefficients go with plain batches."""
+
+from torch import nn
+
+from lightning_metakd.losses.coefficient import Coefficient
+from lightning_metakd.recipes.optimisation import Optimisation
+from lightning_metakd.recipes.strategy_training import StrategyTraining
+from lightning_metakd.teachers.teacher import Teacher
+
+
+def check_head(teacher: Teacher) -> None:
+    """Raise where the head of a teacher needs episodes.
+
+    Raises:
+        ValueError: says which head does not.
+    """
+    if teacher.head.needs_support:
+        raise ValueError(
+            f"head={type(teacher.head).__name__} is fitted on the support set of an episode, and "
+            "SingleTask has none; give the teacher a SlicedHead."
+        )
+    if not teacher.head.calibrated:
+        raise ValueError(
+            "scale=None is calibrated on held-out episodes, and SingleTask has none; give the "
+            "teacher's head a scale, for instance 1."
+        )
+
+
+def of_batch(module: nn.Module) -> list[Coefficient]:
+    """The coefficients that are learned anew for each batch."""
+    return [m for m in module.modules() if isinstance(m, Coefficient) and m.of_batch]
+
+
+def check_of_batch(loss: nn.Module, optimisation: Optimisation, training: StrategyTraining) -> None:
+    """Raise where a coefficient that is learned anew for each batch would not be.
+
+    Raises:
+        ValueError: says what to change.
+    """
+    for name in {type(coefficient).__name__ for coefficient in of_batch(loss)}:
+        if training.lr == 0 or training.every != 1 or training.warmup > 0:
+            raise ValueError(
+                f"{name} is learned anew for each batch, before the step on it, and strategy_training has "
+                f"lr={training.lr}, every={training.every}, warmup={training.warmup}; take lr=1, every=1 and "
+                "warmup=0."
+            )
+        if training.control not in ("none", "shuffled"):
+            raise ValueError(
+                f"control={training.control} compares with a strategy that lasts, and {name} is learned anew "
+                "for each batch; take shuffled, or no control."
+            )
+        if optimisation.strategy_optimiser != "sgd":
+            raise ValueError(
+                f"{name} is the gradient of the quiz, and optimisation.strategy_optimiser="
+                f"{optimisation.strategy_optimiser} keeps little of it but its sign; take sgd."
+            )
