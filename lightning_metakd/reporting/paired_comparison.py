@@ -1,4 +1,4 @@
-"""Differences on the same episodes, or rows of one task: over training seeds, or over these if there is one."""
+"""Differences on the same episodes, or rows of one task: over seeds, or over these where there is one."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
