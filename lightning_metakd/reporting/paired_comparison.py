@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lightning_metakd.metrics.intervals import paired_difference
-from lightning_metakd.reporting.result_rows import SAME_DATA, SAME_EPISODES, Result, Row, judged
+from lightning_metakd.reporting.result_rows import (
+    SAME_DATA,
+    SAME_EPISODES,
+    Result,
+    Row,
+    accuracies_of,
+)
 from lightning_metakd.reporting.seed_intervals import over_seeds
 
 
@@ -40,7 +46,7 @@ def comparable(a: Row, b: Row) -> bool:
 
 def by_episode(a: Result, b: Result) -> tuple[float, float] | None:
     """Difference of two trainings and its half-width over episodes; None where those are not the same."""
-    mine, other = judged(a), judged(b)
+    mine, other = accuracies_of(a), accuracies_of(b)
     if mine is None or other is None or sorted(mine[0]) != sorted(other[0]):
         return None
     return paired_difference(mine[1], other[1], ids=(mine[0], other[0]))

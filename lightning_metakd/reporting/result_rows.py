@@ -229,23 +229,23 @@ def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return dict(sorted(groups.items()))
 
 
-Judged = tuple[list[int], list[float]]
+Accuracies = tuple[list[int], list[float]]
 """Numbers of episodes, or of rows, and the accuracy of each."""
 
 
-def judged(result: Result) -> Judged | None:
+def accuracies_of(result: Result) -> Accuracies | None:
     """What a result is the mean of: its episodes, or its rows; None where they are not all there."""
     return (read_rows if result.row.get("episodes") is None else read_episodes)(result)
 
 
-def all_of(result: Result, ids: list[int], accuracies: list[float]) -> Judged | None:
+def all_of(result: Result, ids: list[int], accuracies: list[float]) -> Accuracies | None:
     """What was read for a result, if it is that of which it is the mean."""
     accuracy = result.row.get("accuracy")
     same = accuracies and accuracy is not None and abs(fmean(accuracies) - accuracy) < 1e-9
     return (ids, accuracies) if same else None
 
 
-def read_rows(result: Result) -> Judged | None:
+def read_rows(result: Result) -> Accuracies | None:
     """(numbers, rightly answered or not) of the rows of a result without episodes."""
     path = result.folder / answers_file(result.row)
     if not path.is_file():
@@ -259,7 +259,7 @@ def read_rows(result: Result) -> Judged | None:
     return all_of(result, columns["row"].tolist(), right.astype(float).tolist())
 
 
-def read_episodes(result: Result) -> Judged | None:
+def read_episodes(result: Result) -> Accuracies | None:
     """(ids, accuracies) of a result; None where they are gone, or a later test has overwritten them."""
     path = result.folder / episodes_file(result.row)
     if not path.is_file():

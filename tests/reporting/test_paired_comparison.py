@@ -130,9 +130,9 @@ def test_tests_of_one_task_are_compared_row_by_row(tmp_path):
     leave_rows(tmp_path / "taught" / "0", [1, 1, 1, 0, 0, 1])
     rows = paired(tmp_path)
     gap = gain_over(rows["taught"], [rows["alone"]])
-    each = [0, 1, 1, 0, -1, 0]
+    gaps = [0, 1, 1, 0, -1, 0]
     assert gap.mean == pytest.approx(1 / 6)
-    assert gap.half_width == pytest.approx(1.96 * np.std(each, ddof=1) / math.sqrt(6))
+    assert gap.half_width == pytest.approx(1.96 * np.std(gaps, ddof=1) / math.sqrt(6))
 
 
 @pytest.mark.parametrize(
