@@ -1,4 +1,4 @@
-"""The command `metakd classify`: photographs in folders, or texts in files, by a student.
+"""Photographs in folders, or texts in files, sorted into classes by a student.
 
 A folder for each class with a few pictures is all that an adaptable student needs to tell the classes
 apart; a classifier of fixed classes needs none. Where the pictures to be classified lie in folders that are
@@ -9,11 +9,11 @@ beside it.
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from lightning_metakd.classify.onnx_student import TEXT, OnnxStudent, softmax
+from lightning_metakd.classify.onnx_student import TEXT, softmax
 from lightning_metakd.classify.outcome import SHOWN, Prediction, sentence, write
 from lightning_metakd.classify.pictures import Gallery, Row, printable
 from lightning_metakd.classify.texts import TextFiles
@@ -33,6 +33,27 @@ class Support(NamedTuple):
     classes: list[str]
 
 
+@runtime_checkable
+class AnyStudent(Protocol):
+    """What answers: an exported student, or one that comes with torch; see `OnnxStudent`."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def classes(self) -> list[str]: ...
+    @property
+    def about(self) -> Mapping[str, Any]: ...
+
+    def embed(self, rows: np.ndarray) -> np.ndarray: ...
+    def adapt_and_predict(
+        self, support: np.ndarray, labels: np.ndarray, query: np.ndarray
+    ) -> np.ndarray: ...
+
+
 class Classifier(NamedTuple):
     """A student, how it reads, and what it has adapted to.
 
@@ -43,36 +64,31 @@ class Classifier(NamedTuple):
         classes: that it tells apart.
     """
 
-    student: OnnxStudent
+    student: AnyStudent
     reader: Reader
     support: Support | None
     classes: list[str]
 
 
-def classify(
-    model: Path,
+def sort_rows(
+    students: Mapping[str, AnyStudent],
+    paths: Mapping[str, Path],
     query: Path,
-    support: Path | None = None,
-    output: Path = Path("classified"),
-    teacher: Path | None = None,
+    support: Path | None,
+    output: Path,
 ) -> None:
-    """Classify the pictures in a folder, or the texts in a file, by an exported student.
+    """Say which class rows are of, and write that down.
 
     Args:
-        model: file that metakd export wrote as onnx or onnx-int8.
-        query: folder of pictures, of any size and format; where they lie in folders that are called as the
-            classes, the student is judged. Of texts: a .csv or .tsv file with a column text (and label, by
-            which the student is judged), or a .txt file with one in each line.
-        support: folder with a folder for each class, and a few pictures in it; of texts a table with the
-            columns text and label. A classifier needs none.
-        output: folder for predictions.csv, and for contact_sheet.png and confusion.png.
-        teacher: another such file, whose answers stand beside those of the model.
+        students: one, and a teacher beside it if there is one, by the argument that names each.
+        paths: of their files.
+        query: where the rows lie.
+        support: what they adapt to.
+        output: folder for tables and pictures.
     """
-    paths = {"model": model} if teacher is None else {"model": model, "teacher": teacher}
-    students = {name: OnnxStudent(path, argument=name) for name, path in paths.items()}
     check_kinds(students, paths, support)
     classifiers = [prepared(student, support) for student in students.values()]
-    check_classes(classifiers, teacher)
+    check_classes(classifiers, paths.get("teacher"))
     by_student, *by_teacher = (answers(c, query, classifiers[0].classes) for c in classifiers)
     predictions = list(by_student)
     for others in by_teacher:
@@ -101,7 +117,7 @@ def print_left_out(lines: Sequence[str], output: Path) -> None:
 
 
 def check_kinds(
-    students: Mapping[str, OnnxStudent], paths: Mapping[str, Path], support: Path | None
+    students: Mapping[str, AnyStudent], paths: Mapping[str, Path], support: Path | None
 ) -> None:
     """Raise where students and a support set do not go together.
 
@@ -145,7 +161,7 @@ def check_classes(classifiers: Sequence[Classifier], teacher: Path | None) -> No
             )
 
 
-def prepared(student: OnnxStudent, support: Path | None) -> Classifier:
+def prepared(student: AnyStudent, support: Path | None) -> Classifier:
     """A student with what it adapts to, unless its classes are fixed."""
     is_text = student.mode == TEXT
     reader: Reader = TextFiles(student.about) if is_text else Gallery(student.size, student.mode)

@@ -20,8 +20,8 @@ TEXT = "text"
 MODES = ("RGB", "L", TEXT)
 FIELDS: Mapping[str, type] = {"kind": str, "mode": str, "size": int, "classes": list}
 """What the metadata say at least."""
-CHECKPOINTS = (".ckpt", ".pt", ".pth")
-"""Endings of what is exported first."""
+WEIGHTS = (".pt", ".pth")
+"""Endings of files without the configuration of a run."""
 INSTALL = "pip install onnxruntime"
 
 
@@ -113,16 +113,16 @@ def read_file(path: Path, name: str) -> bytes:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is a checkpoint.
+        ValueError: if it has weights alone.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"{name} does not exist; write one by metakd export --ckpt_path FILE --format onnx."
         )
-    if path.suffix in CHECKPOINTS:
+    if path.suffix in WEIGHTS:
         raise ValueError(
-            f"{name} is a checkpoint, and classifying takes an exported student; write one by metakd export "
-            f"--ckpt_path {path} --format onnx."
+            f"{name} has weights alone, and classifying takes a file that metakd export wrote, or the .ckpt "
+            "of a run; name one."
         )
     check_size(path.stat().st_size, name)
     return path.read_bytes()

@@ -51,9 +51,9 @@ COMMANDS = {
     ),
     "report": Command("lightning_metakd.reporting.report", "report", "tables of all results"),
     "classify": Command(
-        "lightning_metakd.classify.classify",
+        "lightning_metakd.cli.classify_command",
         "classify",
-        "photographs or texts, by an exported student",
+        "photographs or texts, by a student",
     ),
     "list": Command("lightning_metakd.cli.listing", "print_list", "what there is to choose from"),
     "configs": Command(

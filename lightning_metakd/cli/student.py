@@ -42,7 +42,8 @@ OF_A_STUDENT = ("student", "learner", "norm", "teacher_at_test")
 """What of a recipe's settings a trained student needs."""
 
 Examples = Sequence[Any] | np.ndarray | Tensor
-"""Texts, or images: paths, Pillow's images, or arrays of 0 to 255, [n, h, w, 3], as tensors [n, ch, h, w]."""
+"""Texts, or their tokens as tensors [n, l]; or images: paths, Pillow's images, arrays of 0 to 255
+[n, h, w, 3], or tensors [n, ch, h, w]."""
 
 
 class Student:
@@ -132,6 +133,8 @@ class Student:
             raise ValueError("examples are empty; give one at least.")
         reading = self.network.reading
         if isinstance(reading, Vocabulary):
+            if isinstance(examples, Tensor):
+                return examples
             return text_rows.tokens(text_rows.encode(list(examples), reading.max_tokens), reading)
         pixels = examples if isinstance(examples, Tensor) else as_pixels(examples, self.size)
         return pixels.float() if reading is None else normalise(pixels, *reading)

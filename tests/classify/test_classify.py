@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_metakd.classify.classify import classify
 from lightning_metakd.classify.onnx_student import KEY, OnnxStudent
+from lightning_metakd.cli.classify_command import classify
 from lightning_metakd.learners import Logistic, ProtoNet, Ridge
 from tests.classify.photographs import COLOURS, class_folders, photograph, plant_oddities
 

@@ -10,8 +10,8 @@ from PIL import Image
 pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
 pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 
-from lightning_metakd.classify.classify import classify
 from lightning_metakd.classify.onnx_student import KEY, OnnxStudent
+from lightning_metakd.cli.classify_command import classify
 from lightning_metakd.learners import ProtoNet, Ridge
 from tests.classify.photographs import class_folders, photograph, plant_oddities
 from tests.export.graphs import write_colour_student
@@ -127,9 +127,9 @@ def test_a_teacher_of_texts_does_not_judge_pictures(student, support, tmp_path):
         classify(student, support, support, tmp_path / "out", tmp_path / "texts.onnx")
 
 
-def test_a_checkpoint_is_exported_first(student, support, tmp_path):
-    (tmp_path / "final.ckpt").write_bytes(b"it")
-    with pytest.raises(ValueError, match=r"model=.*final.ckpt is a checkpoint.*--format onnx"):
-        classify(tmp_path / "final.ckpt", support, support)
-    with pytest.raises(ValueError, match=r"teacher=.*final.ckpt is a checkpoint"):
-        classify(student, support, support, teacher=tmp_path / "final.ckpt")
+def test_weights_alone_are_refused(student, support, tmp_path):
+    (tmp_path / "final.pt").write_bytes(b"it")
+    with pytest.raises(ValueError, match=r"model=.*final.pt has weights alone.*the .ckpt of a run"):
+        classify(tmp_path / "final.pt", support, support)
+    with pytest.raises(ValueError, match=r"teacher=.*final.pt has weights alone"):
+        classify(student, support, support, teacher=tmp_path / "final.pt")

@@ -8,8 +8,8 @@ import torch
 
 pytest.importorskip("tokenizers", reason="the extra 'text' is not installed")
 
-from lightning_metakd.classify.classify import classify
 from lightning_metakd.classify.texts import TextFiles
+from lightning_metakd.cli.classify_command import classify
 from lightning_metakd.data.sources.text_rows import encode, tokens, trained_vocabulary
 from lightning_metakd.export.onnx_file import network_graph, student_graph
 from lightning_metakd.export.plan import Plan

@@ -1,5 +1,6 @@
 """A student in a few lines of Python."""
 
+import csv
 import os
 
 import numpy as np
@@ -8,10 +9,12 @@ import torch
 from PIL import Image
 
 from lightning_metakd import EpisodicData, MetaKD, SupervisedData, Trainer, distil, load
+from lightning_metakd.cli.front_door import main
 from lightning_metakd.cli.student import Student
 from lightning_metakd.data.sources import Synthetic
+from lightning_metakd.data.sources.text_rows import trained_vocabulary
 from lightning_metakd.learners import MAML, ProtoNet
-from lightning_metakd.models import Conv4
+from lightning_metakd.models import BagOfEmbeddings, Conv4
 from tests.commands import MAML as MAML_CONFIG
 from tests.commands import STUDENT, TEACHER, results, work_in, written
 
@@ -21,8 +24,6 @@ QUIET = {"enable_progress_bar": False, "accelerator": "cpu", "log_every_n_steps"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Runs of a teacher, a student that is taught, and one of MAML."""
-    from lightning_metakd.cli.front_door import main
-
     folder = tmp_path_factory.mktemp("runs")
     written(folder, teacher=TEACHER, student=STUDENT, maml=MAML_CONFIG)
     with pytest.MonkeyPatch.context() as patch:
@@ -85,6 +86,41 @@ def test_a_student_of_a_single_task_adapts_by_class_means(folder, monkeypatch):
     expected = (10 * cosines).softmax(-1)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert student.predict(x[:3]).tolist() == ["ab"[i] for i in expected[:3].argmax(1)]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["student", "maml"])
+def test_photographs_are_classified_by_a_checkpoint(name, folder, tmp_path, monkeypatch, capsys):
+    work_in(folder, monkeypatch)
+    x, y, *_ = Synthetic(per_class=8).all_rows()
+    pictures = {k: x[y == k] for k in range(5)}
+    for k, of_class in pictures.items():
+        for i, picture in enumerate(of_class.permute(0, 2, 3, 1).numpy()):
+            place = tmp_path / ("support" if i < 2 else "query") / f"class {k}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(place / f"{i}.png")
+    checkpoint = f"runs/{name}/latest/checkpoints/final.ckpt"
+    words = (f"--{what}={tmp_path / what}" for what in ("support", "query", "output"))
+    main(["classify", f"--model={checkpoint}", f"--teacher={checkpoint}", *words])
+    student = load(checkpoint).fit(
+        torch.cat([p[:2] for p in pictures.values()]), np.repeat(np.arange(5), 2).tolist()
+    )
+    expected = student.predict(torch.cat([p[2:] for p in pictures.values()]))
+    with (tmp_path / "output/predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == [f"class {k}" for k in expected]
+    assert all(row["agreement"] == "1" for row in rows)
+    right = np.mean(expected == np.repeat(np.arange(5), 6))
+    assert f"accuracy {100 * right:.2f} % of 30 with a label" in capsys.readouterr().out
+
+
+def test_texts_and_their_tokens_are_the_same_rows():
+    vocabulary = trained_vocabulary(["how are you", "fine", "who"], 50, 6)
+    recipe = MetaKD(BagOfEmbeddings(n_tokens=vocabulary.size), ProtoNet())
+    recipe.student.read_as(vocabulary, "student")
+    student, texts = Student(recipe), ["how are you", "fine"]
+    tokens = student.inputs(texts)
+    assert torch.equal(student.inputs(tokens), tokens)
 
 
 def untrained(learner, **settings):
