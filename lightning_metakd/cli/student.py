@@ -23,10 +23,9 @@ from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.data.sources import text_rows
 from lightning_metakd.data.sources.augment import normalise
 from lightning_metakd.data.sources.source import Source
-from lightning_metakd.functional.params import subtree
 from lightning_metakd.learners import Learner, ProtoNet
 from lightning_metakd.losses import Hinton, Loss, MatchGate
-from lightning_metakd.models.weights import load_alike, load_origin, load_weights
+from lightning_metakd.models.weights import load_origin, load_weights
 from lightning_metakd.recipes import MetaKD, SingleTask
 from lightning_metakd.recipes.head_size import size_heads
 from lightning_metakd.storage.picture import square_pixels
@@ -193,9 +192,10 @@ def load(path: str | Path) -> Student:
     fits = "head.weight" in weights and recipe.student.head_fits_task
     if fits and size_heads(recipe.students(), len(weights["head.weight"]), False, "data.n_way"):
         recipe.on_head_resized()
-    load_weights(recipe.student, weights, who)
     if isinstance(recipe, MetaKD):
-        load_alike(recipe.learner, subtree(checkpoint["state_dict"], "learner"))
+        recipe.load_student(weights, checkpoint["state_dict"], who, "test")
+    else:
+        load_weights(recipe.student, weights, who)
     load_origin(recipe.student, checkpoint, who)
     recipe.eval_student.load_state_dict(recipe.student.state_dict())
     return Student(recipe, side_of(built.datamodule.source))
