@@ -65,9 +65,9 @@ class CostReport(Callback):
         recipe = reported(pl_module)
         shapes = []
         for teacher in recipe.teachers:
-            x = teacher.typical_inputs()  # where there are some, the teacher need not have run
-            shape = input_shape if x is None else shape_of(x)
-            shapes.append(self.shapes.get(teacher.model, shape))
+            x = teacher.typical_inputs()  # texts of a batch are filled up to its longest
+            seen = self.shapes.get(teacher.model, input_shape)
+            shapes.append(seen if x is None else shape_of(x))
         self.shapes.clear()
         cost = measure(student, one_like(input_shape), self.repeats)
         numbers: dict[str, int | float] = {f"student_{k}": v for k, v in cost._asdict().items()}
