@@ -131,10 +131,11 @@ class OutputCache:
         return x.to(dtype) if x.is_floating_point() else x
 
     def typical_inputs(self) -> Tensor:
-        """What the network reads of a few rows as they are, spread over all."""
+        """What the network reads of a row: of a few that are spread over all, that of median length."""
         n = len(self.examples.y)
-        rows = self.examples.index[:: -(-n // TYPICAL)]
-        return self.inputs(rows, torch.full_like(rows, -1))
+        rows = self.examples.index[:: -(-n // TYPICAL)].split(1)
+        inputs = [self.inputs(row, torch.full_like(row, -1)) for row in rows]
+        return sorted(inputs, key=lambda x: x.shape[-1])[len(inputs) // 2]
 
     @torch.no_grad()
     def extend(self, table: CachedView, rows: Int[Tensor, " n"], view: int) -> CachedView:

@@ -240,3 +240,18 @@ def test_a_cache_in_memory_writes_nothing(net, source, tmp_path, monkeypatch):
     monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
     OutputCache(net, "", source).fill(source.all_rows().index, view=-1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_typical_row_is_of_median_length(net, source, monkeypatch):
+    stored = OutputCache(net, "", source)
+    lengths = []
+
+    def inputs(row, view):
+        lengths.append(int(row) % 7)
+        return torch.zeros(len(row), lengths[-1])
+
+    monkeypatch.setattr(stored, "inputs", inputs)
+    width = stored.typical_inputs().shape[1]
+    assert len(lengths) > 7
+    assert sum(length < width for length in lengths) <= len(lengths) / 2
+    assert sum(length > width for length in lengths) <= len(lengths) / 2
