@@ -66,8 +66,8 @@ class CostReport(Callback):
         shapes = []
         for teacher in recipe.teachers:
             x = teacher.typical_inputs()  # texts of a batch are filled up to its longest
-            seen = self.shapes.get(teacher.model, input_shape)
-            shapes.append(seen if x is None else shape_of(x))
+            of_batch = self.shapes.get(teacher.model, input_shape)
+            shapes.append(of_batch if x is None else shape_of(x))
         self.shapes.clear()
         cost = measure(student, one_like(input_shape), self.repeats)
         numbers: dict[str, int | float] = {f"student_{k}": v for k, v in cost._asdict().items()}

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SAYING = """
 import lightning_metakd.cli.demo as demo
 
@@ -22,6 +24,7 @@ console()
 """
 
 
+@pytest.mark.thorough
 def test_it_leaves_out_what_lightning_says_as_other_commands_do(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SAYING], cwd=tmp_path, capture_output=True, text=True, check=False
