@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:Starting from v1.9.0, `tensorboardX`")
 def test_the_lines_of_python_run(tmp_path, monkeypatch):
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

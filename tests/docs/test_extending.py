@@ -59,6 +59,7 @@ def test_an_addition_is_short():
         assert len(code) <= MOST_LINES, (name, len(code))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("module", MODULES)
 def test_an_addition_passes_its_test(module, folder):
     members = vars(importlib.import_module(f"test_{module}"))

@@ -66,6 +66,7 @@ def test_its_tables_have_a_section_in_their_pages(experiment):
             assert page.count(f"<!-- results:begin {settings['--section']} -->") == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("run", sample(RUNS), ids=lambda run: run.name)
 def test_a_command_is_understood(run, tmp_path, monkeypatch):
     work_in(tmp_path, monkeypatch)

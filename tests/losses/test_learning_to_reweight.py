@@ -66,7 +66,8 @@ def test_every_step_is_that_of_the_paper(hypergradient):
     assert weights.min() == 0 < weights.max()  # some rows would harm
     of_steps(max_steps=2, precision="64-true").fit(recipe, datamodule=FixedRows(batches))
     coefficient = recipe.loss.weights["labels"]
-    actual = coefficient(batches[1][0], None).detach()
+    train = batches[1][0]
+    actual = coefficient(train, context(train, student_answer(train))).detach()
     torch.testing.assert_close(actual, weights, rtol=1e-9, atol=1e-9)
     for name, parameter in recipe.student.named_parameters():
         torch.testing.assert_close(parameter.detach(), theta[name], rtol=1e-9, atol=1e-11)
@@ -102,4 +103,4 @@ def test_episodes_have_no_batches():
 def test_a_larger_batch_is_refused():
     rows = batch(5)
     with pytest.raises(ValueError, match=r"batch_size=4, and a batch has 5 rows"):
-        LearningToReweight(4)(rows, None)
+        LearningToReweight(4)(rows, context(rows, student_answer(rows)))

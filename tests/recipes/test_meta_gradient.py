@@ -394,6 +394,7 @@ def strategy_in_the_outer_loss(monkeypatch):
     monkeypatch.setattr(meta_step, "detach", dict)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("mistake", "case", "seen_in"),
     [
