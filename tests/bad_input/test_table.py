@@ -55,6 +55,7 @@ def no_dump(self):
     self.config_dump = {}
 
 
+@pytest.mark.thorough
 @of_need("start")
 def test_a_run_refuses_it_at_its_start(row, console, trained):
     before = whole(trained)

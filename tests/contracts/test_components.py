@@ -53,6 +53,7 @@ def test_a_component_is_what_its_file_says(kind, path):
     assert set(content(path)) <= {"class_path", "init_args"}
 
 
+@pytest.mark.thorough
 @parametrized("learner")
 def test_a_learner_trains(path, metakd, tmp_path):
     written(tmp_path, it=MAML)

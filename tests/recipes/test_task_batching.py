@@ -80,6 +80,7 @@ def check(actual, expected):
     assert (one - other).norm() < 1e-8 * other.norm()  # Adam divides rounding by 1e-8
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("at_once", [1, 2])  # of three: two together, then one
 @pytest.mark.parametrize("name", TOGETHER)
 def test_all_ways_give_the_same_gradients(name, at_once):

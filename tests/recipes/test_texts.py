@@ -132,6 +132,7 @@ def test_a_network_of_images_is_refused_for_texts_and_the_reverse(metakd, tmp_pa
             metakd("fit", "--config", f"{name}.yaml")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("learner", ["MAML", "Reptile", "Ridge"])
 def test_other_learners_adapt_to_texts(learner, metakd, tmp_path):
     table("texts.csv")

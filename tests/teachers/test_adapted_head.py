@@ -129,6 +129,7 @@ def adapted_task(task, params, network):
     return definition.Task(x, y, logits[0], qx, qy, logits[1])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", [False, True])
 @pytest.mark.parametrize("name", ["MAML", "ProtoNet, unrolled"])
 def test_through_its_own_steps_and_the_students_a_teacher_descends_the_quiz(
