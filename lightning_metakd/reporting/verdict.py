@@ -53,14 +53,14 @@ def claim(rival: str, gain: Difference, n_others: int) -> str:
     """
     over = f"{gain.pairs} training seed{'s' * (gain.pairs > 1)}"
     sentence = (
-        f"It is {percent(gain.mean, gain.half_width)} points above {rival}, paired by episode over "
+        f"It is {percent(gain.mean, gain.half_width)} points above {rival}, paired by episode or row over "
         f"{over}"
     )
     if not gain.is_positive:
         return f"{sentence}: the interval holds 0, and nobody has won."
     if gain.pairs < SEEDS_OF_A_CLAIM:
         return (
-            f"{sentence}: better on these episodes, but no claim, which needs {SEEDS_OF_A_CLAIM} training "
+            f"{sentence}: better on these, but no claim, which needs {SEEDS_OF_A_CLAIM} training "
             "seeds, as another seed might turn it round."
         )
     chosen = (

@@ -19,7 +19,7 @@ def test_a_difference_over_three_seeds_is_a_claim(tmp_path):
     leave_seeds(tmp_path, (0.5, 0.52, 0.51), "kd")
     assert sentence(tmp_path, "maml") == (
         "kd (MAML) has the highest accuracy, 51.00 ± 2.48 %, of 2 rows. It is 26.00 ± 2.48 points above the "
-        "baseline maml, paired by episode over 3 training seeds: the interval lies above 0, which is a claim."
+        "baseline maml, paired by episode or row over 3 training seeds: the interval lies above 0, which is a claim."
     )
     assert "the next row, maml (MAML), paired" in sentence(tmp_path)
     leave_seeds(tmp_path, (0.1, 0.1, 0.1), "other")
@@ -30,7 +30,7 @@ def test_one_seed_is_no_claim(tmp_path):
     leave(tmp_path / "a" / "0", (0.25, 0.5, 0.25))
     leave(tmp_path / "b" / "0", (0.5, 0.76, 0.5), experiment="kd")
     text = sentence(tmp_path)
-    assert "better on these episodes, but no claim, which needs 3 training seeds" in text
+    assert "better on these, but no claim, which needs 3 training seeds" in text
     assert "over 1 training seed:" in text
 
 
