@@ -19,7 +19,8 @@ def test_a_difference_over_three_seeds_is_a_claim(tmp_path):
     leave_seeds(tmp_path, (0.5, 0.52, 0.51), "kd")
     assert sentence(tmp_path, "maml") == (
         "kd (MAML) has the highest accuracy, 51.00 ± 2.48 %, of 2 rows. It is 26.00 ± 2.48 points above the "
-        "baseline maml, paired by episode or row over 3 training seeds: the interval lies above 0, which is a claim."
+        "baseline maml, paired by episode or row over 3 training seeds: the interval lies above 0, which "
+        "is a claim."
     )
     assert "the next row, maml (MAML), paired" in sentence(tmp_path)
     leave_seeds(tmp_path, (0.1, 0.1, 0.1), "other")
