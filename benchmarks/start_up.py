@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.steps import provenance, provenance_text, write
 from lightning_metakd.callbacks.results import code_version
 from lightning_metakd.reporting.markdown import markdown
@@ -103,7 +105,7 @@ def main(args: list[str] | None = None) -> None:
     options = parser.parse_args(args)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(options.rounds, Path(folder))
-    made = provenance(2) | {"git": code_version()}
+    made = provenance(torch.get_num_threads()) | {"git": code_version()}
     note = f"{provenance_text(made, 'python -m benchmarks.start_up')}; code {str(made['git'])[:10]}"
     text = f"{table(rows)}\n\n{note}"
     write({"rows": rows, "provenance": made}, options.result, options.output, "start_up", text)

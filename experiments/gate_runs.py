@@ -91,6 +91,11 @@ class Regime(NamedTuple):
     student: Student = PERCEPTRON
 
 
+def symmetric(share: int, student: Student = PERCEPTRON) -> Regime:
+    """So many labels in a hundred are wrong, and name any other class."""
+    return Regime(f"rate{share}", f"{share} % wrong", share / 100, student=student)
+
+
 def as_word(name: str) -> str:
     """A row's name as one word."""
     return name.replace(", ", "_").replace(" ", "_")

@@ -31,6 +31,7 @@ from experiments.gate_runs import (
     best,
     provenance,
     result,
+    symmetric,
     tests,
 )
 from experiments.plan import ROOT, Run
@@ -53,11 +54,6 @@ DRAWN = {
 FREE = [*ALONE, *WEIGHED, *TRUSTED, *RULES, *LEARNED, *QUIZZES]
 FEW = ["alone", *list(TRUSTED)[-1:], *RULES, PER_ROW]
 """Rows that are shown one by one: all, and those that carry a claim."""
-
-
-def symmetric(share: int, student: Student = PERCEPTRON) -> Regime:
-    """So many labels in a hundred are wrong, and name any other class."""
-    return Regime(f"rate{share}", f"{share} % wrong", share / 100, student=student)
 
 
 class Table(NamedTuple):

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from experiments.gate_rivals import DEFAULT, PER_ROW
-from experiments.gate_runs import BASE, ELSEWHERE, result, training
+from experiments.gate_runs import BASE, ELSEWHERE, result, symmetric, training
 from experiments.gate_runs import tests as tests_of_rows
 from experiments.plan import ROOT, Run, fit, images, shipped
 from experiments.runner import main
-from experiments.wrong_labels import symmetric
 from lightning_metakd.storage import zoo
 from lightning_metakd.storage.atomic_files import atomic_write, file_sha256
 from lightning_metakd.storage.read_checkpoint import (

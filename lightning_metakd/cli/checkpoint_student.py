@@ -36,27 +36,29 @@ class CheckpointStudent:
     def __init__(self, path: Path, argument: str = "model") -> None:
         self.student, self.classes = load(path), list[str]()
         reading = self.student.network.reading
-        if reading is None:
-            raise ValueError(
-                f"{argument}={path} reads vectors, and pictures or texts are classified; name a student of "
-                "these."
-            )
         is_text = isinstance(reading, Vocabulary)
-        self.mode = TEXT if is_text else MODES[self.channels()]
+        mode = TEXT if is_text else MODES.get(self.channels())
+        if reading is None or mode is None:
+            raise ValueError(
+                f"{argument}={path} reads neither pictures in colour or grey nor texts, and these are "
+                "classified; name a student of these."
+            )
+        self.mode = mode
         self.size = reading.max_tokens if isinstance(reading, Vocabulary) else self.student.size
         self.about: dict[str, Any] = {**(as_record(reading) or {}), "size": self.size}
 
     def channels(self) -> int:
-        """Of the pictures that its first layer takes."""
+        """Of the pictures that its first convolution takes; 0 without one."""
         weights = (p for p in self.student.network.parameters() if p.dim() == 4)
-        return next(weights).shape[1]
+        return next((p.shape[1] for p in weights), 0)
 
     def adapt_and_predict(
         self, support: np.ndarray, labels: np.ndarray, query: np.ndarray
     ) -> np.ndarray:
         """Logits `[q, c]` of query rows after adapting to a support set; see `OnnxStudent`."""
         self.student.fit(torch.from_numpy(support), labels.tolist())
-        return np.log(self.student.predict_proba(torch.from_numpy(query)))
+        probabilities = self.student.predict_proba(torch.from_numpy(query))
+        return np.log(probabilities.clip(np.finfo(probabilities.dtype).tiny))
 
     def embed(self, rows: np.ndarray) -> np.ndarray:
         """Embeddings `[n, d]` of rows."""

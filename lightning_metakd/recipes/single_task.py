@@ -76,6 +76,7 @@ class SingleTask(Recipe):
         )
         strategy_training.check_single_task()
         check_of_batch(self.loss, optimisation, strategy_training)
+        self.of_batch = of_batch(self.loss)
         self.quiz = strategy_training.quiz_for(calibrated=False)
         for teacher in self.teachers:
             check_head(teacher)
@@ -142,9 +143,9 @@ class SingleTask(Recipe):
         classes = self.data.train_classes()
         check_no_new_classes(self.loss, classes, classes, self.data.source.all_rows().class_names)
         self.check_shared_head()
-        if self.trainer.world_size > 1 and of_batch(self.loss):
+        if self.trainer.world_size > 1 and self.of_batch:
             raise ValueError(
-                f"{type(of_batch(self.loss)[0]).__name__} weighs the rows of a batch, and "
+                f"{type(self.of_batch[0]).__name__} weighs the rows of a batch, and "
                 f"{self.trainer.world_size} processes have batches of their own; take one process."
             )
         cache_outputs(self.teachers, self.data, self.trainer)
@@ -188,9 +189,10 @@ class SingleTask(Recipe):
         if updates:
             quiz_loss = self.quiz_loss(strategy, train, quiz, classes)
         # MetaDistil: teachers learn first, then they teach; weights of a batch are learned for its step
-        if teachers_learn or of_batch(self.loss):
+        if teachers_learn or self.of_batch:
             self.outer_update(quiz_loss, ("strategy",))
             quiz_loss, updates = torch.zeros_like(quiz_loss), False
+        if teachers_learn:
             train = self.with_teacher_outputs(train)
         output = self.adapters(self.student(train.x))
         train_loss = batch_loss(bind_loss(self.loss), detach(strategy), train, classes)
@@ -207,7 +209,7 @@ class SingleTask(Recipe):
     def restart_coefficients(self) -> None:
         """Begin anew with what is learned for a single batch; its optimiser forgets the one before."""
         optimisers: Any = self.optimizers()
-        for coefficient in of_batch(self.loss):
+        for coefficient in self.of_batch:
             coefficient.restart()
             for parameter in coefficient.parameters():
                 optimisers[1].state.pop(parameter, None)

@@ -1,5 +1,6 @@
 """Photographs as people have them, in every form that goes wrong somewhere."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,12 @@ from PIL import Image
 COLOURS = {"blue": (30, 60, 220), "green": (40, 180, 60), "red": (220, 40, 50)}
 ORIENTATION = 274
 """Number of the EXIF tag."""
+
+
+def table(folder):
+    """The rows of predictions.csv."""
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def photograph(colour, shade=0, size=(40, 30)):

@@ -1,6 +1,5 @@
 """Photographs of one's own, from folders to a table and pictures."""
 
-import csv
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ from PIL import Image
 from lightning_metakd.classify.onnx_student import KEY, OnnxStudent
 from lightning_metakd.cli.classify_command import classify
 from lightning_metakd.learners import Logistic, ProtoNet, Ridge
-from tests.classify.photographs import COLOURS, class_folders, photograph, plant_oddities
+from tests.classify.photographs import COLOURS, class_folders, photograph, plant_oddities, table
 
 pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
 pytest.importorskip("onnx", reason="the extra 'export' is not installed")
@@ -32,11 +31,6 @@ def student(tmp_path_factory):
 @pytest.fixture
 def support(tmp_path):
     return class_folders(tmp_path / "support")
-
-
-def table(folder):
-    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """A teacher whose answers stand beside those of a student."""
 
-import csv
 import json
 
 import numpy as np
@@ -13,7 +12,7 @@ pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 from lightning_metakd.classify.onnx_student import KEY, OnnxStudent
 from lightning_metakd.cli.classify_command import classify
 from lightning_metakd.learners import ProtoNet, Ridge
-from tests.classify.photographs import class_folders, photograph, plant_oddities
+from tests.classify.photographs import class_folders, photograph, plant_oddities, table
 from tests.export.graphs import write_colour_student
 
 SWAPPED = ["green", "blue", "red"]
@@ -34,11 +33,6 @@ def classifier(tmp_path):
 @pytest.fixture
 def support(tmp_path):
     return class_folders(tmp_path / "support")
-
-
-def table(folder):
-    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_its_answers_are_those_that_it_gives_alone(student, support, tmp_path, capsys):

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from lightning_metakd import EpisodicData, MetaKD, SupervisedData, Trainer, distil, load
+from lightning_metakd.cli.checkpoint_student import CheckpointStudent
 from lightning_metakd.cli.front_door import main
 from lightning_metakd.cli.student import Student
 from lightning_metakd.data.sources import Synthetic
@@ -110,6 +111,10 @@ def test_photographs_are_classified_by_a_checkpoint(name, folder, tmp_path, monk
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == [f"class {k}" for k in expected]
     assert all(row["agreement"] == "1" for row in rows)
+    rows = x[:3].numpy()
+    with torch.no_grad():
+        embedding = student.network(student.inputs(x[:3])).embedding
+    np.testing.assert_array_equal(CheckpointStudent(checkpoint).embed(rows), embedding)
     right = np.mean(expected == np.repeat(np.arange(5), 6))
     assert f"accuracy {100 * right:.2f} % of 30 with a label" in capsys.readouterr().out
 
