@@ -2,6 +2,7 @@
 
 import csv
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_photographs_are_classified_by_a_checkpoint(name, folder, tmp_path, monk
     rows = x[:3].numpy()
     with torch.no_grad():
         embedding = student.network(student.inputs(x[:3])).embedding
-    np.testing.assert_array_equal(CheckpointStudent(checkpoint).embed(rows), embedding)
+    np.testing.assert_array_equal(CheckpointStudent(Path(checkpoint)).embed(rows), embedding)
     right = np.mean(expected == np.repeat(np.arange(5), 6))
     assert f"accuracy {100 * right:.2f} % of 30 with a label" in capsys.readouterr().out
 
