@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from experiments.gate_rivals import MIXED_UP, ROWS, SAME, part
-from experiments.plan import Run, fit, initial_checkpoint
+from experiments.plan import Run, initial_checkpoint
 from lightning_metakd.data.sources.class_splits import packaged
 
 SEEDS = (0, 1, 2)
@@ -150,8 +150,7 @@ def teacher(split: str, regime: Regime, seed: int, data: str, labels: str = SAME
     if regime.teacher != "alone":
         options += (f"--model.loss={json.dumps(row.loss)}",)
     name = "teacher" if labels == SAME else f"teacher {labels}"
-    start = fit("single_task_cifar_fs_start", data)
-    return Run("fit", place(split, regime, seed, name), regime.student.config, options, (start,))
+    return Run("fit", place(split, regime, seed, name), regime.student.config, options)
 
 
 def training(split: str, regime: Regime, seed: int, name: str, data: str) -> Run:
@@ -170,7 +169,6 @@ def training(split: str, regime: Regime, seed: int, name: str, data: str) -> Run
         needs.append(before)
         file = before.mark.parents[1] / "strategy.safetensors"
         options.append(f"--model.initialisation.strategy_file={file}")
-    needs = needs or [fit("single_task_cifar_fs_start", data)]
     config = regime.student.config
     return Run("fit", place(split, regime, seed, name), config, tuple(options), tuple(needs))
 

@@ -57,9 +57,9 @@ TABLES = {"names": NAMES, "adapted": ADAPTED}
 
 
 def prepared(data: str) -> Run:
-    """The teacher and the start, and what they answer, stored."""
-    starts = (fit("single_task_cifar_fs_teacher", data), fit("single_task_cifar_fs_start", data))
-    return Run("precompute", ADAPTED, ADAPTED, (embedded_images(data),), starts)
+    """The teacher, and what it answers, stored."""
+    teacher = fit("single_task_cifar_fs_teacher", data)
+    return Run("precompute", ADAPTED, ADAPTED, (embedded_images(data),), (teacher,))
 
 
 def training(table: str, row: str, seed: int, data: str) -> Run:

@@ -15,8 +15,9 @@ from experiments.runner import main
 
 ALONE, META_DISTIL = "meta_kd_cifar_fs_teaching", "meta_kd_cifar_fs_meta_distil"
 STARTS = (
-    *("single_task_cifar_fs_teacher", "single_task_cifar_fs_teacher_wrn"),
-    *("single_task_cifar_fs_start", "single_task_cifar_fs_start_held_out"),
+    "single_task_cifar_fs_teacher",
+    "single_task_cifar_fs_teacher_wrn",
+    "single_task_cifar_fs_start_held_out",
 )
 SEEDS, SHOTS = (0, 1, 2), (1, 5)
 LEARNING = ("--model.strategy_training.lr=0.02",)
