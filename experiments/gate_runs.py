@@ -21,6 +21,7 @@ STEPS = {"train": 1500, "test": 470}
 """As often for each of 100 rows a class."""
 FEWEST_STEPS = 300
 BASE, ELSEWHERE = CLASSES
+CHOSEN_BY = "val/student_accuracy"
 
 
 class Student(NamedTuple):
@@ -208,9 +209,13 @@ def tests(split: str, regime: Regime, seed: int, names: Iterable[str], data: str
 
 def validated(split: str, regime: Regime, seed: int, name: str) -> float:
     """Accuracy on the rows that choose."""
-    run = training(split, regime, seed, name, "")
+    return validated_by(training(split, regime, seed, name, ""))
+
+
+def validated_by(run: Run) -> float:
+    """What a training has reached on the rows that choose."""
     with run.mark.parents[1].joinpath("metrics.csv").open(newline="") as file:
-        values = [row["val/student_accuracy"] for row in csv.DictReader(file)]
+        values = [row[CHOSEN_BY] for row in csv.DictReader(file)]
     return float([value for value in values if value][-1])
 
 

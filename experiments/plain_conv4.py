@@ -44,7 +44,9 @@ def test(name: str, trained: Run, learner: str, shots: int, *options: str) -> Ru
 def plan(data: str) -> list[Run]:
     """The trainings, their tests and the table."""
     network = f"--model.student={RESNET12}"
-    rows = {name: (run, ()) for name, run in students(data).items()}
+    rows: dict[str, tuple[Run, tuple[str, ...]]] = {
+        name: (run, ()) for name, run in students(data).items()
+    }
     rows["teacher"] = fit(TEACHER, data), (network,)
     tests = [
         test(name, run, learner, shots, images(data), loss("cross_entropy"), *options)
