@@ -20,6 +20,8 @@ CLASSES = {"train": 64, "test": 20}
 STEPS = {"train": 1500, "test": 470}
 """As often for each of 100 rows a class."""
 FEWEST_STEPS = 300
+ROWS_OF_CLASS, TRUSTED_ROWS = 600, 10
+"""Images a class, and how many of them the files of the experiments keep for the quiz, and for validation."""
 BASE, ELSEWHERE = CLASSES
 CHOSEN_BY = "val/student_accuracy"
 
@@ -81,6 +83,7 @@ class Regime(NamedTuple):
         rows: labels a class.
         teacher: loss by which the teacher is trained, as a row's name.
         student: what learns.
+        trusted: rows a class in the quiz, and as many in validation.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Regime(NamedTuple):
     rows: int = 100
     teacher: str = "alone"
     student: Student = PERCEPTRON
+    trusted: int = TRUSTED_ROWS
 
 
 def symmetric(share: int, student: Student = PERCEPTRON) -> Regime:
@@ -123,7 +127,10 @@ def of_data(
     noise = {"split": split, "seed": seed, **wrong}
     noisy = tuple(f"--data.source.{name}={value}" for name, value in noise.items())
     seeds = (f"--seed_everything={seed}", f"--data.seed={seed}", f"--data.split_seed={seed}")
-    rows = f"--data.split={split}", f"--data.rows_per_class={regime.rows}"
+    rows = [f"--data.split={split}", f"--data.rows_per_class={regime.rows}"]
+    if regime.trusted != TRUSTED_ROWS:
+        share = round(regime.trusted / ROWS_OF_CLASS, 4)
+        rows += [f"--data.quiz_fraction={share}", f"--data.val_fraction={share}"]
     return (*rows, *noisy, *seeds, f"--{regime.student.images}={data}")
 
 

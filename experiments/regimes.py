@@ -20,8 +20,19 @@ from experiments.gate_rivals import (
     SEARCHED,
     SEARCHED_MANY,
     STARTS,
+    TRUSTED,
 )
-from experiments.gate_runs import BASE, SEEDS, Regime, best, provenance, result, symmetric, tests
+from experiments.gate_runs import (
+    BASE,
+    SEEDS,
+    TRUSTED_ROWS,
+    Regime,
+    best,
+    provenance,
+    result,
+    symmetric,
+    tests,
+)
 from experiments.plan import ROOT, Run
 from experiments.runner import main
 from lightning_metakd.reporting.markdown import between_markers, markdown, percent
@@ -57,13 +68,26 @@ OF_SEARCH = (8, 24)
 """Runs of a random search over many coefficients."""
 
 
+def with_trusted(rows: int) -> Regime:
+    """40 % wrong labels, and so many trusted rows a class."""
+    usual = symmetric(40)
+    name = usual.name if rows == TRUSTED_ROWS else f"{usual.name}_trusted{rows}"
+    return usual._replace(name=name, title=f"{rows} a class", trusted=rows)
+
+
+TRUSTED_REGIMES = [with_trusted(rows) for rows in (1, 2, 5, 10, 20)]
+OF_TRUSTED = [*ROBUST, *CONSTANTS, *LEARNED, *list(TRUSTED)[-1:]]
+CHOSEN_OF_TRUSTED = {name: rows for name, rows in CHOSEN.items() if set(rows) <= set(OF_TRUSTED)}
+
+
 def plan(data: str) -> list[Run]:
-    """All rows of all regimes, and those of many coefficients."""
+    """All rows of all regimes, those of many coefficients, and those of more and fewer trusted rows."""
     of_regimes = [(regime, TRAINED) for regime in REGIMES]
     of_many = [(regime, [*OF_MANY, *SEARCHED_MANY]) for regime in MANY_REGIMES]
+    of_trusted = [(regime, OF_TRUSTED) for regime in TRUSTED_REGIMES]
     return [
         run
-        for regime, names in [*of_regimes, *of_many]
+        for regime, names in [*of_regimes, *of_many, *of_trusted]
         for seed in SEEDS
         for run in tests(BASE, regime, seed, names, data).values()
     ]
@@ -189,15 +213,29 @@ def table_of_many(regimes: Sequence[Regime]) -> str:
     return markdown(list(lines.values()))
 
 
+def table_of_trusted(regimes: Sequence[Regime]) -> str:
+    """Accuracy by row and number of trusted rows a class, which judge, choose, or are trained on."""
+    rows = [*CHOSEN_OF_TRUSTED, *LEARNED, *list(TRUSTED)[-1:]]
+    lines = {name: {"": name} for name in rows}
+    for regime in regimes:
+        table = outcomes(regime, OF_TRUSTED, CHOSEN_OF_TRUSTED)
+        for name, line in lines.items():
+            line[regime.title] = percent(*over_seeds(table[name].accuracy))
+    return markdown(list(lines.values()))
+
+
 def write_page() -> None:
     """Fill the tables of the page by the regimes that are complete, and name the others."""
     regimes = [regime for regime in REGIMES if is_complete(regime, TRAINED)]
     of_many = [r for r in MANY_REGIMES if is_complete(r, [*OF_MANY, *SEARCHED_MANY])]
-    left = [r.title for r in (*REGIMES, *MANY_REGIMES) if r not in (*regimes, *of_many)]
-    teachers = (tests(BASE, r, k, [], "")["teacher"] for r in (*regimes, *of_many) for k in SEEDS)
+    of_trusted = [r for r in TRUSTED_REGIMES if is_complete(r, OF_TRUSTED)]
+    complete = [*regimes, *of_many, *of_trusted]
+    left = [r.title for r in (*REGIMES, *MANY_REGIMES, *TRUSTED_REGIMES) if r not in complete]
+    teachers = (tests(BASE, r, k, [], "")["teacher"] for r in complete for k in SEEDS)
     made = provenance(teachers, "where-it-pays")
     made += f"\n\nNot complete: {', '.join(left)}." if left else ""
     filled = {"many": table_of_many(of_many)} if of_many else {}
+    filled |= {"trusted": table_of_trusted(of_trusted)} if of_trusted else {}
     filled |= (
         dict(zip(("regrets", "regimes"), regret_tables(regimes), strict=True)) if regimes else {}
     )

@@ -36,21 +36,42 @@ def test_a_loss_without_coefficients_leaves_no_file(tmp_path):
     assert not (tmp_path / "tiny" / "0" / "strategy.safetensors").exists()
 
 
+class Judged(Tiny):
+    """Logs a gain in every step."""
+
+    def __init__(self, gains):
+        super().__init__()
+        self.gains = gains
+
+    def training_step(self, batch, batch_idx):
+        super().training_step(batch, batch_idx)
+        self.log("strategy/pilot_gain", self.gains[batch_idx])
+
+
 @pytest.mark.parametrize(
     ("gains", "warns"), [([-1.0] * 5, True), ([-1.0] * 4 + [1.0, -1.0], False)]
 )
 def test_pilot_steps_that_keep_leading_astray_are_warned_of(tmp_path, gains, warns):
-    class Judged(Tiny):
-        def training_step(self, batch, batch_idx):
-            super().training_step(batch, batch_idx)
-            self.log("strategy/pilot_gain", gains[batch_idx])
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer(tmp_path, StrategyMonitor(every_n_steps=1)).fit(Judged(), batches(len(gains)))
+        trainer(tmp_path, StrategyMonitor(every_n_steps=1)).fit(Judged(gains), batches(len(gains)))
     message = [str(w.message) for w in caught if "pilot_gain" in str(w.message)]
     assert len(message) == warns
     assert all("lower model.strategy_training.pilot_lr" in text for text in message)
+
+
+@pytest.mark.parametrize(("mean", "n", "warns"), [(0.0, 400, 1), (0.5, 400, 0), (0.0, 90, 0)])
+def test_a_quiz_that_cannot_tell_is_warned_of(tmp_path, mean, n, warns):
+    # each gain twice, as where the strategy moves in every other step
+    values = mean + torch.linspace(-1, 1, n // 2).repeat_interleave(2)
+    order = torch.randperm(n // 2, generator=torch.Generator().manual_seed(0))
+    gains = values.view(-1, 2)[order].flatten()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, StrategyMonitor()).fit(Judged(gains), batches(n))
+    message = [str(w.message) for w in caught if "not above" in str(w.message)]
+    assert len(message) == warns
+    assert all(f"in the last {n // 2} updates" in text for text in message)
 
 
 def test_an_interval_below_one_is_refused():
