@@ -9,7 +9,7 @@ OPTIONS ?=
 CALLS_CHECKED := --jaxtyping-packages=lightning_metakd,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels where-it-pays zoo learned-optimiser test test-thorough test-all check lint format type notebooks docs report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels wrong-support where-it-pays plain-conv4 zoo learned-optimiser test test-thorough test-all check lint format type notebooks docs report clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -85,6 +85,13 @@ wrong-labels: install  ## A gate for each row learned under wrong labels and car
 
 where-it-pays: install  ## The regret of one learned run to the best that one could have chosen, by regime
 	$(BIN)/python -m experiments.regimes --data $(DATA) $(OPTIONS)
+	$(BIN)/python -m experiments.gate_reading --data $(DATA)
+
+wrong-support: install  ## Class means that count support rows by how far student and teacher believe their labels
+	$(BIN)/python -m experiments.wrong_support --data $(DATA) $(OPTIONS)
+
+plain-conv4: install  ## A plain Conv4-64 trained for long, taught or not, beside published ones
+	$(BIN)/python -m experiments.plain_conv4 --data $(DATA) $(OPTIONS)
 
 learned-optimiser: install  ## A learned update rule beside the best step sizes of SGD and Adam (DATA=folder of images)
 	$(BIN)/python -m experiments.learned_optimiser --output docs/results/learned-optimiser.md --data $(DATA)

@@ -13,11 +13,13 @@ from experiments import (
     label_efficiency,
     learners,
     main_table,
+    plain_conv4,
     regimes,
     teaching,
     three_stages,
     transfer,
     wrong_labels,
+    wrong_support,
 )
 from experiments.plan import ROOT, in_order
 from experiments.runner import main
@@ -27,6 +29,7 @@ from tests.commands import work_in
 EXPERIMENTS = (
     *(main_table, learners, teaching, transfer, efficientnet, three_stages, kinds_of_teachers),
     *(intents, continual, label_efficiency, domains, wrong_labels, regimes),
+    *(wrong_support, plain_conv4),
 )
 RUNS = in_order(run for experiment in EXPERIMENTS for run in experiment.plan("images"))
 every = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda module: module.__name__)
