@@ -13,7 +13,7 @@ CALLS_CHECKED := --jaxtyping-packages=lightning_metakd,beartype.beartype
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | column -t -s '|'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | column -t -s '|'
 
 # --- set-up --------------------------------------------------------------------------------------
 

@@ -32,10 +32,10 @@ def words(name: str, seed: int, data: str, shots: int, wrong: int) -> tuple[str,
     """The options of a row."""
     rate = 0.0 if name == RIGHT else wrong / 100
     weight = WEIGHTS[name]
-    learned = f"--model.learner.init_args.support_weight={json.dumps(weight)}"
+    weigh = f"--model.learner.init_args.support_weight={json.dumps(weight)}"
     return (
         *(f"--seed_everything={seed}", f"--data.seed={seed}", embedded_images(data)),
-        *(f"--data.k_shot={shots}", f"--data.wrong_support={rate}", learned),
+        *(f"--data.k_shot={shots}", f"--data.wrong_support={rate}", weigh),
     )
 
 

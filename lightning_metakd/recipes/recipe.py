@@ -94,11 +94,11 @@ class Recipe(LightningModule, Procedure, Configured):
         self.ema = None if decay is None else averaged(self.student, decay)
         self.loss = CrossEntropy() if loss is None else deepcopy(loss)
         self.teachers = TeacherPool(deepcopy(teachers or []))
+        strategy_training = strategy_training.for_loss(self.loss, initialisation.strategy_file)
         self.optimisation, self.strategy_training = optimisation, strategy_training
         self.initialisation, self.teacher_at_test = initialisation, teacher_at_test
         strategy_training.check_loss(self.loss, initialisation.strategy_file)
-        control = strategy_training.control
-        self.loss = controlled(self.loss, control, len(self.teachers))
+        self.loss = controlled(self.loss, strategy_training.control, len(self.teachers))
         self.rates = strategy_training.rates(self.loss)
         if self.rates.coefficients == 0:
             self.loss.requires_grad_(False)
@@ -109,7 +109,7 @@ class Recipe(LightningModule, Procedure, Configured):
             self.teachers,
             self.adapters,
             initialisation,
-            control,
+            strategy_training.control,
             self.rates,
         )
         self.record = TrainingRecord()

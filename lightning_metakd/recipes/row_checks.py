@@ -38,7 +38,7 @@ def check_of_batch(loss: nn.Module, optimisation: Optimisation, training: Strate
         ValueError: says what to change.
     """
     for name in {type(coefficient).__name__ for coefficient in of_batch(loss)}:
-        if training.lr == 0 or training.every != 1 or training.warmup > 0:
+        if not training.lr or training.every != 1 or training.warmup > 0:
             raise ValueError(
                 f"{name} is learned anew for each batch, before the step on it, and strategy_training has "
                 f"lr={training.lr}, every={training.every}, warmup={training.warmup}; take lr=1, every=1 and "

@@ -75,7 +75,7 @@ class SingleTask(Recipe):
             teacher_at_test=False,
         )
         strategy_training.check_single_task()
-        check_of_batch(self.loss, optimisation, strategy_training)
+        check_of_batch(self.loss, optimisation, self.strategy_training)
         self.of_batch = of_batch(self.loss)
         self.quiz = strategy_training.quiz_for(calibrated=False)
         for teacher in self.teachers:

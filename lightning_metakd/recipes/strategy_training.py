@@ -5,7 +5,7 @@ on which the student never trains, and the pilot a virtual step of the student a
 """
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, get_args
 
 from lightning_metakd.arguments.ranges import (
@@ -17,6 +17,7 @@ from lightning_metakd.arguments.ranges import (
     check_share,
 )
 from lightning_metakd.learners.learner import Learner
+from lightning_metakd.losses.coefficient import Coefficient
 from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy, Loss
 from lightning_metakd.strategy.controls import Control, check_control, learns, teachers_learn
 from lightning_metakd.strategy.hypergradient import (
@@ -25,6 +26,9 @@ from lightning_metakd.strategy.hypergradient import (
     HypergradientMethod,
 )
 from lightning_metakd.strategy.quiz import QuizClasses
+
+LR, LR_OF_BATCH = 0.005, 1.0
+"""Usual learning rates of coefficients: of lasting ones, and of those learned anew for each batch."""
 
 
 class Rates(NamedTuple):
@@ -44,8 +48,9 @@ class StrategyTraining:
     """How the strategy is learned.
 
     Args:
-        lr: learning rate of the coefficients; 0 keeps them as they are. Above 0, SingleTask needs a
-            data.quiz_fraction.
+        lr: learning rate of the coefficients; 0 keeps them as they are. By default what a loss calls learned
+            is learned, at 0.005 (at 1 where it is learned anew for each batch), but for a strategy that
+            comes from a file, which stays as it is. Above 0, SingleTask needs a data.quiz_fraction.
         every: outer steps from one update of the strategy to the next.
         warmup: part of the training, in [0, 1), before the first one.
         teacher_lr: learning rate by which the teachers learn to teach (MetaDistil), before each step of the
@@ -67,7 +72,7 @@ class StrategyTraining:
         allow_seen_classes: allow MetaKD's quiz to have classes that a teacher was trained on.
     """
 
-    lr: float = 0.0
+    lr: float | None = None
     every: int = 1
     warmup: float = 0.0
     teacher_lr: float = 0.0
@@ -82,7 +87,14 @@ class StrategyTraining:
 
     def __post_init__(self) -> None:
         group = "strategy_training"
-        check_number(f"{group}.lr", self.lr, 0.0, ends="[)", hint="where 0 freezes the strategy")
+        check_number(
+            f"{group}.lr",
+            self.lr,
+            0.0,
+            ends="[)",
+            hint="where 0 freezes the strategy",
+            optional=True,
+        )
         check_integer(f"{group}.every", self.every, 1)
         check_share(f"{group}.warmup", self.warmup)
         check_number(
@@ -92,7 +104,8 @@ class StrategyTraining:
             ends="[)",
             hint="where 0 freezes the teachers",
         )
-        check_control(self.control, self.lr, self.teacher_lr)
+        if self.lr is not None:
+            check_control(self.control, self.lr, self.teacher_lr)
         check_choice(f"{group}.quiz_classes", self.quiz_classes, get_args(QuizClasses))
         check_choice(f"{group}.hypergradient", self.hypergradient, HYPERGRADIENTS)
         check_positive(
@@ -112,17 +125,32 @@ class StrategyTraining:
                 f"{self.hypergradient!r}, which has no such series; take neumann, or leave it out."
             )
 
+    def for_loss(self, loss: Loss, strategy_file: str | None) -> "StrategyTraining":
+        """With a learning rate, where none is given.
+
+        Args:
+            strategy_file: from which the strategy starts, if there is one.
+        """
+        if self.lr is not None:
+            return self
+        as_it_is = strategy_file is not None and self.control != "final_constant"
+        if as_it_is or not any(True for _ in loss.parameters()):
+            return replace(self, lr=0.0)
+        of_batch = any(isinstance(m, Coefficient) and m.of_batch for m in loss.modules())
+        return replace(self, lr=LR_OF_BATCH if of_batch else LR)
+
     def check_loss(self, loss: Loss, strategy_file: str | None) -> None:
         """Raise where a loss has nothing to learn, or a control has no strategy to hold constant.
 
         Args:
             strategy_file: from which the strategy starts, if there is one.
         """
-        if self.lr > 0 and not any(True for _ in loss.parameters()):
+        if self.lr and not any(True for _ in loss.parameters()):
             raise ValueError(
                 f"strategy_training.lr={self.lr} trains a strategy, but no coefficient of the loss is "
                 "learned; name a Learned class in model.loss, or set strategy_training.lr to 0."
             )
+        check_control(self.control, self.lr or 0.0, self.teacher_lr)
         if self.control == "final_constant" and strategy_file is None:
             raise ValueError(
                 "control=final_constant says from the start what another run said at its end; name its "
@@ -179,6 +207,6 @@ class StrategyTraining:
         """
         learnable = any(p.requires_grad for p in loss.parameters())
         return Rates(
-            self.lr if learnable and learns(self.control) else 0.0,
+            self.lr if self.lr and learnable and learns(self.control) else 0.0,
             self.teacher_lr if teachers_learn(self.control) else 0.0,
         )

@@ -63,8 +63,8 @@ def test_the_files_modules_and_targets_that_it_names_exist(page):
         re.findall(r"(?:configs|tests|experiments|benchmarks)/[\w/]+\.(?:yaml|py)", text)
     ):
         assert (ROOT / path).is_file(), path
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.MULTILINE)) <= set(targets)
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert set(re.findall(r"(?:^|`)make ([a-z0-9-]+)", text, flags=re.MULTILINE)) <= set(targets)
     for module in set(
         re.findall(r"(?:^|`)python -m ((?:experiments|benchmarks)\.\w+)", text, re.M)
     ):

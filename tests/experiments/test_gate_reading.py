@@ -30,11 +30,11 @@ def test_a_regime_stands_in_the_table_once_all_its_seeds_were_asked(tmp_path, mo
     assert kept() == {}
     first, second = ASKED[:2]
     values = reading([0.9, 0.8, 0.3, 0.1]).row()
-    asked = [(first, seed) for seed in SEEDS] + [(second, SEEDS[0])]
+    pairs = [(first, seed) for seed in SEEDS] + [(second, SEEDS[0])]
     with gate_reading.FILE.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*KEYS, *values])
         writer.writeheader()
-        writer.writerows({"regime": r.name, "seed": seed} | values for r, seed in asked)
+        writer.writerows({"regime": r.name, "seed": seed} | values for r, seed in pairs)
     text = table(kept())
     assert first.title in text
     assert second.title not in text

@@ -32,7 +32,7 @@ def test_gradients_are_read_as_the_paper_says():
     torch.testing.assert_close(readable(g), torch.tensor(expected).double(), rtol=1e-12, atol=1e-15)
 
 
-def difference(learner, name, index, size=1e-6):
+def difference(learner, name, index, size=1e-5):
     """Central difference of the outer loss in one weight of the rule."""
     weight = learner.get_parameter(name)
     losses = []

@@ -2,6 +2,8 @@ import pytest
 
 from lightning_metakd.losses.coefficient import Learned
 from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.learning_to_reweight import LearningToReweight
+from lightning_metakd.losses.loss import CrossEntropy, WeightedSum
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.recipes.strategy_training import Rates, StrategyTraining
 
@@ -17,7 +19,7 @@ from lightning_metakd.recipes.strategy_training import Rates, StrategyTraining
         ({"hypergradient": "exact"}, "hypergradient='exact' is unknown; choose one of tangent"),
         ({"quiz_classes": "new"}, "quiz_classes='new' is unknown; choose one of same, other"),
         ({"lr": -1.0}, r"strategy_training\.lr=-1.0 must be at least 0"),
-        ({"control": "frozen"}, r"strategy_training\.lr=0 learns none"),
+        ({"control": "frozen", "lr": 0.0}, r"strategy_training\.lr=0 learns none"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_where_they_are_made(
@@ -25,6 +27,23 @@ def test_settings_that_cannot_work_are_refused_where_they_are_made(
 ):
     with pytest.raises(ValueError, match=message):
         StrategyTraining(**settings)
+
+
+@pytest.mark.parametrize(
+    ("gate", "file", "settings", "lr"),
+    [
+        (0.5, None, {}, 0.0),
+        (Learned(), None, {}, 0.005),
+        (Learned(), "strategy.safetensors", {}, 0.0),
+        (Learned(), "strategy.safetensors", {"control": "final_constant"}, 0.005),
+        (Learned(), None, {"lr": 0.0}, 0.0),
+        (Learned(), "strategy.safetensors", {"lr": 0.02}, 0.02),
+        (LearningToReweight(), None, {}, 1.0),
+    ],
+)
+def test_what_a_loss_calls_learned_is_learned_by_default(gate, file, settings, lr):
+    weighted = {"terms": {"labels": CrossEntropy()}, "weights": {"labels": gate}}
+    assert StrategyTraining(**settings).for_loss(WeightedSum(**weighted), file).lr == lr
 
 
 def test_a_pilot_has_steps_and_a_series_terms():
