@@ -16,6 +16,7 @@ WAYS = {
 }
 LEARNERS = {"nearest_mean": "protonet_cosine", "logistic": "logistic"}
 SHOTS = (1, 5)
+BEST = "taught_tuned"
 
 
 def students(data: str) -> dict[str, Run]:

@@ -6,12 +6,14 @@ What a card says of accuracy is what `metakd test` prints for `zoo:NAME`.
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from experiments import plain_conv4
 from experiments.gate_rivals import DEFAULT, PER_ROW
 from experiments.gate_runs import BASE, ELSEWHERE, result, symmetric, training
 from experiments.gate_runs import tests as tests_of_rows
@@ -36,26 +38,31 @@ class Entry(NamedTuple):
     """A file of the zoo.
 
     Attributes:
-        training: experiment that trains it.
+        training: what trains it, by the folder of images.
         model: file of its network.
         purpose: what it is for.
     """
 
-    training: str
+    training: Callable[[str], Run]
     model: str
     purpose: str
 
 
 ENTRIES = {
     "conv4_64_cifar_fs_start": Entry(
-        "single_task_cifar_fs_start",
+        lambda data: fit("single_task_cifar_fs_start", data),
         "conv4_64_average",
         "where students of CIFAR-FS begin, and what embeds it",
     ),
     "resnet12_cifar_fs_teacher": Entry(
-        "single_task_cifar_fs_teacher",
+        lambda data: fit("single_task_cifar_fs_teacher", data),
         "resnet12_256",
         "the teacher of the tables of CIFAR-FS, of 48 of the 64 base classes",
+    ),
+    "conv4_64_cifar_fs": Entry(
+        lambda data: plain_conv4.students(data)[plain_conv4.BEST],
+        "conv4_64_average",
+        "the best plain Conv4-64 of CIFAR-FS: taught for long, then tuned by episodes",
     ),
 }
 STRATEGY = "wrong_labels"
@@ -84,7 +91,7 @@ def plan(data: str) -> list[Run]:
     """What is trained, and then tested, for all of it."""
     runs = []
     for name, entry in ENTRIES.items():
-        runs += [fit(entry.training, data), *tests(name, data)]
+        runs += [entry.training(data), *tests(name, data)]
     return [*runs, *strategy_runs(data).values()]
 
 
@@ -119,7 +126,7 @@ def write_file(name: str, entry: Entry, run: Run) -> None:
     card = {
         "purpose": entry.purpose,
         "model": f"configs/model/{entry.model}.yaml",
-        "experiment": f"configs/experiment/{entry.training}.yaml",
+        "experiment": f"configs/experiment/{run.config}.yaml",
         "source": f"{settings['data.source']}, {settings.get('data.split', 'train')}",
         "n_classes": len(checkpoint.get("classes", [])),
         "seed": settings["seed_everything"],
@@ -194,10 +201,10 @@ def make(name: str, words: list[str]) -> None:
     """Train, write and test what is missing of a file."""
     entry, start = ENTRIES[name], Path.cwd()
     if not (FOLDER / f"{name}.safetensors").is_file():
-        if not main(lambda data: [fit(entry.training, data)], words):
+        if not main(lambda data: [entry.training(data)], words):
             return
         FOLDER.mkdir(exist_ok=True)
-        write_file(name, entry, fit(entry.training, ""))
+        write_file(name, entry, entry.training(""))
         os.chdir(start)  # where the words are from
     if "reached" not in zoo.card(name) and main(lambda data: tests(name, data), words):
         add_accuracy(name)

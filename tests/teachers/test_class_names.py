@@ -278,7 +278,7 @@ def test_a_strategy_of_other_classes_is_refused_by_name(written):
 def test_a_strategy_of_each_class_goes_to_data_that_number_them_otherwise(tmp_path):
     def run(names, **settings):
         teacher = Teacher(Expert(GARDEN), head=SlicedHead(), classes=GARDEN)
-        options = {"teachers": [teacher], "optimisation": sgd(), "lr": 0.0, **settings}
+        options = {"teachers": [teacher], "optimisation": sgd(), "strategy_lr": 0.0, **settings}
         return fit(
             SingleTask(SmoothConv4(len(names)), per_class(0.0, 0.0, 0.0), **grouped(options)),
             data(names),
