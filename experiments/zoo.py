@@ -59,6 +59,11 @@ ENTRIES = {
         "resnet12_256",
         "the teacher of the tables of CIFAR-FS, of 48 of the 64 base classes",
     ),
+    "resnet12_cifar_fs_teacher_64": Entry(
+        lambda data: fit(plain_conv4.TEACHER, data),
+        "resnet12_256",
+        "the teacher of the best plain Conv4-64, of all 64 base classes",
+    ),
     "conv4_64_cifar_fs": Entry(
         lambda data: plain_conv4.students(data)[plain_conv4.BEST],
         "conv4_64_average",
