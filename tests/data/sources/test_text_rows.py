@@ -27,10 +27,18 @@ def views(n, view):
     return torch.arange(n), torch.full((n,), view)
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=("Cs",))), min_size=1, max_size=5))
+# 64 characters are 256 bytes at most, which 8 words may have
+UNCUT = st.text(st.characters(exclude_categories=("Cs",)), max_size=64)
+
+
+@given(st.lists(UNCUT, min_size=1, max_size=5))
 def test_bytes_are_the_words_of_a_text(texts):
     expected = [" ".join(text.replace("\0", " ").split()[:8]) for text in texts]
     assert decode(encode(texts, 8)) == expected
+
+
+def test_a_very_long_word_is_cut_behind_a_whole_character():
+    assert decode(encode(["é" * 300, "a" + "é" * 300], 8)) == ["é" * 128, "a" + "é" * 127]
 
 
 def test_a_view_lacks_whole_words_in_their_order_and_never_all_of_them():
