@@ -52,6 +52,17 @@ def test_stored_answers_are_the_live_ones(net, source, tmp_path, view):
         assert (kept[field] - live[field]).norm() < 1e-5 * live[field].norm()
 
 
+def test_answers_are_computed_in_full_precision(net, source, tmp_path):
+    cudnn, precise = torch.backends.cudnn, []
+    before = cudnn.enabled, cudnn.benchmark, cudnn.allow_tf32
+    net.register_forward_hook(lambda *_: precise.append((cudnn.enabled, cudnn.allow_tf32)))
+    with torch.autocast("cpu", torch.bfloat16):
+        stored = cache(net, source, tmp_path, views=[0])(rows(source, 0))
+    assert set(precise) == {(True, False)}
+    assert stored.embedding.dtype == torch.float32
+    assert (cudnn.enabled, cudnn.benchmark, cudnn.allow_tf32) == before
+
+
 def test_rows_of_several_views_may_be_asked_at_once(net, source, tmp_path):
     stored = cache(net, source, tmp_path)
     several = [rows(source, view, torch.arange(7)) for view in VIEWS]
