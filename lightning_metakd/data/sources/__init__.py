@@ -1,6 +1,7 @@
 """Sources of labelled rows, and the files that keep decoded images and teachers' outputs."""
 
 from lightning_metakd.data.sources.cifar import CIFAR100, CIFARFS, FC100, ByClass
+from lightning_metakd.data.sources.cifar_by_class import CIFAR100ByClass
 from lightning_metakd.data.sources.embedded import Embedded
 from lightning_metakd.data.sources.folder import Folder
 from lightning_metakd.data.sources.intents import Intents
@@ -17,6 +18,7 @@ __all__ = [
     "CIFARFS",
     "FC100",
     "ByClass",
+    "CIFAR100ByClass",
     "Embedded",
     "Folder",
     "Intents",

@@ -7,6 +7,7 @@ import torch
 
 from lightning_metakd.data.sources import cifar
 from lightning_metakd.data.sources.cifar import CIFAR100, CIFARFS, FC100
+from lightning_metakd.data.sources.cifar_by_class import CIFAR100ByClass
 from tests.conftest import data_folder
 
 SOURCES = (CIFAR100, CIFARFS, FC100)
@@ -39,6 +40,32 @@ def test_fc100_divides_whole_superclasses():
         chosen = set(FC100().split_names[split])
         assert all(len(chosen & set(group)) in (0, len(group)) for group in fine.values())
     assert len(FC100().split_names["strategy"]) == 15
+
+
+def test_classes_may_be_divided_by_lists_of_ones_own():
+    lists = {
+        "train": CIFARFS().split_names["train"][:16],
+        "test": CIFARFS().split_names["test"][:2],
+    }
+    of_split = CIFAR100ByClass(lists).split_names
+    assert (of_split["train"], of_split["test"], of_split["val"]) == (*lists.values(), [])
+    assert sorted(of_split["teacher"] + of_split["strategy"]) == sorted(lists["train"])
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        (
+            {"test": ["lemur"]},
+            r"names the class 'lemur', which CIFAR-100 has not; its classes are a",
+        ),
+        ({"train": ["pear"], "test": ["pear"]}, "lists the class 'pear' twice"),
+        ({"base": ["pear"]}, "has the key 'base'; the keys are train, val and test"),
+    ],
+)
+def test_a_list_of_no_classes_is_refused(lists, message):
+    with pytest.raises(ValueError, match=message):
+        CIFAR100ByClass(lists)
 
 
 @pytest.mark.parametrize("source", SOURCES)
