@@ -38,7 +38,7 @@ from lightning_metakd.losses.multi_teacher import (
 from lightning_metakd.losses.pkt import PKT
 from lightning_metakd.losses.prototype_matching import PrototypeMatching
 from lightning_metakd.losses.rkd import RKD
-from lightning_metakd.losses.rules import KnownLabel, Posterior, Threshold
+from lightning_metakd.losses.rules import Confidence, KnownLabel, Posterior, Threshold
 from lightning_metakd.losses.similarity_preserving import SimilarityPreserving
 from lightning_metakd.losses.symmetric_cross_entropy import SymmetricCrossEntropy
 from lightning_metakd.losses.what_where import (
@@ -62,6 +62,7 @@ __all__ = [
     "ChannelWeights",
     "Choice",
     "Coefficient",
+    "Confidence",
     "Constant",
     "CrossEntropy",
     "FitNets",

@@ -1,7 +1,7 @@
-"""Coefficients without parameters: rules that weigh a row by how likely its label is.
+"""Coefficients without parameters: rules that weigh a row by how likely its label is, or how sure a teacher.
 
-What a learned coefficient of each row should be compared with. Both read the probability that a teacher, or
-the student itself, gives the label of the row; the student's is no part of a graph.
+What a learned coefficient of each row should be compared with. Most read the probability that a teacher,
+or the student itself, gives the label of the row; the student's is no part of a graph.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from lightning_metakd.losses.coefficient import Coefficient
 from lightning_metakd.types import Batch, Context
 
 Judge = Literal["teacher", "student"]
+LARGEST_POWER = 100.0
 
 
 def probability_of_label(judge: Judge, batch: Batch, context: Context) -> Float[Tensor, " n"]:
@@ -94,6 +95,32 @@ class Posterior(Coefficient):
         return torch.where(
             right > 0, right / (right + wrong).clamp(min=torch.finfo(p.dtype).tiny), 0
         )
+
+
+class Confidence(Coefficient):
+    """The largest probability that a teacher gives any class of a row, to a power.
+
+    As the weights of `MultiTeacher` it lets teachers count by how sure they are, whether or not they may be.
+
+    Args:
+        power: >= 0; 0 counts all teachers alike, and with 30 hardly anyone but the surest counts.
+
+    Example:
+        >>> from lightning_metakd.losses import Confidence, Hinton, MultiTeacher, example_rows
+        >>> student, batch, context = example_rows()
+        >>> MultiTeacher(Hinton(), weights=Confidence(power=30.0))(student, batch, context)
+        tensor([0.5238, 0.1841, 0.2126, 0.0056])
+    """
+
+    needs_teacher = True
+
+    def __init__(self, power: float = 1.0) -> None:
+        super().__init__()
+        check_number("power", power, 0.0, LARGEST_POWER, "[]", "for instance 1")
+        self.power = power
+
+    def forward(self, batch: Batch, context: Context) -> Tensor:
+        return batch.teacher_outputs[0].logits.softmax(-1).amax(-1) ** self.power
 
 
 class KnownLabel(Coefficient):

@@ -30,7 +30,7 @@ from lightning_metakd.models.prototypes import (
 from lightning_metakd.types import Output, Params
 
 Classifier = Callable[[Output], Tensor]
-Unknown = Literal["refuse", "mark"]
+Unknown = Literal["refuse", "mark", "least"]
 LARGEST_SCALE = math.exp(9.0)
 """Calibration looks for the factor on the logits between its inverse and this."""
 
@@ -173,8 +173,9 @@ class SlicedHead(Head):
 
     Args:
         scale: factor on the logits, > 0; None leaves it to calibration.
-        unknown: what of classes that the network was not trained on: `refuse`, or `mark` by a logit of minus
-            infinity, for KnownClasses to leave them out.
+        unknown: what of classes that the network was not trained on: `refuse` them, `mark` them by a logit of
+            minus infinity, for KnownClasses to leave them out, or give them the `least` of its logits, as a
+            specialist does that takes whatever it is shown for something of its own.
     """
 
     needs_support = False
@@ -221,7 +222,13 @@ class SlicedHead(Head):
                 f"teacher was trained on, and its network has {width}; use PrototypeHead, or the n_classes "
                 "of the training."
             )
-        return lambda output: output.logits[:, columns].masked_fill(columns < 0, -math.inf)
+
+        def classify(output: Output) -> Tensor:
+            least = output.logits.amin(-1, keepdim=True)  # [n 1]
+            other = least if self.unknown == "least" else least.new_tensor(-math.inf)
+            return torch.where(columns < 0, other, output.logits[:, columns])
+
+        return classify
 
     def held_out(
         self, support: Output, y: Tensor, classes: Tensor, other: Output

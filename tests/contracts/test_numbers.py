@@ -71,6 +71,7 @@ RANGES = {
     "drop_block": SIDE,
     "drop_rate": SHARE,
     "mean": ANY,
+    "Confidence.power": "[0, 100]",
     "std": POSITIVE,
     # learners
     "inner_lr": POSITIVE,

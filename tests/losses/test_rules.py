@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.match_gate import MatchGate
-from lightning_metakd.losses.rules import Posterior, Threshold
+from lightning_metakd.losses.multi_teacher import MultiTeacher
+from lightning_metakd.losses.rules import Confidence, Posterior, Threshold
 from lightning_metakd.types import Output
 from tests.tiny import answered, batch, context, student_answer
 
@@ -53,10 +55,25 @@ def test_a_label_that_cannot_be_is_wrong_and_no_number_is_missing(rate):
     assert actual.tolist() == [1.0, 0.0]
 
 
+def test_who_is_sure_counts_by_how_sure():
+    sure, unsure = ROWS.teacher_outputs[0], STUDENT
+    pool = ROWS._replace(teacher_outputs=(sure, unsure))
+    powers = [o.logits.softmax(-1).amax(-1) ** 3 for o in pool.teacher_outputs]
+    share = powers[0] / sum(powers)
+    alone = [
+        Hinton()(STUDENT, one, context(one, STUDENT))
+        for one in (ROWS, ROWS._replace(teacher_outputs=(unsure,)))
+    ]
+    loss = MultiTeacher(Hinton(), weights=Confidence(power=3.0))
+    actual = loss(STUDENT, pool, context(pool, STUDENT))
+    torch.testing.assert_close(actual, share * alone[0] + (1 - share) * alone[1])
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
         (lambda: Threshold(1.5), r"threshold=1\.5 must be at least 0 and at most 1"),
+        (lambda: Confidence(-1.0), r"power=-1\.0 must be at least 0 and at most 100"),
         (lambda: Posterior(1.0), r"rate=1\.0"),
         (lambda: MatchGate(Threshold(above=2.0)), r"gate\.above=2\.0"),
     ],

@@ -192,3 +192,12 @@ def test_a_scale_that_is_not_positive_is_refused(scale):
         ValueError, match=rf"scale={scale} must be positive and finite, or left out"
     ):
         PrototypeHead(scale=scale)
+
+
+@pytest.mark.parametrize(("unknown", "other"), [("mark", -torch.inf), ("least", -2.0)])
+def test_a_specialist_answers_for_classes_that_it_does_not_know(unknown, other):
+    head = SlicedHead(unknown=unknown)
+    head.set_classes(["b", "a"], ["a", "b", "c"])
+    output = Output(torch.tensor([[3.0, -2.0]]), torch.zeros(1, 1))
+    answer = head.fit(output, torch.tensor([0]), torch.tensor([0, 1, 2]))(output)
+    assert answer.tolist() == [[-2.0, 3.0, other]]
