@@ -28,7 +28,10 @@ from lightning_metakd.storage.atomic_files import atomic_write
 NAME, TASKS, NEW = "single_task_cifar100_stream", 10, 10
 PAGE = ROOT / "docs/results/continual.md"
 NONE, ALL = "--data.memory_size=0", "--data.memory_size=null"
-LEARNED = ("--data.quiz_fraction=0.2", "--model.strategy_training.lr=0.02")
+LEARNED = (
+    "--data.quiz_fraction=0.2",
+    *("--model.strategy_training.lr=0.02", "--model.strategy_training.every=1"),
+)
 HERDING = "--trainer.callbacks+=lightning_metakd.callbacks.Herding"
 ROWS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "labels alone": (None, (NONE,)),

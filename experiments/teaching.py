@@ -20,7 +20,7 @@ STARTS = (
     "single_task_cifar_fs_start_held_out",
 )
 SEEDS, SHOTS = (0, 1, 2), (1, 5)
-LEARNING = ("--model.strategy_training.lr=0.02",)
+LEARNING = ("--model.strategy_training.lr=0.01",)
 ALL = ("frozen", "shuffled", "step_size", "final_constant")
 
 

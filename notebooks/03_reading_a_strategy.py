@@ -56,7 +56,7 @@ student = SingleTask(
     MatchGate(gate=LearnedPerSample(), match=Hinton(temperature=4.0)),
     [Teacher(teacher.student, head=SlicedHead(), classes=rows().train_class_names())],
     optimisation=rate(0.1),
-    strategy_training=StrategyTraining(lr=0.02, every=2),
+    strategy_training=StrategyTraining(lr=0.01, every=2),
 )
 data = rows()
 Trainer("gated_student", max_steps=400, **QUIET).fit(student, data)

@@ -16,8 +16,10 @@ from lightning_metakd.storage.atomic_files import atomic_write
 
 GAINS = 5
 """So many entries in a row of a negative gain are no accident."""
-FEWEST, MOST = 100, 500
-"""Of so many of the last steps the mean gain is compared with its noise."""
+FEWEST, MOST = 50, 500
+"""Of so many of the last updates the mean gain is compared with its noise."""
+LAST_STEPS = 8 * MOST
+"""Steps that are looked at for them: between two updates a gain is logged again as it was."""
 
 
 class StrategyMonitor(Callback):
@@ -34,7 +36,12 @@ class StrategyMonitor(Callback):
         check_integer("every_n_steps", every_n_steps, 1)
         self.every_n_steps = every_n_steps
         self.losses_in_a_row = 0
-        self.gains: deque[Tensor] = deque(maxlen=MOST)
+        self.gains: deque[Tensor] = deque(maxlen=LAST_STEPS)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget another training."""
+        self.losses_in_a_row = 0
+        self.gains.clear()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -68,8 +75,8 @@ class StrategyMonitor(Callback):
 
     def warn_of_noise(self) -> None:
         """Say that the quiz did not tell a pilot step from none in the last steps."""
-        # between updates a gain is logged again as it was
-        gains = torch.stack([*self.gains]).unique_consecutive() if self.gains else torch.empty(0)
+        steps = torch.stack([*self.gains]) if self.gains else torch.empty(0)
+        gains = steps.unique_consecutive()[-MOST:]
         if len(gains) < FEWEST:
             return
         mean, noise = gains.mean(), 2 * gains.std() / len(gains) ** 0.5

@@ -13,7 +13,7 @@ from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, untrained_statistics
-from lightning_metakd.recipes.row_checks import of_batch
+from lightning_metakd.recipes.strategy_training import of_batch
 from lightning_metakd.strategy.quiz import QuizClasses
 from lightning_metakd.teachers.teacher_pool import TeacherPool
 from lightning_metakd.types import Episode, Output

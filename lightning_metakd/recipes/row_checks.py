@@ -2,9 +2,8 @@
 
 from torch import nn
 
-from lightning_metakd.losses.coefficient import Coefficient
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.recipes.strategy_training import StrategyTraining
+from lightning_metakd.recipes.strategy_training import StrategyTraining, of_batch
 from lightning_metakd.teachers.teacher import Teacher
 
 
@@ -26,11 +25,6 @@ def check_head(teacher: Teacher) -> None:
         )
 
 
-def of_batch(module: nn.Module) -> list[Coefficient]:
-    """The coefficients that are learned anew for each batch."""
-    return [m for m in module.modules() if isinstance(m, Coefficient) and m.of_batch]
-
-
 def check_of_batch(loss: nn.Module, optimisation: Optimisation, training: StrategyTraining) -> None:
     """Raise where a coefficient that is learned anew for each batch would not be.
 
@@ -38,11 +32,11 @@ def check_of_batch(loss: nn.Module, optimisation: Optimisation, training: Strate
         ValueError: says what to change.
     """
     for name in {type(coefficient).__name__ for coefficient in of_batch(loss)}:
-        if not training.lr or training.every != 1 or training.warmup > 0:
+        every = training.every or 1
+        if not training.lr or every != 1 or training.warmup > 0:
             raise ValueError(
                 f"{name} is learned anew for each batch, before the step on it, and strategy_training has "
-                f"lr={training.lr}, every={training.every}, warmup={training.warmup}; take lr=1, every=1 and "
-                "warmup=0."
+                f"lr={training.lr}, every={every}, warmup={training.warmup}; take lr=1, every=1 and warmup=0."
             )
         if training.control not in ("none", "shuffled"):
             raise ValueError(

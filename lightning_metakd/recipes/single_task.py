@@ -27,9 +27,9 @@ from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_update import Moves, check_finite
 from lightning_metakd.recipes.recipe import Recipe
-from lightning_metakd.recipes.row_checks import check_head, check_of_batch, of_batch
+from lightning_metakd.recipes.row_checks import check_head, check_of_batch
 from lightning_metakd.recipes.row_metrics import RowMetrics
-from lightning_metakd.recipes.strategy_training import StrategyTraining
+from lightning_metakd.recipes.strategy_training import StrategyTraining, of_batch
 from lightning_metakd.storage.read_checkpoint import class_names
 from lightning_metakd.strategy.controls import shuffled
 from lightning_metakd.strategy.hypergradient import PilotProblem
@@ -69,7 +69,7 @@ class SingleTask(Recipe):
             loss,
             teachers,
             optimisation,
-            strategy_training,
+            strategy_training.for_rows(loss),
             initialisation,
             norm=None,
             teacher_at_test=False,

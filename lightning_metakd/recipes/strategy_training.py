@@ -8,6 +8,8 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import NamedTuple, get_args
 
+from torch import nn
+
 from lightning_metakd.arguments.ranges import (
     MOST_STEPS,
     check_choice,
@@ -29,6 +31,8 @@ from lightning_metakd.strategy.quiz import QuizClasses
 
 LR, LR_OF_BATCH = 0.005, 1.0
 """Usual learning rates of coefficients: of lasting ones, and of those learned anew for each batch."""
+EVERY = 8
+"""Steps of SingleTask from one update to the next: the same gate at half the cost (docs/where-it-pays.md)."""
 
 
 class Rates(NamedTuple):
@@ -48,13 +52,16 @@ class StrategyTraining:
     """How the strategy is learned.
 
     Args:
-        lr: learning rate of the coefficients; 0 keeps them as they are. By default what a loss calls learned
-            is learned, at 0.005 (at 1 where it is learned anew for each batch), but for a strategy that
-            comes from a file, which stays as it is. Above 0, SingleTask needs a data.quiz_fraction.
-        every: outer steps from one update of the strategy to the next.
+        lr: learning rate of the coefficients, for each outer step; 0 keeps them as they are. By default what
+            a loss calls learned is learned, at 0.005 (at 1 where it is learned anew for each batch), but for
+            a strategy that comes from a file, which stays as it is. Above 0, SingleTask needs a
+            data.quiz_fraction.
+        every: outer steps from one update of the strategy to the next, which then moves as far as in so many:
+            what is learned is much the same, for less. By default 8 in SingleTask, but for what is learned
+            anew for each step, and 1 in MetaKD.
         warmup: part of the training, in [0, 1), before the first one.
-        teacher_lr: learning rate by which the teachers learn to teach (MetaDistil), before each step of the
-            student; 0 freezes them.
+        teacher_lr: learning rate, for each outer step, by which the teachers learn to teach (MetaDistil),
+            before the student does; 0 freezes them.
         control: what is taken away from learning the strategy, to be compared with: `frozen`, `shuffled`,
             `step_size`, `final_constant` (with the strategy_file of the other run) or `uniform`.
         quiz: loss of the held-out rows that judges the strategy; by default cross-entropy, at the best scale
@@ -73,7 +80,7 @@ class StrategyTraining:
     """
 
     lr: float | None = None
-    every: int = 1
+    every: int | None = None
     warmup: float = 0.0
     teacher_lr: float = 0.0
     control: Control = "none"
@@ -95,7 +102,7 @@ class StrategyTraining:
             hint="where 0 freezes the strategy",
             optional=True,
         )
-        check_integer(f"{group}.every", self.every, 1)
+        check_integer(f"{group}.every", self.every, 1, hint="or null", optional=True)
         check_share(f"{group}.warmup", self.warmup)
         check_number(
             f"{group}.teacher_lr",
@@ -136,8 +143,16 @@ class StrategyTraining:
         as_it_is = strategy_file is not None and self.control != "final_constant"
         if as_it_is or not any(True for _ in loss.parameters()):
             return replace(self, lr=0.0)
-        of_batch = any(isinstance(m, Coefficient) and m.of_batch for m in loss.modules())
-        return replace(self, lr=LR_OF_BATCH if of_batch else LR)
+        return replace(self, lr=LR_OF_BATCH if of_batch(loss) else LR)
+
+    def for_rows(self, loss: Loss | None) -> "StrategyTraining":
+        """With the usual distance of updates on plain batches, where none is given.
+
+        Args:
+            loss: the teaching loss, if there is one.
+        """
+        of_step = self.teacher_lr > 0 or (loss is not None and bool(of_batch(loss)))
+        return self if self.every is not None or of_step else replace(self, every=EVERY)
 
     def check_loss(self, loss: Loss, strategy_file: str | None) -> None:
         """Raise where a loss has nothing to learn, or a control has no strategy to hold constant.
@@ -197,16 +212,21 @@ class StrategyTraining:
 
     def is_due(self, step: int, progress: float) -> bool:
         """Whether the outer step after `step` others, at `progress` in [0, 1], is one that updates."""
-        return step % self.every == 0 and progress >= self.warmup
+        return step % (self.every or 1) == 0 and progress >= self.warmup
 
     def rates(self, loss: Loss) -> Rates:
-        """The learning rates that the control and the loss leave.
+        """The learning rates of an update that the control and the loss leave.
 
         Args:
             loss: as the control has it.
         """
-        learnable = any(p.requires_grad for p in loss.parameters())
+        learnable, steps = any(p.requires_grad for p in loss.parameters()), self.every or 1
         return Rates(
-            self.lr if self.lr and learnable and learns(self.control) else 0.0,
-            self.teacher_lr if teachers_learn(self.control) else 0.0,
+            steps * self.lr if self.lr and learnable and learns(self.control) else 0.0,
+            steps * self.teacher_lr if teachers_learn(self.control) else 0.0,
         )
+
+
+def of_batch(loss: nn.Module) -> list[Coefficient]:
+    """The coefficients that are learned anew for each batch."""
+    return [m for m in loss.modules() if isinstance(m, Coefficient) and m.of_batch]

@@ -74,6 +74,15 @@ def test_a_quiz_that_cannot_tell_is_warned_of(tmp_path, mean, n, warns):
     assert all(f"in the last {n // 2} updates" in text for text in message)
 
 
+def test_another_training_is_judged_by_its_own_gains(tmp_path):
+    monitor = StrategyMonitor()
+    with pytest.warns(UserWarning, match="not above its noise"):
+        trainer(tmp_path, monitor).fit(Judged(torch.linspace(-1, 1, 100)), batches(100))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*not above its noise")
+        trainer(tmp_path, monitor).fit(Judged(torch.ones(4)), batches(4))
+
+
 def test_an_interval_below_one_is_refused():
     with pytest.raises(ValueError, match="every_n_steps=0 must be 1 or more"):
         StrategyMonitor(0)

@@ -87,6 +87,7 @@ def meta_kd(learner=None, student: Model | None = None, **settings) -> MetaKD:
 
 def single_task(student: Model | None = None, **settings) -> SingleTask:
     options = {"loss": gate(), "teachers": [helper(12)], "strategy_lr": 0.05, "pilot_lr": 0.01}
+    options["strategy_every"] = 1  # not the default: tests watch each step
     student = SmoothConv4(12) if student is None else student
     return SingleTask(student, **grouped({**options, "optimisation": sgd(), **settings}))
 

@@ -38,7 +38,7 @@ def updated(hypergradient):
         [teacher],
         optimisation=sgd(lr=0.1, momentum=0.0),
         strategy_training=StrategyTraining(
-            lr=0.1, hypergradient=hypergradient, pilot_lr=PILOT_RATE
+            every=1, lr=0.1, hypergradient=hypergradient, pilot_lr=PILOT_RATE
         ),
     )
     train, judge = separable(9, (1, 8, 8)), separable(6, (1, 8, 8))

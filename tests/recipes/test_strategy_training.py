@@ -73,5 +73,25 @@ def test_a_control_takes_rates_away(control, rates):
     assert rates.learn is (control not in ("frozen", "final_constant"))
 
 
+@pytest.mark.parametrize(
+    ("loss", "settings", "every"),
+    [
+        (MatchGate(Learned()), {}, 8),
+        (None, {}, 8),
+        (MatchGate(Learned()), {"every": 2}, 2),
+        (MatchGate(), {"teacher_lr": 0.1}, None),
+        (WeightedSum({"labels": CrossEntropy()}, {"labels": LearningToReweight()}), {}, None),
+    ],
+)
+def test_on_plain_batches_most_steps_are_without_a_pilot(loss, settings, every):
+    config = StrategyTraining(lr=0.1, **settings)
+    assert (config.every, config.for_rows(loss).every) == (settings.get("every"), every)
+
+
+def test_an_update_moves_as_far_as_the_steps_that_it_stands_for():
+    config = StrategyTraining(lr=0.1, teacher_lr=0.2, every=4)
+    assert config.rates(MatchGate(Learned())) == Rates(0.4, 0.8)
+
+
 def test_where_nothing_can_learn_the_rate_is_zero():
     assert StrategyTraining(lr=0.1).rates(MatchGate(0.5, Hinton(2.0))).coefficients == 0.0
