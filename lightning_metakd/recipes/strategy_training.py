@@ -31,8 +31,8 @@ from lightning_metakd.strategy.quiz import QuizClasses
 
 LR, LR_OF_BATCH = 0.005, 1.0
 """Usual learning rates of coefficients: of lasting ones, and of those learned anew for each batch."""
-EVERY = 8
-"""Steps of SingleTask from one update to the next: the same gate at half the cost (docs/where-it-pays.md)."""
+EVERY = 4
+"""Steps of SingleTask from one update to the next: of 8 the gate is worse (docs/where-it-pays.md)."""
 
 
 class Rates(NamedTuple):
@@ -57,7 +57,7 @@ class StrategyTraining:
             a strategy that comes from a file, which stays as it is. Above 0, SingleTask needs a
             data.quiz_fraction.
         every: outer steps from one update of the strategy to the next, which then moves as far as in so many:
-            what is learned is much the same, for less. By default 8 in SingleTask, but for what is learned
+            what is learned is much the same, for less. By default 4 in SingleTask, but for what is learned
             anew for each step, and 1 in MetaKD.
         warmup: part of the training, in [0, 1), before the first one.
         teacher_lr: learning rate, for each outer step, by which the teachers learn to teach (MetaDistil),

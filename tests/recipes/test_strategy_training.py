@@ -76,8 +76,8 @@ def test_a_control_takes_rates_away(control, rates):
 @pytest.mark.parametrize(
     ("loss", "settings", "every"),
     [
-        (MatchGate(Learned()), {}, 8),
-        (None, {}, 8),
+        (MatchGate(Learned()), {}, 4),
+        (None, {}, 4),
         (MatchGate(Learned()), {"every": 2}, 2),
         (MatchGate(), {"teacher_lr": 0.1}, None),
         (WeightedSum({"labels": CrossEntropy()}, {"labels": LearningToReweight()}), {}, None),
