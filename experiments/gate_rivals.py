@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-LEARNING = ("--model.strategy_training.lr=0.005",)
+LEARNING = ("--model.strategy_training.lr=0.005", "--model.strategy_training.every=1")
 ANEW = ("--model.strategy_training.lr=1", "--model.optimisation.strategy_optimiser=sgd")
 CALIBRATED = (*LEARNING, "--model.strategy_training.quiz=CalibratedCrossEntropy")
 SHUFFLED = (*LEARNING, "--model.strategy_training.control=shuffled")
@@ -80,11 +80,22 @@ TRUSTED = {
 }
 """The rows that judge, used plainly: they train, and choose nothing."""
 RULES = {"rule, threshold 0.1": gated(part("Threshold", threshold=0.1))}
+OWN_RULE = {
+    "rule by the student, threshold 0.1": gated(part("Threshold", threshold=0.1, judge="student"))
+}
 PER_ROW = "learned per row"
 LEARNED = {
     "learned scalar": gated(part("Learned"), LEARNING),
     PER_ROW: gated(part("LearnedPerSample"), LEARNING),
 }
+SPARSE = {
+    f"{PER_ROW}, every {n} steps": gated(
+        part("LearnedPerSample"),
+        ("--model.strategy_training.lr=0.005", f"--model.strategy_training.every={n}"),
+    )
+    for n in (4, 8)
+}
+"""The same gate by a part of the pilots, each of which moves it as far as so many; 4 is the default."""
 QUIZZES = {
     f"{PER_ROW}, calibrated quiz": gated(part("LearnedPerSample"), CALIBRATED),
     f"{PER_ROW}, shuffled quiz": gated(part("LearnedPerSample"), SHUFFLED),
@@ -165,7 +176,9 @@ ROWS = {
     **CONSTANTS,
     **TRUSTED,
     **RULES,
+    **OWN_RULE,
     **LEARNED,
+    **SPARSE,
     **QUIZZES,
     **STARTS,
     **CARRIED,

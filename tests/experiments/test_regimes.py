@@ -8,7 +8,7 @@ import pytest
 from experiments import gate_rivals, regimes
 from experiments.gate_rivals import ROWS
 from experiments.gate_runs import BASE, SEEDS, Regime, as_word, place
-from experiments.regimes import Outcome, below_best, is_complete, outcomes
+from experiments.regimes import Outcome, below_best, in_hindsight, is_complete, outcomes
 
 REGIME = Regime("clean", "right labels")
 NAMES = ["alone", "constant 0.1", "constant 0.5"]
@@ -51,6 +51,11 @@ def test_regret_is_to_the_best_row_of_each_seed():
     regrets = below_best(table | {"teacher": Outcome([0.9, 0.9], [1.0] * 2)}, ["a", "b"])
     assert regrets["a"] == pytest.approx([0.2, 0.0])
     assert regrets["b"] == pytest.approx([0.0, 0.1])
+
+
+def test_hindsight_is_of_the_other_seeds():
+    table = {"a": Outcome([0.9, 0.5, 0.5], []), "b": Outcome([0.6, 0.6, 0.6], [])}
+    assert in_hindsight(table, ["a", "b"]).accuracy == [0.6, 0.5, 0.5]
 
 
 def test_rows_have_folders_of_their_own():
