@@ -9,7 +9,7 @@ OPTIONS ?=
 CALLS_CHECKED := --jaxtyping-packages=lightning_metakd,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels wrong-support where-it-pays plain-conv4 zoo learned-optimiser test test-thorough test-all check lint format type notebooks docs report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels wrong-support where-it-pays specialists wide-teachers plain-conv4 zoo learned-optimiser test test-thorough test-all check lint format type notebooks docs report clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -89,6 +89,12 @@ where-it-pays: install  ## The regret of one learned run to the best that one co
 
 wrong-support: install  ## Class means that count support rows by how far student and teacher believe their labels
 	$(BIN)/python -m experiments.wrong_support --data $(DATA) $(OPTIONS)
+
+specialists: install  ## A student of teachers that know a quarter of its classes each, beside rules and single teachers
+	$(BIN)/python -m experiments.specialists --data $(DATA) $(OPTIONS)
+
+wide-teachers: install  ## ResNet-12 as published, trained on a GPU, and what it teaches a plain Conv4-64
+	$(BIN)/python -m experiments.wide_teachers --data $(DATA) $(OPTIONS)
 
 plain-conv4: install  ## A plain Conv4-64 trained for long, taught or not, beside published ones
 	$(BIN)/python -m experiments.plain_conv4 --data $(DATA) $(OPTIONS)

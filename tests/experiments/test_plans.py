@@ -15,9 +15,11 @@ from experiments import (
     main_table,
     plain_conv4,
     regimes,
+    specialists,
     teaching,
     three_stages,
     transfer,
+    wide_teachers,
     wrong_labels,
     wrong_support,
 )
@@ -29,7 +31,7 @@ from tests.commands import work_in
 EXPERIMENTS = (
     *(main_table, learners, teaching, transfer, efficientnet, three_stages, kinds_of_teachers),
     *(intents, continual, label_efficiency, domains, wrong_labels, regimes),
-    *(wrong_support, plain_conv4),
+    *(wrong_support, plain_conv4, wide_teachers, specialists),
 )
 RUNS = in_order(run for experiment in EXPERIMENTS for run in experiment.plan("images"))
 every = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda module: module.__name__)
