@@ -107,7 +107,7 @@ def test_an_experiment_without_teachers_trains_for_a_step(path, metakd):
     n_classes = {None: 64, "teacher": 48, "test": 20}
     split = content(path)["data"]["init_args"].get("split")
     result = [f"--model.student.n_classes={n_classes[split]}"]
-    if "wrong_labels" in path.stem:  # over vectors
+    if "models.MLP" in path.read_text():  # over vectors
         result.insert(0, "--model.student=Conv4")
     if "omniglot" in path.stem:
         result += ["--model.student.in_channels=3", "--model.student.image_size=32"]
