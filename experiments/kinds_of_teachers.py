@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.plan import Run, fit, initial_checkpoint, loss, report
 from experiments.runner import main
-from experiments.teaching import LEARNING, as_word, embedded_images
+from experiments.teaching import as_word, embedded_images
 
 NAMES, ADAPTED = "meta_kd_cifar_fs_names", "meta_kd_cifar_fs_adapted"
 SEEDS, SHOTS = (0, 1, 2), (1, 5)
@@ -49,7 +49,9 @@ def rows(config: str) -> dict[str, tuple[str, ...]]:
         "names": (),
         "images": (teachers(OF_IMAGES),),
         "images and names": (both, loss("match_gate_two_teachers_uniform")),
-        "images and names learned": (both, loss("match_gate_two_teachers"), *LEARNING),
+        "images and names learned": (
+            *(both, loss("match_gate_two_teachers"), "--model.strategy_training.lr=0.02"),
+        ),
     }
 
 

@@ -10,7 +10,15 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from experiments.gate_rivals import LEARNING, SHUFFLED, part
-from experiments.gate_runs import MLP, SEEDS, as_word, provenance, result, validated_by
+from experiments.gate_runs import (
+    FEWEST_STEPS,
+    MLP,
+    SEEDS,
+    as_word,
+    provenance,
+    result,
+    validated_by,
+)
 from experiments.plan import ROOT, Run, initial_checkpoint
 from experiments.runner import main
 from lightning_metakd.data.sources.class_splits import packaged
@@ -22,7 +30,8 @@ PAGE, CONFIG = ROOT / "docs/where-it-pays.md", "single_task_cifar_fs_specialists
 LISTS = packaged("cifar_fs")
 BASE = LISTS["train"]
 QUARTERS = [BASE[k::4] for k in range(4)]
-ROWS_OF_SPECIALIST, ROWS_OF_GENERALIST = 400, 10
+ROWS_OF_SPECIALIST, ROWS_OF_GENERALIST, ROWS_OF_STUDENT = 400, 10, 10
+STEPS_OF_SPECIALIST = 1500
 SCALES = (0.5, 1.0, 2.0, 4.0, 1.0)
 """By which the logits of each teacher are multiplied, the generalist's last."""
 POOL = [f"specialist {k}" for k in range(4)] + ["generalist"]
@@ -76,10 +85,14 @@ SHOWN = ["no teacher", BEST_SINGLE, *list(ROWS)[1 + len(POOL) :]]
 
 
 def of_data(classes: list[str], rows: int, seed: int, data: str) -> tuple[str, ...]:
-    """The options of the rows: all teachers and the student divide the images of a class alike."""
+    """The options of the rows, and as many steps for each of them where it is not too few to learn from.
+
+    Teachers and student divide the images of a class alike: none trains on what judges, chooses or tests.
+    """
     lists = {**LISTS, "train": classes}
     source = part("lightning_metakd.data.sources.CIFAR100ByClass", splits=lists, root=data)
-    steps = max(300, 15 * rows * len(classes) // len(BASE))
+    share = rows * len(classes) / (ROWS_OF_SPECIALIST * len(QUARTERS[0]))
+    steps = max(FEWEST_STEPS, round(STEPS_OF_SPECIALIST * share))
     return (
         f"--data.source.source={json.dumps(source)}",
         *(f"--seed_everything={seed}", f"--data.seed={seed}", f"--data.split_seed={seed}"),
@@ -119,7 +132,7 @@ def training(name: str, seed: int, data: str) -> Run:
     needs = [teacher(k, seed, data) for k in range(len(POOL))] if name != "no teacher" else []
     teachers = json.dumps([as_teacher(k, run, row.scales[k]) for k, run in enumerate(needs)])
     options = (
-        *of_data(BASE, 10, seed, data),
+        *of_data(BASE, ROWS_OF_STUDENT, seed, data),
         *(f"--model.loss={json.dumps(row.loss)}", f"--model.teachers={teachers}", *row.words),
     )
     folder = f"specialists/fit/seed{seed}/{as_word(name)}"
@@ -129,7 +142,7 @@ def training(name: str, seed: int, data: str) -> Run:
 def test(name: str, seed: int, data: str) -> Run:
     """The test of a row."""
     run = training(name, seed, data)
-    options = (*of_data(BASE, 10, seed, data), initial_checkpoint(run))
+    options = (*of_data(BASE, ROWS_OF_STUDENT, seed, data), initial_checkpoint(run))
     return Run("test", run.folder.replace("/fit/", "/test/"), CONFIG, options, (run,))
 
 

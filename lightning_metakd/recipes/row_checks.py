@@ -32,7 +32,7 @@ def check_of_batch(loss: nn.Module, optimisation: Optimisation, training: Strate
         ValueError: says what to change.
     """
     for name in {type(coefficient).__name__ for coefficient in of_batch(loss)}:
-        every = training.every or 1
+        every = training.steps_apart
         if not training.lr or every != 1 or training.warmup > 0:
             raise ValueError(
                 f"{name} is learned anew for each batch, before the step on it, and strategy_training has "

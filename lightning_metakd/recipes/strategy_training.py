@@ -186,6 +186,11 @@ class StrategyTraining:
                 )
 
     @property
+    def steps_apart(self) -> int:
+        """Outer steps from one update to the next."""
+        return self.every or 1
+
+    @property
     def method(self) -> Hypergradient:
         """How a pilot is differentiated."""
         return HYPERGRADIENTS[self.hypergradient]
@@ -212,18 +217,18 @@ class StrategyTraining:
 
     def is_due(self, step: int, progress: float) -> bool:
         """Whether the outer step after `step` others, at `progress` in [0, 1], is one that updates."""
-        return step % (self.every or 1) == 0 and progress >= self.warmup
+        return step % self.steps_apart == 0 and progress >= self.warmup
 
     def rates(self, loss: Loss) -> Rates:
-        """The learning rates of an update that the control and the loss leave.
+        """The learning rates that the control and the loss leave, for each outer step.
 
         Args:
             loss: as the control has it.
         """
-        learnable, steps = any(p.requires_grad for p in loss.parameters()), self.every or 1
+        learnable = any(p.requires_grad for p in loss.parameters())
         return Rates(
-            steps * self.lr if self.lr and learnable and learns(self.control) else 0.0,
-            steps * self.teacher_lr if teachers_learn(self.control) else 0.0,
+            self.lr if self.lr and learnable and learns(self.control) else 0.0,
+            self.teacher_lr if teachers_learn(self.control) else 0.0,
         )
 
 

@@ -297,6 +297,15 @@ def test_parts_divide_every_class_and_share_no_row(source):
         assert counts.tolist() == [share] * 64
 
 
+def test_classes_are_divided_alike_whatever_others_are_beside_them(source):
+    y, rows = source.all_rows().y, source.rows("train")
+    third = rows[y[rows] % 3 == 0]
+    whole, part = (partition(y[of], of, {"quiz": 0.25}, seed=0) for of in (rows, third))
+    assert 0 < len(third) < len(rows)
+    for name, chosen in part.items():
+        assert chosen.equal(whole[name][torch.isin(whole[name], third)])
+
+
 def test_few_labels_are_the_first_of_many_and_leave_the_other_parts_as_they_are(supervised):
     whole, three, one = (supervised(val_fraction=0.25, rows_per_class=n) for n in (None, 3, 1))
     for data, n in ((three, 3), (one, 1)):

@@ -6,6 +6,7 @@ from lightning_metakd.losses.learning_to_reweight import LearningToReweight
 from lightning_metakd.losses.loss import CrossEntropy, WeightedSum
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.recipes.strategy_training import Rates, StrategyTraining
+from tests.recipes.runs import meta_kd
 
 
 @pytest.mark.parametrize(
@@ -88,9 +89,12 @@ def test_on_plain_batches_most_steps_are_without_a_pilot(loss, settings, every):
     assert (config.every, config.for_rows(loss).every) == (settings.get("every"), every)
 
 
-def test_an_update_moves_as_far_as_the_steps_that_it_stands_for():
-    config = StrategyTraining(lr=0.1, teacher_lr=0.2, every=4)
-    assert config.rates(MatchGate(Learned())) == Rates(0.4, 0.8)
+@pytest.mark.parametrize(("every", "steps"), [(None, 1), (4, 4)])
+def test_an_update_moves_as_far_as_the_steps_that_it_stands_for(every, steps):
+    recipe = meta_kd(strategy_lr=0.1, strategy_every=every)
+    assert recipe.rates == Rates(0.1, 0.0)
+    _, strategy = recipe.configure_optimizers()
+    assert [group["lr"] for group in strategy.param_groups] == [steps * 0.1]
 
 
 def test_where_nothing_can_learn_the_rate_is_zero():
