@@ -4,11 +4,17 @@ import random
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-LEARNING = ("--model.strategy_training.lr=0.005", "--model.strategy_training.every=1")
-ANEW = ("--model.strategy_training.lr=1", "--model.optimisation.strategy_optimiser=sgd")
-CALIBRATED = (*LEARNING, "--model.strategy_training.quiz=CalibratedCrossEntropy")
-SHUFFLED = (*LEARNING, "--model.strategy_training.control=shuffled")
-FINAL = (*LEARNING, "--model.strategy_training.control=final_constant")
+EVERY_STEP = ("--model.strategy_training.every=1",)
+PLAIN_QUIZ = ("--model.strategy_training.quiz=CrossEntropy",)
+AS_PUBLISHED = ("--model.strategy_training.lr=0.005", *EVERY_STEP, *PLAIN_QUIZ)
+ANEW = (
+    "--model.strategy_training.lr=1",
+    "--model.optimisation.strategy_optimiser=sgd",
+    *PLAIN_QUIZ,
+)
+CALIBRATED = ("--model.strategy_training.quiz=CalibratedCrossEntropy",)
+SHUFFLED = ("--model.strategy_training.control=shuffled",)
+FINAL = ("--model.strategy_training.lr=0.005", "--model.strategy_training.control=final_constant")
 
 
 def part(class_path: str, **settings: Any) -> dict[str, Any]:
@@ -58,7 +64,7 @@ WEIGHED = {
         words,
     )
     for name, weight, words in (
-        ("Meta-Weight-Net", "MetaWeightNet", LEARNING),
+        ("Meta-Weight-Net", "MetaWeightNet", AS_PUBLISHED),
         ("learning to reweight", "LearningToReweight", ANEW),
     )
 }
@@ -85,26 +91,20 @@ OWN_RULE = {
 }
 PER_ROW = "learned per row"
 LEARNED = {
-    "learned scalar": gated(part("Learned"), LEARNING),
-    PER_ROW: gated(part("LearnedPerSample"), LEARNING),
+    "learned scalar": gated(part("Learned")),
+    PER_ROW: gated(part("LearnedPerSample")),
 }
-SPARSE = {
-    f"{PER_ROW}, every {n} steps": gated(
-        part("LearnedPerSample"),
-        ("--model.strategy_training.lr=0.005", f"--model.strategy_training.every={n}"),
-    )
-    for n in (4, 8)
-}
-"""The same gate by a part of the pilots, each of which moves it as far as so many; 4 is the default."""
-QUIZZES = {
+"""By no option: the defaults are the claim."""
+BY_PLAIN_QUIZ = f"{PER_ROW}, quiz by cross-entropy"
+VARIANTS = {
+    f"{PER_ROW}, every step": gated(part("LearnedPerSample"), EVERY_STEP),
+    BY_PLAIN_QUIZ: gated(part("LearnedPerSample"), PLAIN_QUIZ),
     f"{PER_ROW}, calibrated quiz": gated(part("LearnedPerSample"), CALIBRATED),
     f"{PER_ROW}, shuffled quiz": gated(part("LearnedPerSample"), SHUFFLED),
 }
 STARTS = {
     f"{PER_ROW}, from gate {gate} and temperature {temperature:g}": gated(
-        part("LearnedPerSample", init=gate),
-        LEARNING,
-        temperature=part("Learned", init=temperature),
+        part("LearnedPerSample", init=gate), temperature=part("Learned", init=temperature)
     )
     for gate, temperature in ((0.05, 16.0), (0.95, 1.0))
 }
@@ -165,7 +165,7 @@ ALL_LEARNED = dict.fromkeys(MANY, part("Learned", init=1 / len(MANY)))
 OF_MANY = {
     "many, uniform": many(dict.fromkeys(MANY, 1 / len(MANY)), 4.0),
     "many, halves": many(dict.fromkeys(MANY, 0.0) | {"labels": 0.5, "hinton": 0.5}, 4.0),
-    "many, learned": many(ALL_LEARNED, part("Learned", init=4.0), LEARNING),
+    "many, learned": many(ALL_LEARNED, part("Learned", init=4.0)),
     "many, learned, shuffled quiz": many(ALL_LEARNED, part("Learned", init=4.0), SHUFFLED),
 }
 SEARCHED_MANY = drawn_many(24)
@@ -178,8 +178,7 @@ ROWS = {
     **RULES,
     **OWN_RULE,
     **LEARNED,
-    **SPARSE,
-    **QUIZZES,
+    **VARIANTS,
     **STARTS,
     **CARRIED,
     **SEARCHED,

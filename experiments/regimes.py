@@ -20,9 +20,9 @@ from experiments.gate_rivals import (
     RULES,
     SEARCHED,
     SEARCHED_MANY,
-    SPARSE,
     STARTS,
     TRUSTED,
+    VARIANTS,
 )
 from experiments.gate_runs import (
     BASE,
@@ -53,7 +53,6 @@ REGIMES = [
     Regime("rate40_robust", "40 % wrong, teacher by GCE", 0.4, teacher=ROBUST_TEACHER),
     *(Regime(f"rows{rows}", f"{rows} rows a class", rows=rows) for rows in (10, 30)),
 ]
-SHUFFLED = f"{PER_ROW}, shuffled quiz"
 TRAINED = [
     *ALONE,
     *ROBUST,
@@ -62,9 +61,8 @@ TRAINED = [
     *OWN_RULE,
     *SEARCHED,
     *LEARNED,
-    *SPARSE,
+    *VARIANTS,
     *STARTS,
-    SHUFFLED,
 ]
 CHOSEN = {
     "best constant by validation": list(CONSTANTS),
@@ -81,9 +79,8 @@ SHOWN = [
     *RULES,
     *OWN_RULE,
     *LEARNED,
-    *SPARSE,
     *STARTS,
-    SHUFFLED,
+    *VARIANTS,
     "alone",
 ]
 

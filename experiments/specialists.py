@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from experiments.gate_rivals import LEARNING, SHUFFLED, part
+from experiments.gate_rivals import SHUFFLED, part
 from experiments.gate_runs import (
     FEWEST_STEPS,
     MLP,
@@ -75,9 +75,9 @@ ROWS = {
     "by confidence": followed(part("Confidence", power=1.0)),
     "most confident": followed(part("Confidence", power=30.0)),
     "by probability of the label": followed(part("Posterior", rate=0.5)),
-    "learned per teacher": followed([part("Learned")] * len(POOL), LEARNING),
-    PER_ROW: followed(part("LearnedPerSample"), LEARNING),
-    f"{PER_ROW}, {ALIKE}": followed(part("LearnedPerSample"), LEARNING, [1.0] * len(POOL)),
+    "learned per teacher": followed([part("Learned")] * len(POOL)),
+    PER_ROW: followed(part("LearnedPerSample")),
+    f"{PER_ROW}, {ALIKE}": followed(part("LearnedPerSample"), scales=[1.0] * len(POOL)),
     f"{PER_ROW}, shuffled quiz": followed(part("LearnedPerSample"), SHUFFLED),
 }
 BEST_SINGLE = "best single teacher by validation"

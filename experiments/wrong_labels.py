@@ -14,10 +14,10 @@ from experiments.gate_rivals import (
     CONSTANTS,
     LEARNED,
     PER_ROW,
-    QUIZZES,
     ROBUST,
     RULES,
     TRUSTED,
+    VARIANTS,
     WEIGHED,
 )
 from experiments.gate_runs import (
@@ -51,7 +51,7 @@ DRAWN = {
     PER_ROW: "gate learned on the spot",
     "carried, its mean alone": "the mean of the carried gate",
 }
-FREE = [*ALONE, *WEIGHED, *TRUSTED, *RULES, *LEARNED, *QUIZZES]
+FREE = [*ALONE, *WEIGHED, *TRUSTED, *RULES, *LEARNED, *VARIANTS]
 FEW = ["alone", *list(TRUSTED)[-1:], *RULES, PER_ROW]
 """Rows that are shown one by one: all, and those that carry a claim."""
 

@@ -104,7 +104,7 @@ class MetaKD(Recipe):
         execution.check_learner(learner, norm)
         self.execution = execution
         self.compilation = Compilation(execution, learner, norm, self.student, self.record)
-        self.quiz = strategy_training.quiz_for(calibrated=not learner.uses_inner_loss)
+        self.quiz = strategy_training.quiz_for(learner)
         in_pilot = strategy_training.quiz_classes == "same"
         self.quiz_reads_teachers = in_pilot or self.quiz.needs_teacher or learner.needs_teacher
         alike = strategy_training.quiz_is_query_loss(learner)

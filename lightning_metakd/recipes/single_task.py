@@ -77,7 +77,7 @@ class SingleTask(Recipe):
         strategy_training.check_single_task()
         check_of_batch(self.loss, optimisation, self.strategy_training)
         self.of_batch = of_batch(self.loss)
-        self.quiz = strategy_training.quiz_for(calibrated=False)
+        self.quiz = strategy_training.quiz_for(None)
         for teacher in self.teachers:
             check_head(teacher)
         virtual = copy.deepcopy(self.student).train()

@@ -20,6 +20,7 @@ from lightning_metakd.arguments.ranges import (
 )
 from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.coefficient import Coefficient
+from lightning_metakd.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy, Loss
 from lightning_metakd.strategy.controls import Control, check_control, learns, teachers_learn
 from lightning_metakd.strategy.hypergradient import (
@@ -32,7 +33,7 @@ from lightning_metakd.strategy.quiz import QuizClasses
 LR, LR_OF_BATCH = 0.005, 1.0
 """Usual learning rates of coefficients: of lasting ones, and of those learned anew for each batch."""
 EVERY = 4
-"""Steps of SingleTask from one update to the next: of 8 the gate is worse (docs/where-it-pays.md)."""
+"""Steps of SingleTask from one update to the next; by every step it ends no better (docs/where-it-pays.md)."""
 
 
 class Rates(NamedTuple):
@@ -65,7 +66,9 @@ class StrategyTraining:
         control: what is taken away from learning the strategy, to be compared with: `frozen`, `shuffled`,
             `step_size`, `final_constant` (with the strategy_file of the other run) or `uniform`.
         quiz: loss of the held-out rows that judges the strategy; by default cross-entropy, at the best scale
-            of the logits for learners of MetaKD that do not adapt by a loss.
+            of the logits for learners of MetaKD that do not adapt by a loss, and in SingleTask generalised
+            cross-entropy, which is bounded: cross-entropy is lower, too, for a student that wrong labels make
+            less confident, and no more often right (docs/where-it-pays.md). Papers judge by CrossEntropy.
         quiz_classes: which classes MetaKD's quiz has after a pilot: `same`, those of the pilot, half of an
             episode's query rows each; `other`, an episode of data.strategy_split after a pilot on one of the
             training, whose classes teachers may know. What labels say of a class helps at once with that
@@ -200,15 +203,17 @@ class StrategyTraining:
         """Steps of the pilot, or terms of its series."""
         return self.neumann_terms if self.hypergradient == "neumann" else self.pilot_steps
 
-    def quiz_for(self, calibrated: bool) -> Loss:
+    def quiz_for(self, learner: Learner | None) -> Loss:
         """A copy of the quiz.
 
         Args:
-            calibrated: whether by default it is blind to confidence, as suits a learner whose logits have a
-                scale that no step of teaching sets.
+            learner: whose students take it; None where they learn a single task.
         """
-        default = CalibratedCrossEntropy() if calibrated else CrossEntropy()
-        return deepcopy(self.quiz or default)
+        if self.quiz is not None:
+            return deepcopy(self.quiz)
+        if learner is None:
+            return GeneralisedCrossEntropy()
+        return CrossEntropy() if learner.uses_inner_loss else CalibratedCrossEntropy()
 
     def quiz_is_query_loss(self, learner: Learner) -> bool:
         """Whether the query rows judge student and strategy alike, so that one graph serves both."""

@@ -56,6 +56,7 @@ def test_every_step_is_that_of_the_paper(hypergradient):
         teachers=None,
         optimisation=sgd(lr=RATE, momentum=0.0),
         **{"strategy_lr": 1.0, "pilot_lr": PILOT_RATE, "hypergradient": hypergradient},
+        quiz=CrossEntropy(),
     )
     batches = [(separable(n, (1, 8, 8)), separable(6, (1, 8, 8))) for n in (9, 8)]
     for train, _ in batches:

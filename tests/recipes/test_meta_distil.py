@@ -171,7 +171,8 @@ def test_on_a_single_task_too():
         [helper],
         optimisation=sgd(lr=RATE, momentum=0.0),
         strategy_training=StrategyTraining(
-            lr=0.0, teacher_lr=RATE, hypergradient="unrolled", pilot_lr=PILOT_RATE
+            **{"lr": 0.0, "teacher_lr": RATE, "quiz": CrossEntropy()},
+            **{"hypergradient": "unrolled", "pilot_lr": PILOT_RATE},
         ),
     )
     train, judge = separable(9, (1, 8, 8)), separable(6, (1, 8, 8))
