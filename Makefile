@@ -35,7 +35,7 @@ peers: install  ## The libraries that benchmarks compare with; needs a C compile
 # Experiments leave alone what is complete and resume what was stopped. OPTIONS=--dry-run prints what is left;
 # other OPTIONS go to every training, for instance --trainer.max_time=00:00:14:00 on a slower machine.
 
-demo: install  ## Learning where four labels in ten are wrong: seven rows, and a page to look at; 3 minutes
+demo: install  ## Learning where four labels in ten are wrong: seven rows, and a page to look at; 4 to 7 minutes
 	$(METAKD) demo
 
 cifar-fs: install  ## The main table on real CIFAR-FS (DATA=folder of images)

@@ -42,8 +42,8 @@ PAGE = RUNS / "report.html"
 def demo() -> None:
     """Train a teacher and six students on synthetic images, test them, and write a page to look at.
 
-    It takes three minutes on two cores. What is complete in runs/demo is not done again; remove it to begin
-    anew.
+    It takes four to seven minutes on two cores. What is complete in runs/demo is not done again; remove it
+    to begin anew.
     """
     importlib.import_module(
         "lightning_metakd.cli.command"
