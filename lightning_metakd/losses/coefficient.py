@@ -147,6 +147,11 @@ class Constant(Coefficient):
         return context.progress.new_tensor(self.value)
 
 
+def is_zero(value: Coefficient) -> bool:
+    """Whether it is 0 for all rows and always, so that what it weighs need not be computed."""
+    return isinstance(value, Constant) and value.value == 0.0
+
+
 class Scheduled(Coefficient):
     """Linear in the student's progress through the task.
 

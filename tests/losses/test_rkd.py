@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_metakd.losses.rkd import RKD, rkd_terms
+from lightning_metakd.losses.rkd import RKD, Relations, rkd_terms
 from tests.tiny import answered, batch, context, student_answer
 
 ROWS = 6
@@ -86,3 +86,12 @@ def test_it_weighs_the_two_terms():
     torch.testing.assert_close(actual, 2 * distance + 3 * angle, rtol=1e-12, atol=0)
     published = RKD()(student, rows, row_context)
     torch.testing.assert_close(published, 25 * distance + 50 * angle, rtol=1e-12, atol=0)
+
+
+def test_angles_that_do_not_count_are_not_computed(monkeypatch):
+    rows = answered(batch(9))
+    student = student_answer(rows)
+    distance, _ = rkd_terms(student.embedding, rows.teacher_outputs[0].embedding)
+    monkeypatch.setattr(Relations, "cosine", None)
+    actual = RKD(25.0, 0.0)(student, rows, context(rows, student))
+    torch.testing.assert_close(actual, 25 * distance, rtol=0, atol=0)
