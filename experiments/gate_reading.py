@@ -1,22 +1,24 @@
 """What a gate for each row says, beside what it should know: whether the row's label is wrong.
 
 `python -m experiments.gate_reading --runs <folder>` asks the gates that `experiments.regimes` has left there,
-keeps their rows beside earlier ones, and fills their table and picture of `docs/where-it-pays.md`.
+as they are learned by default and by a quiz that is cross-entropy, keeps their rows beside earlier ones, and
+fills their table and picture of `docs/where-it-pays.md`.
 """
 
 import argparse
 import csv
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from experiments.gate_rivals import PER_ROW
-from experiments.gate_runs import BASE, SEEDS, Regime, training
+from experiments.gate_rivals import BY_PLAIN_QUIZ, PER_ROW
+from experiments.gate_runs import BASE, SEEDS, training
 from experiments.plan import ROOT, Run
 from experiments.regimes import PAGE, REGIMES
 from lightning_metakd.cli.command import build
@@ -30,7 +32,11 @@ FILE = ROOT / "experiments/results/gate_reading.csv"
 PICTURE = PAGE.with_name("where-it-pays-gates.png")
 BINS = 25
 ASKED = [regime for regime in REGIMES if regime.rate]
-KEYS = ("regime", "seed")
+AUROC_OF_GATE = "AUROC of the gate"
+KEYS = ("regime", "seed", "row")
+GATES = {PER_ROW: "the gate", BY_PLAIN_QUIZ: "one by cross-entropy"}
+"""What is asked, and what the table calls it."""
+Kept = dict[tuple[str, ...], dict[str, str]]
 
 
 class Reading(NamedTuple):
@@ -54,15 +60,14 @@ class Reading(NamedTuple):
         return {
             "gate, right labels": self.gate[~self.wrong].mean().item(),
             "gate, wrong labels": self.gate[self.wrong].mean().item(),
-            "AUROC of the gate": binary_auroc(self.gate, right).item(),
+            AUROC_OF_GATE: binary_auroc(self.gate, right).item(),
             "AUROC of the teacher": binary_auroc(self.teacher, right).item(),
             "AUROC of the student": binary_auroc(self.student, right).item(),
         }
 
 
-@torch.no_grad()
-def read(run: Run) -> Reading:
-    """Ask the gate of a training of its rows as they are, at its end."""
+def opened(run: Run) -> tuple[Any, Any]:
+    """Recipe and data of a training, as it begins."""
     words = [word for word in run.words[1:] if word != "--resume"]
     command = build([*words, "--trainer.accelerator=cpu"], run=False)
     recipe, data = command.model, command.datamodule
@@ -71,6 +76,13 @@ def read(run: Run) -> Reading:
     recipe.trainer = command.trainer
     recipe.setup("fit")
     recipe.on_fit_start()
+    return recipe, data
+
+
+@torch.no_grad()
+def read(run: Run) -> Reading:
+    """Ask the gate of a training of its rows as they are, at its end."""
+    recipe, data = opened(run)
     checkpoint = read_checkpoint(run.mark)
     recipe.load_state_dict(
         checkpoint["state_dict"], strict=False
@@ -91,71 +103,81 @@ def read(run: Run) -> Reading:
     return Reading(gate, teacher, of_label(output.logits), source.wrong[at])
 
 
-def kept() -> dict[tuple[str, str], dict[str, str]]:
-    """The rows of the file, by regime and seed."""
+def kept() -> Kept:
+    """The rows of the file, by regime, seed and row."""
     if not FILE.is_file():
         return {}
     with FILE.open(newline="") as file:
-        return {(row["regime"], row["seed"]): row for row in csv.DictReader(file)}
+        return {tuple(row[name] for name in KEYS): row for row in csv.DictReader(file)}
 
 
-def table(rows: dict[tuple[str, str], dict[str, str]]) -> str:
-    """A line for each regime of which all seeds were asked."""
+def table(rows: Kept) -> str:
+    """A line for each regime of which all gates were asked."""
     lines = []
     for regime in ASKED:
-        of_seeds = [rows.get((regime.name, str(seed))) for seed in SEEDS]
-        if complete := [row for row in of_seeds if row is not None]:
-            if len(complete) < len(SEEDS):
-                continue
-            line = {"labels": regime.title}
-            for name in list(complete[0])[len(KEYS) :]:
-                mean, half = over_seeds([float(row[name]) for row in complete])
-                line[name] = f"{mean:.2f} ± {half:.2f}"
-            lines.append(line)
+        keys = {name: [(regime.name, str(seed), name) for seed in SEEDS] for name in GATES}
+        if not all(key in rows for of_seeds in keys.values() for key in of_seeds):
+            continue
+
+        def over(name: str, column: str, keys: dict[str, list[Any]] = keys) -> str:
+            mean, half = over_seeds([float(rows[key][column]) for key in keys[name]])
+            return f"{mean:.2f} ± {half:.2f}"
+
+        line = {"labels": regime.title}
+        for column in ("gate, right labels", "gate, wrong labels"):
+            line[column] = over(PER_ROW, column)
+        line |= {f"AUROC of {title}": over(name, AUROC_OF_GATE) for name, title in GATES.items()}
+        for who in ("teacher", "student"):
+            line[f"AUROC of the {who}"] = over(PER_ROW, f"AUROC of the {who}")
+        lines.append(line)
     return markdown(lines)
 
 
-def draw(readings: Sequence[tuple[Regime, Reading]]) -> None:
-    """How often the gate says what, of right and of wrong labels."""
+def draw(readings: Mapping[str, Mapping[str, Reading]]) -> None:
+    """How often each gate says what, of right and of wrong labels, by regime."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    size = (2.6 * len(readings), 2.9)
+    size = (2.4 * len(readings), 2.2 * len(GATES) + 0.5)
     figure, axes = pyplot.subplots(
-        1, len(readings), figsize=size, layout="constrained", sharey=True
+        len(GATES), len(readings), figsize=size, layout="constrained", sharex=True, sharey=True
     )
     bins = torch.linspace(0, 1, BINS + 1).tolist()
-    for axis, (regime, reading) in zip(axes, readings, strict=True):
-        for label, at in (("right", ~reading.wrong), ("wrong", reading.wrong)):
-            axis.hist(reading.gate[at].tolist(), bins, alpha=0.7, label=f"label is {label}")
-        axis.set_title(regime.title, fontsize=9)
-        axis.set_xlabel("gate: 0 teacher, 1 label", fontsize=8)
-    axes[0].set_ylabel("training rows")
-    axes[0].legend(fontsize=8, frameon=False)
+    for column, (title, of_regime) in zip(axes.T, readings.items(), strict=True):
+        for axis, (name, reading) in zip(column, of_regime.items(), strict=True):
+            for label, at in (("right", ~reading.wrong), ("wrong", reading.wrong)):
+                axis.hist(reading.gate[at].tolist(), bins, alpha=0.7, label=f"label is {label}")
+            axis.set_xlabel("gate: 0 teacher, 1 label" if name == BY_PLAIN_QUIZ else "", fontsize=8)
+        column[0].set_title(title, fontsize=9)
+    for axis, text in zip(axes[:, 0], ("by default", "quiz by cross-entropy"), strict=True):
+        axis.set_ylabel(f"{text}: rows", fontsize=8)
+    axes[0, 0].legend(fontsize=8, frameon=False)
     figure.savefig(PICTURE, dpi=110)
 
 
 def main(data: str) -> None:
     """Ask, keep, fill."""
-    rows, drawn = kept(), []
-    for regime in ASKED:
-        for seed in SEEDS:
-            run = training(BASE, regime, seed, PER_ROW, data)
-            if not run.complete:
-                continue
-            reading = read(run)
-            values = {name: str(round(value, 4)) for name, value in reading.row().items()}
-            rows[regime.name, str(seed)] = {"regime": regime.name, "seed": str(seed), **values}
-            if seed == SEEDS[0]:
-                drawn.append((regime, reading))
+    rows: Kept = kept()
+    drawn: dict[str, dict[str, Reading]] = {}
+    for regime, seed, name in itertools.product(ASKED, SEEDS, GATES):
+        run = training(BASE, regime, seed, name, data)
+        if not run.complete:
+            continue
+        reading = read(run)
+        key = (regime.name, str(seed), name)
+        values = {column: str(round(value, 4)) for column, value in reading.row().items()}
+        rows[key] = dict(zip(KEYS, key, strict=True)) | values
+        if seed == SEEDS[0]:
+            drawn.setdefault(regime.title, {})[name] = reading
     with atomic_write(FILE) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(next(iter(rows.values()))), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows[key] for key in sorted(rows))
-    if len(drawn) > 1:
-        draw(drawn)
+    whole = {title: of for title, of in drawn.items() if len(of) == len(GATES)}
+    if len(whole) > 1:
+        draw(whole)
     with atomic_write(PAGE) as part:
         part.write_text(between_markers(PAGE.read_text(), "reading", table(rows)))
 

@@ -1,19 +1,22 @@
 """What a gate says is compared with what is true of the labels."""
 
 import csv
+import itertools
 
 import pytest
 import torch
 
 from experiments import gate_reading
-from experiments.gate_reading import ASKED, KEYS, Reading, kept, table
+from experiments.gate_reading import ASKED, GATES, KEYS, Reading, kept, table
 from experiments.gate_runs import SEEDS
 
 
 def reading(gate):
     """Four rows, of which the first two have right labels."""
     wrong = torch.tensor([False, False, True, True])
-    return Reading(torch.tensor(gate), torch.tensor([0.9, 0.1, 0.5, 0.2]), torch.rand(4), wrong)
+    return Reading(
+        torch.tensor(gate), torch.tensor([0.9, 0.1, 0.5, 0.2]), torch.full((4,), 0.5), wrong
+    )
 
 
 def test_a_gate_that_ranks_right_labels_first_has_the_whole_area():
@@ -25,17 +28,21 @@ def test_a_gate_that_ranks_right_labels_first_has_the_whole_area():
     assert reading([0.1, 0.2, 0.8, 0.9]).row()["AUROC of the gate"] == 0.0
 
 
-def test_a_regime_stands_in_the_table_once_all_its_seeds_were_asked(tmp_path, monkeypatch):
+def test_a_regime_stands_in_the_table_once_all_its_gates_were_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(gate_reading, "FILE", tmp_path / "rows.csv")
     assert kept() == {}
     first, second = ASKED[:2]
     values = reading([0.9, 0.8, 0.3, 0.1]).row()
-    pairs = [(first, seed) for seed in SEEDS] + [(second, SEEDS[0])]
+    asked = [
+        *itertools.product([first], SEEDS, GATES),
+        *itertools.product([second], SEEDS[:1], GATES),
+    ]
     with gate_reading.FILE.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*KEYS, *values])
         writer.writeheader()
-        writer.writerows({"regime": r.name, "seed": seed} | values for r, seed in pairs)
+        for regime, *key in asked:
+            writer.writerow(dict(zip(KEYS, (regime.name, *key), strict=True)) | values)
     text = table(kept())
     assert first.title in text
     assert second.title not in text
-    assert "1.00 ± 0.00" in text
+    assert text.count("1.00 ± 0.00") == len(GATES)
