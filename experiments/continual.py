@@ -31,6 +31,7 @@ NONE, ALL = "--data.memory_size=0", "--data.memory_size=null"
 LEARNED = (
     "--data.quiz_fraction=0.2",
     *("--model.strategy_training.lr=0.02", "--model.strategy_training.every=1"),
+    "--model.strategy_training.quiz=CrossEntropy",
 )
 HERDING = "--trainer.callbacks+=lightning_metakd.callbacks.Herding"
 ROWS: dict[str, tuple[str | None, tuple[str, ...]]] = {
