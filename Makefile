@@ -85,8 +85,8 @@ wrong-labels: install  ## A gate for each row learned under wrong labels and car
 
 where-it-pays: install  ## The regret of one learned run to the best that one could have chosen, by regime
 	$(BIN)/python -m experiments.regimes --data $(DATA) $(OPTIONS)
-	$(BIN)/python -m experiments.gate_reading --data $(DATA)
-	$(BIN)/python -m experiments.gate_horizon --data $(DATA)
+	$(if $(OPTIONS),,$(BIN)/python -m experiments.gate_reading --data $(DATA))
+	$(if $(OPTIONS),,$(BIN)/python -m experiments.gate_horizon --data $(DATA))
 
 wrong-support: install  ## Class means that count support rows by how far student and teacher believe their labels
 	$(BIN)/python -m experiments.wrong_support --data $(DATA) $(OPTIONS)

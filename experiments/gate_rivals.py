@@ -14,7 +14,7 @@ ANEW = (
 )
 CALIBRATED = ("--model.strategy_training.quiz=CalibratedCrossEntropy",)
 SHUFFLED = ("--model.strategy_training.control=shuffled",)
-FINAL = ("--model.strategy_training.lr=0.005", "--model.strategy_training.control=final_constant")
+FINAL = ("--model.strategy_training.control=final_constant",)
 
 
 def part(class_path: str, **settings: Any) -> dict[str, Any]:

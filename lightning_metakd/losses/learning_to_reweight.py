@@ -16,9 +16,10 @@ from lightning_metakd.types import Batch, Context
 class LearningToReweight(Coefficient):
     """A weight in [0, n] for each of the n rows of a batch, learned anew for every batch.
 
-    As the weight of a label term it is the method of the paper; it reads no teacher, and the weights of a
-    batch have the mean 1, or are all 0 where no row helps. It is for SingleTask, and is learned by plain
-    descent (`optimisation.strategy_optimiser=sgd`), whose rate does not matter.
+    As the weight of a label term, judged by cross-entropy (`strategy_training.quiz`), it is the method of the
+    paper; it reads no teacher, and the weights of a batch have the mean 1, or are all 0 where no row helps.
+    It is for SingleTask, and is learned by plain descent (`optimisation.strategy_optimiser=sgd`), whose rate
+    does not matter.
 
     Args:
         batch_size: rows of a batch at most.

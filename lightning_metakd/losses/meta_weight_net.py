@@ -20,8 +20,8 @@ VALUES = Interval(0.0, 1.0)
 class MetaWeightNet(Coefficient):
     """A number in (0, 1) for each row, learned as a small network of the student's loss on its label.
 
-    As the weight of a label term it is the method of the paper; it reads no teacher. It starts at the same
-    value for every row.
+    As the weight of a label term, judged by cross-entropy (`strategy_training.quiz`), it is the method of the
+    paper; it reads no teacher. It starts at the same value for every row.
 
     Args:
         hidden: hidden units.

@@ -3,10 +3,10 @@
 Park, Kim, Lu, Cho (2019), "Relational Knowledge Distillation", arXiv:1904.05068.
 The student's embeddings should lie to each other as the teacher's do: Huber losses of all pairs'
 distances, each over the mean distance of its network, and of the cosines of all triplets' angles. No
-coordinate is compared, so widths may differ. Time and memory grow with the cube of the rows,
-and with their square where no angle counts. As in the
-authors' code the means are over all n^2 pairs and n^3 triplets, those of a row with itself, which are 0,
-included. Rows that lie on each other have distance and cosine 0 and derivatives of ordinary size.
+coordinate is compared, so widths may differ. Time and memory grow with the cube of the rows, and with their
+square where no angle counts. As in the authors' code the means are over all n^2 pairs and n^3 triplets, those
+of a row with itself, which are 0, included. Rows that lie on each other have distance and cosine 0 and
+derivatives of ordinary size.
 """
 
 from typing import NamedTuple

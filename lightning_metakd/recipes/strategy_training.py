@@ -67,8 +67,9 @@ class StrategyTraining:
             `step_size`, `final_constant` (with the strategy_file of the other run) or `uniform`.
         quiz: loss of the held-out rows that judges the strategy; by default cross-entropy, at the best scale
             of the logits for learners of MetaKD that do not adapt by a loss, and in SingleTask generalised
-            cross-entropy, which is bounded: cross-entropy is lower, too, for a student that wrong labels make
-            less confident, and no more often right (docs/where-it-pays.md). Papers judge by CrossEntropy.
+            cross-entropy, which is bounded: cross-entropy pays for less confidence, too, and beside a teacher
+            that resists wrong labels it had gates trust them (docs/where-it-pays.md). Papers judge by
+            CrossEntropy.
         quiz_classes: which classes MetaKD's quiz has after a pilot: `same`, those of the pilot, half of an
             episode's query rows each; `other`, an episode of data.strategy_split after a pilot on one of the
             training, whose classes teachers may know. What labels say of a class helps at once with that

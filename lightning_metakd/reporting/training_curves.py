@@ -13,7 +13,7 @@ CURVES = {
     "val/student_accuracy": ("Accuracy on validation", "accuracy (%)", 100.0),
     "train/student_accuracy": ("Accuracy on training batches", "accuracy (%)", 100.0),
     "train/outer_loss": ("Loss of training", "loss (nats)", 1.0),
-    "train/quiz_loss": ("Loss of the quiz that judges the strategy", "loss (nats)", 1.0),
+    "train/quiz_loss": ("Loss of the quiz that judges the strategy", "loss", 1.0),
 }
 """Of each logged column: title, axis with its unit, and factor."""
 STRATEGY, MEAN = "strategy/", "_mean"

@@ -31,16 +31,17 @@ def test_a_gate_that_ranks_right_labels_first_has_the_whole_area():
 def test_a_regime_stands_in_the_table_once_all_its_gates_were_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(gate_reading, "FILE", tmp_path / "rows.csv")
     assert kept() == {}
+    assert table(kept()) == ""
     first, second = ASKED[:2]
     values = reading([0.9, 0.8, 0.3, 0.1]).row()
-    asked = [
+    pairs = [
         *itertools.product([first], SEEDS, GATES),
         *itertools.product([second], SEEDS[:1], GATES),
     ]
     with gate_reading.FILE.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*KEYS, *values])
         writer.writeheader()
-        for regime, *key in asked:
+        for regime, *key in pairs:
             writer.writerow(dict(zip(KEYS, (regime.name, *key), strict=True)) | values)
     text = table(kept())
     assert first.title in text

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_metakd.losses.coefficient import Scheduled
 from lightning_metakd.losses.rkd import RKD, Relations, rkd_terms
 from tests.tiny import answered, batch, context, student_answer
 
@@ -95,3 +96,11 @@ def test_angles_that_do_not_count_are_not_computed(monkeypatch):
     monkeypatch.setattr(Relations, "cosine", None)
     actual = RKD(25.0, 0.0)(student, rows, context(rows, student))
     torch.testing.assert_close(actual, 25 * distance, rtol=0, atol=0)
+
+
+def test_angles_that_will_count_are_computed():
+    rows = answered(batch(9))
+    student = student_answer(rows)
+    halfway = context(rows, student)._replace(progress=torch.tensor(0.5, dtype=torch.float64))
+    actual = RKD(25.0, Scheduled(0.0, 50.0))(student, rows, halfway)
+    torch.testing.assert_close(actual, RKD(25.0, 25.0)(student, rows, halfway))
