@@ -35,7 +35,7 @@ ASKED = [regime for regime in REGIMES if regime.rate]
 AUROC_OF_GATE = "AUROC of the gate"
 KEYS = ("regime", "seed", "row")
 GATES = {PER_ROW: "the gate", BY_PLAIN_QUIZ: "one by cross-entropy"}
-"""What is asked, and what the table calls it."""
+"""What is asked, and what table and picture call it."""
 Kept = dict[tuple[str, ...], dict[str, str]]
 
 
@@ -130,7 +130,7 @@ def table(rows: Kept) -> str:
         for who in ("teacher", "student"):
             line[f"AUROC of the {who}"] = over(PER_ROW, f"AUROC of the {who}")
         lines.append(line)
-    return markdown(lines)
+    return markdown(lines) if lines else ""
 
 
 def draw(readings: Mapping[str, Mapping[str, Reading]]) -> None:
@@ -145,14 +145,14 @@ def draw(readings: Mapping[str, Mapping[str, Reading]]) -> None:
         len(GATES), len(readings), figsize=size, layout="constrained", sharex=True, sharey=True
     )
     bins = torch.linspace(0, 1, BINS + 1).tolist()
-    for column, (title, of_regime) in zip(axes.T, readings.items(), strict=True):
+    for column, (regime, of_regime) in zip(axes.T, readings.items(), strict=True):
         for axis, (name, reading) in zip(column, of_regime.items(), strict=True):
             for label, at in (("right", ~reading.wrong), ("wrong", reading.wrong)):
                 axis.hist(reading.gate[at].tolist(), bins, alpha=0.7, label=f"label is {label}")
             axis.set_xlabel("gate: 0 teacher, 1 label" if name == BY_PLAIN_QUIZ else "", fontsize=8)
-        column[0].set_title(title, fontsize=9)
-    for axis, text in zip(axes[:, 0], ("by default", "quiz by cross-entropy"), strict=True):
-        axis.set_ylabel(f"{text}: rows", fontsize=8)
+        column[0].set_title(regime, fontsize=9)
+    for axis, title in zip(axes[:, 0], GATES.values(), strict=True):
+        axis.set_ylabel(f"{title}: rows", fontsize=8)
     axes[0, 0].legend(fontsize=8, frameon=False)
     figure.savefig(PICTURE, dpi=110)
 
@@ -171,6 +171,8 @@ def main(data: str) -> None:
         rows[key] = dict(zip(KEYS, key, strict=True)) | values
         if seed == SEEDS[0]:
             drawn.setdefault(regime.title, {})[name] = reading
+    if not rows:
+        return
     with atomic_write(FILE) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(next(iter(rows.values()))), lineterminator="\n")
         writer.writeheader()

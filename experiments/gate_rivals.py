@@ -43,10 +43,16 @@ SAME, MIXED_UP = "same", "mixed up"
 
 
 def gated(
-    gate: Any, words: tuple[str, ...] = (), *, temperature: Any = 4.0, carried: str = ""
+    gate: Any,
+    words: tuple[str, ...] = (),
+    *,
+    temperature: Any = 4.0,
+    carried: str = "",
+    alone: dict[str, Any] | None = None,
 ) -> Row:
-    """A row by Match-Gate."""
-    loss = part("MatchGate", gate=gate, match=part("Hinton", temperature=temperature))
+    """A row by Match-Gate; its label term is cross-entropy where none is given."""
+    parts = {"gate": gate, "match": part("Hinton", temperature=temperature)}
+    loss = part("MatchGate", **parts, **({"alone": alone} if alone else {}))
     return Row(loss, words, carried, (SAME,))
 
 
@@ -102,6 +108,14 @@ VARIANTS = {
     f"{PER_ROW}, calibrated quiz": gated(part("LearnedPerSample"), CALIBRATED),
     f"{PER_ROW}, shuffled quiz": gated(part("LearnedPerSample"), SHUFFLED),
 }
+OVER_ROBUST = {
+    f"{PER_ROW}, over GCE 0.4, lr 0.2": gated(
+        part("LearnedPerSample"),
+        ("--model.optimisation.lr=0.2",),
+        alone=part("GeneralisedCrossEntropy", q=0.4),
+    )
+}
+"""Whether a gate adds to the loss for wrong labels that is the best in most regimes."""
 STARTS = {
     f"{PER_ROW}, from gate {gate} and temperature {temperature:g}": gated(
         part("LearnedPerSample", init=gate), temperature=part("Learned", init=temperature)
@@ -179,6 +193,7 @@ ROWS = {
     **OWN_RULE,
     **LEARNED,
     **VARIANTS,
+    **OVER_ROBUST,
     **STARTS,
     **CARRIED,
     **SEARCHED,

@@ -14,6 +14,7 @@ from experiments.gate_rivals import (
     DEFAULT,
     LEARNED,
     OF_MANY,
+    OVER_ROBUST,
     OWN_RULE,
     PER_ROW,
     ROBUST,
@@ -61,6 +62,7 @@ TRAINED = [
     *OWN_RULE,
     *SEARCHED,
     *LEARNED,
+    *OVER_ROBUST,
     *VARIANTS,
     *STARTS,
 ]
@@ -79,6 +81,7 @@ SHOWN = [
     *RULES,
     *OWN_RULE,
     *LEARNED,
+    *OVER_ROBUST,
     *STARTS,
     *VARIANTS,
     "alone",
