@@ -239,8 +239,11 @@ def result(run: Run) -> dict[str, Any]:
 def provenance(runs: Iterable[Run], target: str, seeds: Iterable[int] = SEEDS) -> str:
     """What the numbers were made with."""
     lines = [result(run) for run in runs]
-    commits = ", ".join(sorted({str(line["git"])[:10] for line in lines}))
+    commits, devices = (
+        ", ".join(sorted({str(line[name])[:length] for line in lines}))
+        for name, length in (("git", 10), ("device", None))
+    )
     return (
-        f"Percent; 95 % intervals over seeds {', '.join(map(str, seeds))}. {lines[0]['device']}, "
+        f"Percent; 95 % intervals over seeds {', '.join(map(str, seeds))}. {devices}, "
         f"{lines[0]['threads']} threads; `make {target}`; commits {commits}"
     )
