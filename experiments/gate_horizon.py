@@ -6,13 +6,9 @@ with wrong labels, and fills its table of `docs/where-it-pays.md`. The training 
 not fall, its momentum is not Nesterov's, and biases decay too.
 """
 
-import argparse
 import copy
-import csv
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -22,6 +18,13 @@ from torch import Tensor, nn
 from experiments.gate_reading import opened
 from experiments.gate_rivals import DEFAULT
 from experiments.gate_runs import BASE, SEEDS, STEPS, Regime, teacher, training
+from experiments.kept_answers import (
+    Answers,
+    answer,
+    from_command_line,
+    read_answers,
+    write_answers,
+)
 from experiments.plan import ROOT
 from experiments.regimes import PAGE, REGIMES
 from lightning_metakd.functional.params import detach_tree
@@ -194,15 +197,7 @@ def ask(regime: Regime, seed: int, data: str) -> dict[str, dict[str, float]]:
     return answers
 
 
-def kept() -> dict[tuple[str, ...], dict[str, str]]:
-    """The rows of the file, by regime, seed and group."""
-    if not FILE.is_file():
-        return {}
-    with FILE.open(newline="") as file:
-        return {tuple(row[name] for name in KEYS): row for row in csv.DictReader(file)}
-
-
-def table(rows: dict[tuple[str, ...], dict[str, str]]) -> str:
+def table(rows: Answers) -> str:
     """A line for each regime and group of which all seeds were asked."""
     lines = []
     for regime in ASKED:
@@ -221,31 +216,21 @@ def table(rows: dict[tuple[str, ...], dict[str, str]]) -> str:
 
 def main(data: str) -> None:
     """Ask, keep, fill."""
-    rows = kept()
+    rows = read_answers(FILE, KEYS)
     for regime in ASKED:
         for seed in SEEDS:
             is_kept = (regime.name, str(seed), ROWS[0]) in rows
             if is_kept or not teacher(BASE, regime, seed, data).complete:
                 continue
             for group, values in ask(regime, seed, data).items():
-                keys = dict(zip(KEYS, (regime.name, str(seed), group), strict=True))
-                numbers = {name: str(round(value, 4)) for name, value in values.items()}
-                rows[tuple(keys.values())] = keys | numbers
+                key = (regime.name, str(seed), group)
+                rows[key] = answer(KEYS, key, values)
     if not rows:
         return
-    with atomic_write(FILE) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(next(iter(rows.values()))), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows[key] for key in sorted(rows))
+    write_answers(FILE, rows)
     with atomic_write(PAGE) as part:
         part.write_text(between_markers(PAGE.read_text(), "horizon", table(rows)))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, default="runs", help="folder of all runs, [PATH/]runs")
-    parser.add_argument("--data", type=Path, default="data", help="folder of the images")
-    settings = parser.parse_args()
-    images = settings.data.resolve()
-    os.chdir(settings.runs.parent)
-    main(os.path.relpath(images))
+    from_command_line(__doc__, main)

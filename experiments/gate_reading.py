@@ -5,12 +5,8 @@ as they are learned by default and by a quiz that is cross-entropy, keeps their 
 fills their table and picture of `docs/where-it-pays.md`.
 """
 
-import argparse
-import csv
 import itertools
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +15,13 @@ from torchmetrics.functional.classification import binary_auroc
 
 from experiments.gate_rivals import BY_PLAIN_QUIZ, PER_ROW
 from experiments.gate_runs import BASE, SEEDS, training
+from experiments.kept_answers import (
+    Answers,
+    answer,
+    from_command_line,
+    read_answers,
+    write_answers,
+)
 from experiments.plan import ROOT, Run
 from experiments.regimes import PAGE, REGIMES
 from lightning_metakd.cli.command import build
@@ -36,7 +39,6 @@ AUROC_OF_GATE = "AUROC of the gate"
 KEYS = ("regime", "seed", "row")
 GATES = {PER_ROW: "the gate", BY_PLAIN_QUIZ: "one by cross-entropy"}
 """What is asked, and what table and picture call it."""
-Kept = dict[tuple[str, ...], dict[str, str]]
 
 
 class Reading(NamedTuple):
@@ -103,15 +105,7 @@ def read(run: Run) -> Reading:
     return Reading(gate, teacher, of_label(output.logits), source.wrong[at])
 
 
-def kept() -> Kept:
-    """The rows of the file, by regime, seed and row."""
-    if not FILE.is_file():
-        return {}
-    with FILE.open(newline="") as file:
-        return {tuple(row[name] for name in KEYS): row for row in csv.DictReader(file)}
-
-
-def table(rows: Kept) -> str:
+def table(rows: Answers) -> str:
     """A line for each regime of which all gates were asked."""
     lines = []
     for regime in ASKED:
@@ -159,7 +153,7 @@ def draw(readings: Mapping[str, Mapping[str, Reading]]) -> None:
 
 def main(data: str) -> None:
     """Ask, keep, fill."""
-    rows: Kept = kept()
+    rows = read_answers(FILE, KEYS)
     drawn: dict[str, dict[str, Reading]] = {}
     for regime, seed, name in itertools.product(ASKED, SEEDS, GATES):
         run = training(BASE, regime, seed, name, data)
@@ -167,16 +161,12 @@ def main(data: str) -> None:
             continue
         reading = read(run)
         key = (regime.name, str(seed), name)
-        values = {column: str(round(value, 4)) for column, value in reading.row().items()}
-        rows[key] = dict(zip(KEYS, key, strict=True)) | values
+        rows[key] = answer(KEYS, key, reading.row())
         if seed == SEEDS[0]:
             drawn.setdefault(regime.title, {})[name] = reading
     if not rows:
         return
-    with atomic_write(FILE) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(next(iter(rows.values()))), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows[key] for key in sorted(rows))
+    write_answers(FILE, rows)
     whole = {title: of for title, of in drawn.items() if len(of) == len(GATES)}
     if len(whole) > 1:
         draw(whole)
@@ -185,10 +175,4 @@ def main(data: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, default="runs", help="folder of all runs, [PATH/]runs")
-    parser.add_argument("--data", type=Path, default="data", help="folder of the images")
-    settings = parser.parse_args()
-    images = settings.data.resolve()
-    os.chdir(settings.runs.parent)
-    main(os.path.relpath(images))
+    from_command_line(__doc__, main)
