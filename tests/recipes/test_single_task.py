@@ -71,10 +71,8 @@ def test_the_strategy_descends_the_quiz_after_a_virtual_step(hypergradient):
         after = {
             n: p.detach() - PILOT_RATE * g for (n, p), g in zip(at.items(), grads, strict=True)
         }
-        probs = student_logits(after, judge.x).softmax(-1)
-        return (
-            (1 - probs.gather(1, judge.y[:, None]) ** 0.7) / 0.7
-        ).mean()  # Zhang, Sabuncu 2018, eq. 6
+        truth = student_logits(after, judge.x).softmax(-1).gather(1, judge.y[:, None])
+        return ((1 - truth**0.7) / 0.7).mean()  # Zhang, Sabuncu 2018, eq. 6
 
     gates = definition.gate(phi, student_logits(theta, train.x), logits, train.y, 0.0)
 
