@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from experiments.gate_reading import opened
 from experiments.gate_rivals import DEFAULT
 from experiments.gate_runs import BASE, SEEDS, STEPS, Regime, teacher, training
 from experiments.kept_answers import (
@@ -25,6 +24,7 @@ from experiments.kept_answers import (
     read_answers,
     write_answers,
 )
+from experiments.opened_runs import held_out, opened
 from experiments.plan import ROOT
 from experiments.regimes import PAGE, REGIMES
 from lightning_metakd.functional.params import detach_tree
@@ -160,15 +160,6 @@ class Material:
                 rows = self.recipe.with_teacher_outputs(rows)
             yield Rows(rows, self.wrong[rows.index])
 
-    def held_out(self, part: str) -> Batch:
-        """A part's rows as they are, with right labels."""
-        at, all_rows = self.data.parts[part], self.source.all_rows()
-        index = all_rows.index[at]
-        view = torch.full_like(index, -1)
-        x = self.source.inputs(all_rows.x[at], index, view, self.recipe.student.reading)
-        y = torch.searchsorted(self.data.train_classes(), self.source.true_labels()[at])
-        return Batch(x, y, index, view)
-
 
 def ask(regime: Regime, seed: int, data: str) -> dict[str, dict[str, float]]:
     """For each group of rows, what a raised gate adds, in thousandths of loss and points of accuracy."""
@@ -179,7 +170,7 @@ def ask(regime: Regime, seed: int, data: str) -> dict[str, dict[str, float]]:
         material.recipe.student, itertools.islice(stream, STEPS[BASE] // 2), Gates(), MOMENTUM
     )
     pilots, ahead = list(itertools.islice(stream, PILOTS)), list(itertools.islice(stream, LONG))
-    quiz, test = material.held_out("quiz"), material.held_out("test")
+    quiz, test = (held_out(material.recipe, material.data, part) for part in ("quiz", "test"))
     answers = {}
     for group in ROWS:
         once = [effect(student, [rows], group, quiz, 0.0) for rows in pilots]

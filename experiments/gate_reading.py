@@ -22,9 +22,9 @@ from experiments.kept_answers import (
     read_answers,
     write_answers,
 )
+from experiments.opened_runs import opened
 from experiments.plan import ROOT, Run
 from experiments.regimes import PAGE, REGIMES
-from lightning_metakd.cli.command import build
 from lightning_metakd.reporting.markdown import between_markers, markdown
 from lightning_metakd.reporting.seed_intervals import over_seeds
 from lightning_metakd.storage.atomic_files import atomic_write
@@ -66,19 +66,6 @@ class Reading(NamedTuple):
             "AUROC of the teacher": binary_auroc(self.teacher, right).item(),
             "AUROC of the student": binary_auroc(self.student, right).item(),
         }
-
-
-def opened(run: Run) -> tuple[Any, Any]:
-    """Recipe and data of a training, as it begins."""
-    words = [word for word in run.words[1:] if word != "--resume"]
-    command = build([*words, "--trainer.accelerator=cpu"], run=False)
-    recipe, data = command.model, command.datamodule
-    data.setup("fit")
-    command.trainer.datamodule = data
-    recipe.trainer = command.trainer
-    recipe.setup("fit")
-    recipe.on_fit_start()
-    return recipe, data
 
 
 @torch.no_grad()

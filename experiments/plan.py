@@ -63,6 +63,9 @@ class Run:
         place = [f"--runs={folder.parent}", f"--experiment={folder.name}"]
         return [self.command, *resume, *config, *place, *self.options]
 
+    def prepare(self) -> None:
+        """What is to be done once its needs are complete, before the command."""
+
     @property
     def minutes(self) -> float:
         """Time on two cores, as the head of the experiment's file has it: `# Time: fit 7 min, ...`."""

@@ -60,6 +60,7 @@ def main(plan: Callable[[str], list[Run]], args: list[str] | None = None) -> boo
         return not to_do
     tidy_terminal()
     for number, run in enumerate(to_do, 1):
+        run.prepare()
         words = [*run.words, *(options if run.command == "fit" else [])]
         print(f"{number}/{len(to_do)}: metakd {shlex.join(words)}", flush=True)
         # as if it were typed: Lightning warns of words beside those of the process

@@ -21,6 +21,7 @@ from experiments.gate_runs import (
 )
 from experiments.plan import ROOT, Run, initial_checkpoint
 from experiments.runner import main
+from experiments.stacking import Stacked
 from lightning_metakd.data.sources.class_splits import packaged
 from lightning_metakd.reporting.markdown import between_markers, markdown, percent
 from lightning_metakd.reporting.seed_intervals import over_seeds
@@ -44,18 +45,25 @@ class Row(NamedTuple):
     Args:
         loss: as a configuration has it.
         words: further words of the command.
-        scales: of each teacher's logits.
+        scales: of each teacher's logits; None has it calibrated by the rows that judge.
     """
 
     loss: dict[str, Any]
     words: tuple[str, ...] = ()
-    scales: Sequence[float] = SCALES
+    scales: Sequence[float | None] = SCALES
 
 
-def followed(weights: Any, words: tuple[str, ...] = (), scales: Sequence[float] = SCALES) -> Row:
+def pooled(weights: Any) -> dict[str, Any]:
     """Half learning alone, half following teachers of these weights."""
     pool = part("MultiTeacher", loss=part("Hinton", temperature=4.0), weights=weights)
-    return Row(part("MatchGate", gate=0.5, match=pool), words, scales)
+    return part("MatchGate", gate=0.5, match=pool)
+
+
+def followed(
+    weights: Any, words: tuple[str, ...] = (), scales: Sequence[float | None] = SCALES
+) -> Row:
+    """A row by teachers of these weights."""
+    return Row(pooled(weights), words, scales)
 
 
 def single(k: int) -> Row:
@@ -64,7 +72,9 @@ def single(k: int) -> Row:
     return Row(part("MatchGate", gate=0.5, match=of_teacher))
 
 
-PER_ROW, ALIKE = "learned per teacher and row", "all logits times 1.0"
+PER_ROW, ALIKE, CALIBRATED = "learned per teacher and row", "all logits times 1.0", "calibrated"
+UNKNOWN = [None] * len(POOL)
+UNIFORM_CALIBRATED = f"uniform, {CALIBRATED}"
 SINGLES = {f"{name} alone": single(k) for k, name in enumerate(POOL)}
 ROWS = {
     "no teacher": Row(part("CrossEntropy")),
@@ -72,16 +82,21 @@ ROWS = {
     "uniform": followed(1.0),
     "uniform, all logits times 0.5": followed(1.0, scales=[0.5] * len(POOL)),
     f"uniform, {ALIKE}": followed(1.0, scales=[1.0] * len(POOL)),
+    UNIFORM_CALIBRATED: followed(1.0, scales=UNKNOWN),
     "by confidence": followed(part("Confidence", power=1.0)),
     "most confident": followed(part("Confidence", power=30.0)),
     "by probability of the label": followed(part("Posterior", rate=0.5)),
     "learned per teacher": followed([part("Learned")] * len(POOL)),
     PER_ROW: followed(part("LearnedPerSample")),
     f"{PER_ROW}, {ALIKE}": followed(part("LearnedPerSample"), scales=[1.0] * len(POOL)),
+    f"{PER_ROW}, {CALIBRATED}": followed(part("LearnedPerSample"), scales=UNKNOWN),
     f"{PER_ROW}, shuffled quiz": followed(part("LearnedPerSample"), SHUFFLED),
 }
+STACKED = f"stacked, {CALIBRATED}"
+"""By weights that are fitted on the rows that judge, for teachers that are calibrated by them."""
 BEST_SINGLE = "best single teacher by validation"
-SHOWN = ["no teacher", BEST_SINGLE, *list(ROWS)[1 + len(POOL) :]]
+TRAINED = [*ROWS, STACKED]
+SHOWN = ["no teacher", BEST_SINGLE, *TRAINED[1 + len(POOL) :]]
 
 
 def of_data(classes: list[str], rows: int, seed: int, data: str) -> tuple[str, ...]:
@@ -116,7 +131,7 @@ def teacher(k: int, seed: int, data: str) -> Run:
     return Run("fit", f"specialists/fit/seed{seed}/{as_word(POOL[k])}", CONFIG, options)
 
 
-def as_teacher(k: int, run: Run, scale: float) -> dict[str, Any]:
+def as_teacher(k: int, run: Run, scale: float | None) -> dict[str, Any]:
     """What a run has trained, as a teacher of all base classes."""
     return part(
         "lightning_metakd.teachers.Teacher",
@@ -128,14 +143,15 @@ def as_teacher(k: int, run: Run, scale: float) -> dict[str, Any]:
 
 def training(name: str, seed: int, data: str) -> Run:
     """The training of a row."""
-    row = ROWS[name]
+    row = ROWS[UNIFORM_CALIBRATED if name == STACKED else name]
     needs = [teacher(k, seed, data) for k in range(len(POOL))] if name != "no teacher" else []
     teachers = json.dumps([as_teacher(k, run, row.scales[k]) for k, run in enumerate(needs)])
-    options = (
-        *of_data(BASE, ROWS_OF_STUDENT, seed, data),
-        *(f"--model.loss={json.dumps(row.loss)}", f"--model.teachers={teachers}", *row.words),
-    )
+    options = (*of_data(BASE, ROWS_OF_STUDENT, seed, data), f"--model.teachers={teachers}")
     folder = f"specialists/fit/seed{seed}/{as_word(name)}"
+    if name == STACKED:
+        uniform = training(UNIFORM_CALIBRATED, seed, data)
+        return Stacked("fit", folder, CONFIG, options, tuple(needs), uniform=uniform, loss=pooled)
+    options = (*options, f"--model.loss={json.dumps(row.loss)}", *row.words)
     return Run("fit", folder, CONFIG, options, tuple(needs))
 
 
@@ -148,13 +164,13 @@ def test(name: str, seed: int, data: str) -> Run:
 
 def plan(data: str) -> list[Run]:
     """All rows."""
-    return [test(name, seed, data) for seed in SEEDS for name in ROWS]
+    return [test(name, seed, data) for seed in SEEDS for name in TRAINED]
 
 
 def table() -> str:
     """Accuracy of each row, its difference to the uniform pool, and its cost."""
-    columns = {n: [result(test(n, k, ""))["accuracy"] for k in SEEDS] for n in ROWS}
-    seconds = {n: fmean(result(test(n, k, ""))["wall_s"] for k in SEEDS) for n in ROWS}
+    columns = {n: [result(test(n, k, ""))["accuracy"] for k in SEEDS] for n in TRAINED}
+    seconds = {n: fmean(result(test(n, k, ""))["wall_s"] for k in SEEDS) for n in TRAINED}
     columns[BEST_SINGLE] = []
     for place, seed in enumerate(SEEDS):
         chosen = max(SINGLES, key=lambda name: validated_by(training(name, seed, "")))
@@ -178,7 +194,7 @@ def table() -> str:
 
 def write_page() -> None:
     """Fill the section of the page."""
-    runs = (test(name, seed, "") for name in ROWS for seed in SEEDS)
+    runs = (test(name, seed, "") for name in TRAINED for seed in SEEDS)
     section = f"{table()}\n\n{provenance(runs, 'specialists')}"
     text = between_markers(PAGE.read_text(), "specialists", section)
     with atomic_write(PAGE) as file:

@@ -68,6 +68,10 @@ class SourceData(LightningDataModule, ABC, Configured):
     def has_quiz(self) -> bool:
         """Whether the settings keep rows or episodes apart that judge a strategy."""
 
+    def held_out_rows(self) -> Int[Tensor, " n"]:
+        """Rows that are kept from training, by which teachers are calibrated; none in data of episodes."""
+        return torch.empty(0, dtype=torch.long)
+
     def groups(self) -> Mapping[str, Int[Tensor, " _"]]:
         """Groups of classes on which a student is judged one by one; none but for a stream."""
         return {}

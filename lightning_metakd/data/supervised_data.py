@@ -109,6 +109,10 @@ class SupervisedData(SourceData):
     def has_quiz(self) -> bool:
         return self.fractions["quiz"] > 0 and not self.quiz_in_training
 
+    def held_out_rows(self) -> Int[Tensor, " n"]:
+        """Those of the quiz, or of validation where nothing is judged by a quiz."""
+        return self.parts["quiz" if self.has_quiz else "val"]
+
     def cache_views(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
         """The rows to train on in each view; nobody is taught on others."""
         views = range(self.views) if self.views else UNAUGMENTED

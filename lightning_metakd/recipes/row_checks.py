@@ -18,11 +18,6 @@ def check_head(teacher: Teacher) -> None:
             f"head={type(teacher.head).__name__} is fitted on the support set of an episode, and "
             "SingleTask has none; give the teacher a SlicedHead."
         )
-    if not teacher.head.calibrated:
-        raise ValueError(
-            "scale=None is calibrated on held-out episodes, and SingleTask has none; give the "
-            "teacher's head a scale, for instance 1."
-        )
 
 
 def check_of_batch(loss: nn.Module, optimisation: Optimisation, training: StrategyTraining) -> None:

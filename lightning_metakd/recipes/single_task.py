@@ -34,7 +34,7 @@ from lightning_metakd.storage.read_checkpoint import class_names
 from lightning_metakd.strategy.controls import shuffled
 from lightning_metakd.strategy.hypergradient import PilotProblem
 from lightning_metakd.strategy.strategy_file import check_no_new_classes
-from lightning_metakd.teachers.preparation import cache_outputs
+from lightning_metakd.teachers.preparation import prepare_for_rows
 from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.types import Batch, Params, TrainBatch
 
@@ -139,7 +139,7 @@ class SingleTask(Recipe):
     # --- training ------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Refuse coefficients that do not know the classes of the data; fill the teachers' caches."""
+        """Refuse coefficients that do not know the classes of the data; prepare the teachers."""
         classes = self.data.train_classes()
         check_no_new_classes(self.loss, classes, classes, self.data.source.all_rows().class_names)
         self.check_shared_head()
@@ -148,7 +148,7 @@ class SingleTask(Recipe):
                 f"{type(self.of_batch[0]).__name__} weighs the rows of a batch, and "
                 f"{self.trainer.world_size} processes have batches of their own; take one process."
             )
-        cache_outputs(self.teachers, self.data, self.trainer)
+        prepare_for_rows(self.teachers, self.data, self.trainer, self.device)
 
     def check_shared_head(self) -> None:
         """Raise where a head that is a teacher's does not tell the classes of the data apart, in order."""

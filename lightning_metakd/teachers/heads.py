@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lightning_metakd.arguments.configured import Configured
@@ -39,7 +39,7 @@ class Head(nn.Module, ABC, Configured):
     """Answers for an episode's classes with logits times a scale, which `calibrate` sets.
 
     Args:
-        scale: factor on the logits, > 0; None leaves it to calibration on held-out episodes.
+        scale: factor on the logits, > 0; None leaves it to calibration on held-out episodes or rows.
     """
 
     scale: Tensor
@@ -69,6 +69,10 @@ class Head(nn.Module, ABC, Configured):
             trained_on: class of each of the network's own logits.
             class_names: classes of the source, by number.
         """
+
+    def is_known(self, classes: Int[Tensor, " c"]) -> Bool[Tensor, " c"]:
+        """Which of these classes it answers for by what its network has learned of them."""
+        return torch.ones_like(classes, dtype=torch.bool)
 
     def centre_on(self, mean: Float[Tensor, " d"]) -> None:
         """Told before it is asked the mean embedding of the base classes, where `centre` is true."""
@@ -172,7 +176,7 @@ class SlicedHead(Head):
     Classes are known by their names, whatever their numbers are in the data at hand.
 
     Args:
-        scale: factor on the logits, > 0; None leaves it to calibration.
+        scale: factor on the logits, > 0; None leaves it to calibration, on rows of the classes it knows.
         unknown: what of classes that the network was not trained on: `refuse` them, `mark` them by a logit of
             minus infinity, for KnownClasses to leave them out, or give them the `least` of its logits, as a
             specialist does that takes whatever it is shown for something of its own.
@@ -193,6 +197,9 @@ class SlicedHead(Head):
         self.trained_on, self.class_names = tuple(trained_on), tuple(class_names)
         column = {name: k for k, name in enumerate(trained_on)}
         self.columns = self.columns.new_tensor([column.get(name, -1) for name in class_names])
+
+    def is_known(self, classes: Int[Tensor, " c"]) -> Bool[Tensor, " c"]:
+        return self.position(classes) >= 0
 
     def position(self, classes: Int[Tensor, " c"]) -> Int[Tensor, " c"]:
         """Column of each class among the network's logits; -1 where it has none.

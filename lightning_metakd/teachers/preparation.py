@@ -10,17 +10,20 @@ from lightning import Trainer
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 
+from lightning_metakd.data.batches import BatchSet
 from lightning_metakd.data.episodic_data import EpisodicData
-from lightning_metakd.data.source_data import SourceData
+from lightning_metakd.data.source_data import UNAUGMENTED, SourceData
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.losses.adapters import tap_layers
 from lightning_metakd.losses.layer_pairs import LayerPair
+from lightning_metakd.teachers.teacher import Teacher
 from lightning_metakd.teachers.teacher_pool import TeacherPool
 from lightning_metakd.types import Episode, Reading
 
 log = logging.getLogger(__name__)
 
 CALIBRATION_EPISODES = 50
+CALIBRATION_BATCH = 256
 
 
 def tap_teachers(teachers: TeacherPool, reads: Iterable[LayerPair]) -> None:
@@ -81,6 +84,58 @@ def first_process_first(trainer: Trainer) -> Iterator[None]:
     yield
     if trainer.is_global_zero:
         trainer.strategy.barrier()
+
+
+def prepare_for_rows(
+    teachers: TeacherPool, data: SourceData, trainer: Trainer, device: torch.device
+) -> None:
+    """Fill the caches of teachers of plain batches, and set each logit scale that is left to calibration.
+
+    Raises:
+        ValueError: if a scale is, and the data keep no rows from training.
+    """
+    uncalibrated = [teacher for teacher in teachers if not teacher.head.calibrated]
+    rows = data.held_out_rows() if uncalibrated else torch.empty(0)
+    if uncalibrated and not len(rows):
+        raise ValueError(
+            "head.scale=null has a teacher's logits calibrated on rows that are kept from training, and the "
+            "data keep none; set data.quiz_fraction or data.val_fraction, for instance to 0.1, or give the "
+            "head a scale, for instance 1."
+        )
+    cache_outputs(teachers, data, trainer)
+    for teacher in uncalibrated:
+        with first_process_first(trainer):
+            teacher.fill_cache(rows, UNAUGMENTED)
+        calibrate_on_rows(teacher, data, rows, device)
+
+
+@torch.no_grad()
+def calibrate_on_rows(
+    teacher: Teacher, data: SourceData, rows: Int[Tensor, " n"], device: torch.device
+) -> None:
+    """Set a teacher's logit scale by the likelihood of the right labels, among the classes that it knows.
+
+    What it says of other classes is no matter of scale: a specialist is sure of them as well. Where it is
+    right of every row, the likeliest scale is infinite, and its logits are left as they are.
+    """
+    teacher.head.scale.fill_(1.0)
+    classes = data.train_classes().to(device)
+    is_known = teacher.head.is_known(classes)
+    batches = BatchSet(data.judges(), rows, classes.cpu(), batch_size=CALIBRATION_BATCH)
+    logits, labels = [], []
+    for i in range(len(batches)):
+        batch = data.on_after_batch_transfer(move_data_to_device(batches[i], device), 0)
+        at = is_known[batch.y]
+        logits.append(teacher.predict_batch(batch, classes).logits[at][:, is_known])
+        labels.append((is_known.cumsum(0) - 1)[batch.y[at]])
+    of_all, y = torch.cat(logits), torch.cat(labels)
+    if (of_all.argmax(-1) == y).all():
+        log.warning(
+            f"a teacher of {type(teacher.model).__name__} is right of all {len(y)} held-out rows of its "
+            "classes, which says nothing of its scale: its logits are left as they are."
+        )
+        return
+    teacher.head.calibrate(of_all, y)
 
 
 def calibrate(teachers: TeacherPool, data: EpisodicData, device: torch.device) -> None:

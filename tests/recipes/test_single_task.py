@@ -189,8 +189,3 @@ def test_a_cache_without_a_fixed_number_of_views_is_refused():
 def test_a_teacher_that_needs_a_support_set_is_refused():
     with pytest.raises(ValueError, match="head=PrototypeHead is fitted on the support set"):
         single_task(teachers=[helper()])
-
-
-def test_a_teacher_without_a_scale_is_refused():
-    with pytest.raises(ValueError, match=r"scale=None is calibrated on held-out episodes"):
-        single_task(teachers=[Teacher(SmoothConv4(12), head=SlicedHead(None))])
