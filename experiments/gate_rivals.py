@@ -28,13 +28,15 @@ class Row(NamedTuple):
     Args:
         loss: as a configuration has it.
         words: further words of the command.
-        carried: row of perceptrons and the base classes whose strategy it takes, as it is.
+        carried: row of other classes whose strategy it takes, as it is: of perceptrons and the base classes.
+        alike: whether that row is of students and teachers of its own kind, and of the validation classes.
         pool: its teachers, by what their labels are like.
     """
 
     loss: dict[str, Any]
     words: tuple[str, ...] = ()
     carried: str = ""
+    alike: bool = False
     pool: tuple[str, ...] = ()
 
 
@@ -53,7 +55,7 @@ def gated(
     """A row by Match-Gate; its label term is cross-entropy where none is given."""
     parts = {"gate": gate, "match": part("Hinton", temperature=temperature)}
     loss = part("MatchGate", **parts, **({"alone": alone} if alone else {}))
-    return Row(loss, words, carried, (SAME,))
+    return Row(loss, words, carried, pool=(SAME,))
 
 
 ALONE = {
@@ -102,11 +104,12 @@ LEARNED = {
 }
 """By no option: the defaults are the claim."""
 BY_PLAIN_QUIZ = f"{PER_ROW}, quiz by cross-entropy"
+BY_SHUFFLED = f"{PER_ROW}, shuffled quiz"
 VARIANTS = {
     f"{PER_ROW}, every step": gated(part("LearnedPerSample"), EVERY_STEP),
     BY_PLAIN_QUIZ: gated(part("LearnedPerSample"), PLAIN_QUIZ),
     f"{PER_ROW}, calibrated quiz": gated(part("LearnedPerSample"), CALIBRATED),
-    f"{PER_ROW}, shuffled quiz": gated(part("LearnedPerSample"), SHUFFLED),
+    BY_SHUFFLED: gated(part("LearnedPerSample"), SHUFFLED),
 }
 OVER_ROBUST = {
     f"{PER_ROW}, over GCE 0.4, lr 0.2": gated(
@@ -126,7 +129,11 @@ STARTS = {
 CARRIED = {
     "carried": gated(part("LearnedPerSample"), carried=PER_ROW),
     "carried, its mean alone": gated(part("LearnedPerSample"), FINAL, carried=PER_ROW),
-    "carried, shuffled quiz": gated(part("LearnedPerSample"), carried=f"{PER_ROW}, shuffled quiz"),
+    "carried, shuffled quiz": gated(part("LearnedPerSample"), carried=BY_SHUFFLED),
+}
+CARRIED_ALIKE = {
+    name.replace("carried", "carried from images"): row._replace(alike=True)
+    for name, row in CARRIED.items()
 }
 
 
@@ -196,6 +203,7 @@ ROWS = {
     **OVER_ROBUST,
     **STARTS,
     **CARRIED,
+    **CARRIED_ALIKE,
     **SEARCHED,
     **OF_MANY,
     **SEARCHED_MANY,

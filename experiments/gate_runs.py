@@ -15,14 +15,14 @@ from experiments.plan import Run, initial_checkpoint
 from lightning_metakd.data.sources.class_splits import packaged
 
 SEEDS = (0, 1, 2)
-CLASSES = {"train": 64, "test": 20}
-"""Where a gate is learned, and where it is carried to."""
-STEPS = {"train": 1500, "test": 470}
+CLASSES = {"train": 64, "test": 20, "val": 16}
+"""Where a gate is learned, where it is carried to, and where one of images is learned."""
+STEPS = {"train": 1500, "test": 470, "val": 376}
 """As often for each of 100 rows a class."""
 FEWEST_STEPS = 300
 ROWS_OF_CLASS, TRUSTED_ROWS = 600, 10
 """Images a class, and how many of them the files of the experiments keep for the quiz, and for validation."""
-BASE, ELSEWHERE = CLASSES
+BASE, ELSEWHERE, ASIDE = CLASSES
 CHOSEN_BY = "val/student_accuracy"
 
 
@@ -36,6 +36,7 @@ class Student(NamedTuple):
         network: of the student, as a configuration has it.
         teacher: the network of its teacher.
         words: further words of the teacher's training.
+        share: of the student's steps that the teacher has.
         cache: whether the teacher's answers are stored.
     """
 
@@ -45,6 +46,7 @@ class Student(NamedTuple):
     network: dict[str, Any]
     teacher: dict[str, Any]
     words: tuple[str, ...] = ()
+    share: float = 1.0
     cache: bool = False
 
 
@@ -62,10 +64,8 @@ CONV4 = Student(
     "data.source.source.root",
     part("Conv4", pooling="average"),
     part("ResNet12", widths=[32, 64, 128, 256]),
-    (
-        "--model.initialisation.checkpoint=zoo:resnet12_cifar_fs_teacher",
-        *("--trainer.max_steps=235", "--trainer.val_check_interval=235"),
-    ),
+    ("--model.initialisation.checkpoint=zoo:resnet12_cifar_fs_teacher",),
+    share=0.5,
     cache=True,
 )
 """Whole networks on images, both trained on from their starts; half the steps make a teacher know its rows by
@@ -139,10 +139,12 @@ def for_classes(split: str, network: dict[str, Any]) -> dict[str, Any]:
     return part(network["class_path"], **network["init_args"], n_classes=CLASSES[split])
 
 
-def learner(split: str, regime: Regime, network: dict[str, Any]) -> tuple[str, ...]:
+def learner(
+    split: str, regime: Regime, network: dict[str, Any], share: float = 1.0
+) -> tuple[str, ...]:
     """The options of a network for the classes of a split, and of how long it learns."""
     student = f"--model.student={json.dumps(for_classes(split, network))}"
-    steps = max(FEWEST_STEPS, STEPS[split] * regime.rows // 100)
+    steps = round(share * max(FEWEST_STEPS, STEPS[split] * regime.rows // 100))
     return (student, *(f"--trainer.{name}={steps}" for name in ("max_steps", "val_check_interval")))
 
 
@@ -151,7 +153,7 @@ def teacher(split: str, regime: Regime, seed: int, data: str, labels: str = SAME
     row = ROWS[regime.teacher]
     options = (
         *of_data(split, regime, seed, data, labels),
-        *learner(split, regime, regime.student.teacher),
+        *learner(split, regime, regime.student.teacher, regime.student.share),
         *regime.student.words,
         *row.words,
     )
@@ -172,8 +174,8 @@ def training(split: str, regime: Regime, seed: int, name: str, data: str) -> Run
             f"--model.teachers={json.dumps([as_teacher(split, regime, n) for n in needs])}"
         )
     if row.carried:
-        base = regime._replace(student=PERCEPTRON)
-        before = training(BASE, base, seed, row.carried, data)
+        origin = (ASIDE, regime) if row.alike else (BASE, regime._replace(student=PERCEPTRON))
+        before = training(*origin, seed, row.carried, data)
         needs.append(before)
         file = before.mark.parents[1] / "strategy.safetensors"
         options.append(f"--model.initialisation.strategy_file={file}")

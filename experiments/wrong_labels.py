@@ -11,6 +11,7 @@ from typing import NamedTuple
 from experiments.gate_rivals import (
     ALONE,
     CARRIED,
+    CARRIED_ALIKE,
     CONSTANTS,
     LEARNED,
     PER_ROW,
@@ -95,7 +96,9 @@ RATES = (20, 40, 60)
 TABLES = [
     Table("wrong-labels-train", BASE, RATES, (0, 1, 2), FREE),
     Table("wrong-labels-test", ELSEWHERE, RATES, (0, 1, 2, 3, 4), [*FREE, *CARRIED]),
-    Table("wrong-labels-images", ELSEWHERE, (40,), (0, 1, 2), [*FEW, *CARRIED], CONV4),
+    Table(
+        "wrong-labels-images", ELSEWHERE, (40,), (0, 1, 2), [*FEW, *CARRIED, *CARRIED_ALIKE], CONV4
+    ),
 ]
 
 
