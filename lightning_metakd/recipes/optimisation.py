@@ -123,10 +123,14 @@ def decay_groups(
     return [group for group in groups if group["params"]]
 
 
-def set_rates(optimiser: Any, factor: float) -> None:
-    """Set the rate of each group to `factor` times its peak."""
+def set_rates(optimiser: Any, factor: float, step: float) -> None:
+    """Set the rate of each group to `factor` times its peak, or to what its `reach` wants, if that is more.
+
+    Args:
+        step: part of the training that a step is.
+    """
     for group in optimiser.param_groups:
-        group["lr"] = group["peak_lr"] * factor
+        group["lr"] = factor * max(group["peak_lr"], step * group.get("reach", 0.0))
 
 
 def parameters_of(optimiser: Any) -> list[nn.Parameter]:

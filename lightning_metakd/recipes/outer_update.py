@@ -90,9 +90,10 @@ class OuterUpdate:
         optimisers: dict[Who, LightningOptimizer] = dict(
             zip(get_args(Who), configured, strict=False)
         )
-        factor = self.optimisation.factor(progress(trainer), 1 / total_steps(trainer))
+        step = 1 / total_steps(trainer)
+        factor = self.optimisation.factor(progress(trainer), step)
         for optimiser in optimisers.values():
-            set_rates(optimiser, factor)
+            set_rates(optimiser, factor, step)
             optimiser.zero_grad()
         # a parameter without any gradient would be an error on several processes: of what is not moved, or
         # of a teacher that learns and is not followed

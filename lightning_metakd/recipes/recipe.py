@@ -213,7 +213,7 @@ class Recipe(LightningModule, Procedure, Configured):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One for student, learner and adapters; one for a strategy that learns, at its own rates."""
         adapters = dict(self.adapters.named_parameters(prefix="adapters"))
-        groups = self.teaching.strategy_groups(self.strategy_training.steps_apart)
+        groups = self.strategy_training.groups(self.loss, self.teachers, self.rates)
         return self.outer_update.configure(self.trained_parameters(), adapters, groups)
 
     def on_train_start(self) -> None:

@@ -4,9 +4,10 @@ Quiz and pilot are words of MetaDistil (Zhou, Xu, McAuley 2022, arXiv:2106.04570
 on which the student never trains, and the pilot a virtual step of the student after which it takes the quiz.
 """
 
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from torch import nn
 
@@ -19,7 +20,7 @@ from lightning_metakd.arguments.ranges import (
     check_share,
 )
 from lightning_metakd.learners.learner import Learner
-from lightning_metakd.losses.coefficient import Coefficient
+from lightning_metakd.losses.coefficient import Coefficient, Learned
 from lightning_metakd.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from lightning_metakd.losses.loss import CalibratedCrossEntropy, CrossEntropy, Loss
 from lightning_metakd.strategy.controls import Control, check_control, learns, teachers_learn
@@ -29,11 +30,14 @@ from lightning_metakd.strategy.hypergradient import (
     HypergradientMethod,
 )
 from lightning_metakd.strategy.quiz import QuizClasses
+from lightning_metakd.teachers.teacher import Teacher
 
 LR, LR_OF_BATCH = 0.005, 1.0
 """Usual learning rates of coefficients: of lasting ones, and of those learned anew for each batch."""
 EVERY = 4
 """Steps of SingleTask from one update to the next; all add at most 0.3 points (docs/where-it-pays.md)."""
+REACH = 7.5
+"""How far a number may move in a short training, as at LR in 1,500 steps: the regimes of the same page."""
 
 
 class Rates(NamedTuple):
@@ -60,6 +64,9 @@ class StrategyTraining:
         every: outer steps from one update of the strategy to the next, which then moves as far as in so many:
             what is learned is much the same, for less. By default 4 in SingleTask, but for what is learned
             anew for each step, and 1 in MetaKD.
+        reach: how far a coefficient that is a number may move in a training, at least, in units of its log or
+            logit: where lr is too low for that, its own is reach / steps. By default 7.5 in SingleTask where
+            lr is not given, so that a short training learns weights of many losses too; otherwise 0.
         warmup: part of the training, in [0, 1), before the first one.
         teacher_lr: learning rate, for each outer step, by which the teachers learn to teach (MetaDistil),
             before the student does; 0 freezes them.
@@ -85,6 +92,7 @@ class StrategyTraining:
 
     lr: float | None = None
     every: int | None = None
+    reach: float | None = None
     warmup: float = 0.0
     teacher_lr: float = 0.0
     control: Control = "none"
@@ -107,6 +115,7 @@ class StrategyTraining:
             optional=True,
         )
         check_integer(f"{group}.every", self.every, 1, hint="or null", optional=True)
+        check_number(f"{group}.reach", self.reach, 0.0, ends="[)", hint="or null", optional=True)
         check_share(f"{group}.warmup", self.warmup)
         check_number(
             f"{group}.teacher_lr",
@@ -150,13 +159,15 @@ class StrategyTraining:
         return replace(self, lr=LR_OF_BATCH if of_batch(loss) else LR)
 
     def for_rows(self, loss: Loss | None) -> "StrategyTraining":
-        """With the usual distance of updates on plain batches, where none is given.
+        """With what is usual on plain batches where it is not given: the distance of updates, and the reach.
 
         Args:
             loss: the teaching loss, if there is one.
         """
         of_step = self.teacher_lr > 0 or (loss is not None and bool(of_batch(loss)))
-        return self if self.every is not None or of_step else replace(self, every=EVERY)
+        every = EVERY if self.every is None and not of_step else self.every
+        reach = REACH if self.reach is None and self.lr is None else self.reach
+        return replace(self, every=every, reach=reach)
 
     def check_loss(self, loss: Loss, strategy_file: str | None) -> None:
         """Raise where a loss has nothing to learn, or a control has no strategy to hold constant.
@@ -236,6 +247,24 @@ class StrategyTraining:
             self.lr if self.lr and learnable and learns(self.control) else 0.0,
             self.teacher_lr if teachers_learn(self.control) else 0.0,
         )
+
+    def groups(self, loss: Loss, teachers: Iterable[Teacher], rates: Rates) -> list[dict[str, Any]]:
+        """What learns, as groups of an optimiser: numbers, networks, and teachers.
+
+        Args:
+            loss: as the control has it.
+            rates: for each outer step; an update moves as far as the steps it stands for.
+        """
+        steps, lr = self.steps_apart, self.steps_apart * rates.coefficients
+        numbers = [m.raw for m in loss.modules() if isinstance(m, Learned)]
+        networks = [p for p in loss.parameters() if all(p is not number for number in numbers)]
+        learners = [p for t in teachers for p in t.trained_parameters().values()]
+        groups: list[dict[str, Any]] = [
+            {"params": numbers, "lr": lr, "reach": steps * (self.reach or 0.0)},
+            {"params": networks, "lr": lr},
+            {"params": learners, "lr": steps * rates.teachers},
+        ]
+        return [group for group in groups if any(p.requires_grad for p in group["params"])]
 
 
 def of_batch(loss: nn.Module) -> list[Coefficient]:

@@ -255,13 +255,6 @@ class TeachingSetup:
             params |= {f"{TEACHERS}{k}.{name}": p for name, p in trained.items()}
         return params
 
-    def strategy_groups(self, steps: int) -> list[dict[str, Any]]:
-        """The coefficients that learn, and the teachers that learn, at their rates times `steps`."""
-        loss = [p for p in self.loss.parameters() if p.requires_grad]
-        teachers = [p for t in self.teachers for p in t.trained_parameters().values()]
-        rated = ((loss, self.rates.coefficients), (teachers, self.rates.teachers))
-        return [{"params": params, "lr": steps * rate} for params, rate in rated if params]
-
     def strategy_names(self) -> str | None:
         """Names of the parameters of the strategy; a teacher that learns is one."""
         teachers = [f"{TEACHERS}{k}" for k, _ in enumerate(self.teachers_that_learn())]

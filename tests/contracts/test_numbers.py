@@ -154,6 +154,7 @@ RANGES = {
     "test_fraction": SHARE,
     # recipes
     "StrategyTraining.lr": WEIGHT,
+    "reach": WEIGHT,
     "teacher_lr": WEIGHT,
     "every": COUNT,
     "StrategyTraining.pilot_steps": STEPS,

@@ -51,7 +51,7 @@ GROUPS = {
     "strategy_training": (
         StrategyTraining,
         {
-            **{"strategy_lr": "lr", "strategy_every": "every", "strategy_warmup": "warmup"},
+            **{f"strategy_{name}": name for name in ("lr", "every", "reach", "warmup")},
             **{n: n for n in ("teacher_lr", "control", "quiz", "quiz_classes", "hypergradient")},
             **{n: n for n in ("pilot_lr", "pilot_steps", "neumann_terms", "allow_seen_classes")},
         },

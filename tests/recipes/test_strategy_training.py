@@ -2,11 +2,13 @@ import pytest
 
 from lightning_metakd.losses.coefficient import Learned
 from lightning_metakd.losses.hinton import Hinton
+from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.learning_to_reweight import LearningToReweight
 from lightning_metakd.losses.loss import CrossEntropy, WeightedSum
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.recipes.strategy_training import Rates, StrategyTraining
-from tests.recipes.runs import meta_kd
+from tests.recipes.runs import batches, meta_kd, sgd, single_task
+from tests.tiny import trainer
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,27 @@ def test_an_update_moves_as_far_as_the_steps_that_it_stands_for(every, steps):
 
 def test_where_nothing_can_learn_the_rate_is_zero():
     assert StrategyTraining(lr=0.1).rates(MatchGate(0.5, Hinton(2.0))).coefficients == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "reach"), [({}, 7.5), ({"lr": 0.005}, None), ({"reach": 2.0, "lr": 0.1}, 2.0)]
+)
+def test_a_short_training_reaches_as_far_by_default_on_plain_batches(settings, reach):
+    config = StrategyTraining(**settings)
+    assert config.for_rows(MatchGate(Learned())).reach == reach
+    assert config.reach == settings.get("reach")
+
+
+@pytest.mark.parametrize("reach", [None, 6.0, 0.03])
+def test_numbers_move_so_far_at_least_and_networks_by_their_rate(reach):
+    every, lr = 2, 0.01
+    loss = MatchGate(LearnedPerSample(), Hinton(Learned(2.0)))
+    settings = {"loss": loss, "strategy_lr": lr, "strategy_every": every, "strategy_reach": reach}
+    recipe = single_task(**settings, optimisation=sgd(strategy_optimiser="adam"))
+    run = trainer(max_steps=4)
+    run.fit(recipe, datamodule=batches())
+    number, network = recipe.optimizers()[1].param_groups
+    assert number["params"] == [recipe.loss.match.temperature.raw]
+    assert network["params"] == list(recipe.loss.gate.parameters())
+    assert network["lr"] == pytest.approx(every * lr)
+    assert number["lr"] == pytest.approx(every * max(lr, (reach or 0.0) / run.global_step))
