@@ -25,6 +25,7 @@ from experiments.kept_answers import (
 from experiments.opened_runs import opened
 from experiments.plan import ROOT, Run
 from experiments.regimes import PAGE, REGIMES
+from lightning_metakd.data.source_data import UNAUGMENTED
 from lightning_metakd.reporting.markdown import between_markers, markdown
 from lightning_metakd.reporting.seed_intervals import over_seeds
 from lightning_metakd.storage.atomic_files import atomic_write
@@ -81,6 +82,8 @@ def read(run: Run) -> Reading:
     view = torch.full_like(index[at], -1)
     labels = torch.searchsorted(classes, y[at])
     inputs = source.inputs(x[at], index[at], view, recipe.student.reading)
+    for helper in recipe.teachers:
+        helper.fill_cache(at, UNAUGMENTED)
     batch = recipe.eval().with_teacher_outputs(Batch(inputs, labels, index[at], view))
     output = recipe.student(inputs)
     gate = recipe.loss.gate(batch, Context(classes[labels], torch.ones(()), output))

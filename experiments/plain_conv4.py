@@ -1,64 +1,80 @@
 """The best plain Conv4-64: long training on the base classes, taught or not, then tuned by episodes or not.
 
-All four students have as many steps and the same rows; each is tested by nearest class mean and by logistic
-regression, at one shot and at five.
+All four students of a seed have as many steps and the same rows, and the teacher is that of the zoo; each is
+tested by nearest class mean and by logistic regression, at one shot and at five.
 """
 
-from experiments.plan import Run, fit, images, initial_checkpoint, loss, report, shipped
+from experiments.plan import Run, images, initial_checkpoint, loss, report, shipped
 from experiments.runner import main
 
-TEACHER, STUDENT = "single_task_cifar_fs_teacher_64", "single_task_cifar_fs_distilled"
-TUNED = "meta_kd_cifar_fs_5w5s_tuned"
+TEACHER = "zoo:resnet12_cifar_fs_teacher_64"
+STUDENT, TUNED = "single_task_cifar_fs_distilled", "meta_kd_cifar_fs_5w5s_tuned"
 RESNET12 = shipped("configs/model/resnet12_256.yaml")
 WAYS = {
     "taught": (),
     "alone": ("--model.teachers=[]", loss("cross_entropy")),
 }
-LEARNERS = {"nearest_mean": "protonet_cosine", "logistic": "logistic"}
-SHOTS = (1, 5)
+LEARNERS = {
+    "nearest_mean": "configs/learner/protonet_cosine.yaml",
+    "logistic": "configs/learner/logistic.yaml",
+}
+SEEDS, SHOTS = (0, 1), (1, 5)
 BEST = "taught_tuned"
 
 
-def students(data: str) -> dict[str, Run]:
-    """The four trainings, by the row's name."""
-    teacher = fit(TEACHER, data)
+def words(seed: int, data: str) -> tuple[str, ...]:
+    """Options of any run."""
+    return images(data), f"--seed_everything={seed}", f"--data.seed={seed}"
+
+
+def students(data: str, seed: int = 0) -> dict[str, Run]:
+    """The four trainings of a seed, by the row's name."""
     rows = {}
-    for way, words in WAYS.items():
-        needs = (teacher,) if way == "taught" else ()
-        options = (images(data), *words)
-        long = Run("fit", f"plain_conv4/{way}", STUDENT, options, needs)
+    for way, of_way in WAYS.items():
+        options = (*words(seed, data), *of_way)
+        long = Run("fit", f"plain_conv4/seed{seed}/{way}", STUDENT, options)
         tuned = (*options, initial_checkpoint(long))
         rows[way] = long
-        rows[f"{way}_tuned"] = Run("fit", f"plain_conv4/{way}_tuned", TUNED, tuned, (*needs, long))
+        rows[f"{way}_tuned"] = Run(
+            "fit", f"plain_conv4/seed{seed}/{way}_tuned", TUNED, tuned, (long,)
+        )
     return rows
 
 
-def test(name: str, trained: Run, learner: str, shots: int, *options: str) -> Run:
-    """A test on the novel classes, without teachers."""
-    words = (
-        *(initial_checkpoint(trained), f"--data.k_shot={shots}", "--model.teachers=[]"),
-        *(f"--model.learner={shipped(f'configs/learner/{LEARNERS[learner]}.yaml')}", *options),
-    )
-    return Run("test", f"plain_conv4_table/{shots}shot/{name}_{learner}", TUNED, words, (trained,))
-
-
-def plan(data: str) -> list[Run]:
-    """The trainings, their tests and the table."""
-    network = f"--model.student={RESNET12}"
-    rows: dict[str, tuple[Run, tuple[str, ...]]] = {
-        name: (run, ()) for name, run in students(data).items()
-    }
-    rows["teacher"] = fit(TEACHER, data), (network,)
-    tests = [
-        test(name, run, learner, shots, images(data), loss("cross_entropy"), *options)
-        for name, (run, options) in rows.items()
+def tests(seed: int, data: str) -> list[Run]:
+    """All that a table holds, on the novel classes, without teachers."""
+    rows = {name: (initial_checkpoint(run), (run,)) for name, run in students(data, seed).items()}
+    rows["teacher"] = f"--model.initialisation.checkpoint={TEACHER}", ()
+    return [
+        Run(
+            "test",
+            f"plain_conv4_table/seed{seed}/{shots}shot/{name}_{learner}",
+            TUNED,
+            (
+                *(*words(seed, data), "--model.teachers=[]", loss("cross_entropy")),
+                *(f"--data.k_shot={shots}", f"--model.learner={shipped(LEARNERS[learner])}"),
+                *(start, *((f"--model.student={RESNET12}",) if name == "teacher" else ())),
+            ),
+            needs,
+        )
+        for name, (start, needs) in rows.items()
         for learner in LEARNERS
         for shots in SHOTS
     ]
+
+
+def plan(data: str) -> list[Run]:
+    """The trainings, their tests and a table for each seed."""
+    baseline = "--baseline=alone_logistic"
     return [
         report(
-            "plain_conv4_table", "plain-conv4", "plain-conv4", tests, "--baseline=alone_logistic"
+            f"plain_conv4_table/seed{seed}",
+            "plain-conv4",
+            f"plain-conv4-seed{seed}",
+            tests(seed, data),
+            baseline,
         )
+        for seed in SEEDS
     ]
 
 

@@ -60,7 +60,7 @@ ENTRIES = {
         "the teacher of the tables of CIFAR-FS, of 48 of the 64 base classes",
     ),
     "resnet12_cifar_fs_teacher_64": Entry(
-        lambda data: fit(plain_conv4.TEACHER, data),
+        lambda data: fit("single_task_cifar_fs_teacher_64", data),
         "resnet12_256",
         "the teacher of the best plain Conv4-64, of all 64 base classes",
     ),
