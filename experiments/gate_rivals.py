@@ -185,10 +185,13 @@ def drawn_many(n: int) -> dict[str, Row]:
 ALL_LEARNED = dict.fromkeys(MANY, part("Learned", init=1 / len(MANY)))
 OF_MANY = {
     "many, uniform": many(dict.fromkeys(MANY, 1 / len(MANY)), 4.0),
+    "many, uniform, twice as large": many(dict.fromkeys(MANY, 2 / len(MANY)), 4.0),
+    "many, uniform, four times as large": many(dict.fromkeys(MANY, 4 / len(MANY)), 4.0),
     "many, halves": many(dict.fromkeys(MANY, 0.0) | {"labels": 0.5, "hinton": 0.5}, 4.0),
     "many, learned": many(ALL_LEARNED, part("Learned", init=4.0)),
     "many, learned, shuffled quiz": many(ALL_LEARNED, part("Learned", init=4.0), SHUFFLED),
 }
+"""Larger weights are larger steps, which weights that are learned may also find."""
 SEARCHED_MANY = drawn_many(24)
 ROWS = {
     **ALONE,
