@@ -192,7 +192,7 @@ OF_MANY = {
     "many, learned, shuffled quiz": many(ALL_LEARNED, part("Learned", init=4.0), SHUFFLED),
 }
 """Larger weights are larger steps, which weights that are learned may also find."""
-SEARCHED_MANY = drawn_many(24)
+SEARCHED_MANY = drawn_many(64)
 ROWS = {
     **ALONE,
     **WEIGHED,

@@ -96,6 +96,9 @@ class Regime(NamedTuple):
     trusted: int = TRUSTED_ROWS
 
 
+CLEAN = Regime("clean", "right labels")
+
+
 def symmetric(share: int, student: Student = PERCEPTRON) -> Regime:
     """So many labels in a hundred are wrong, and name any other class."""
     return Regime(f"rate{share}", f"{share} % wrong", share / 100, student=student)

@@ -6,36 +6,34 @@ chosen by validation cost a run for each candidate; the time of a learned run sa
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import NamedTuple
 
+from experiments.gate_outcomes import Outcome, is_complete, outcomes
 from experiments.gate_rivals import (
     ALONE,
     CONSTANTS,
     DEFAULT,
     LEARNED,
-    OF_MANY,
     OVER_ROBUST,
     OWN_RULE,
     PER_ROW,
     ROBUST,
     RULES,
     SEARCHED,
-    SEARCHED_MANY,
     STARTS,
     TRUSTED,
     VARIANTS,
 )
 from experiments.gate_runs import (
     BASE,
+    CLEAN,
     SEEDS,
     TRUSTED_ROWS,
     Regime,
-    best,
     provenance,
-    result,
     symmetric,
     tests,
 )
+from experiments.many_coefficients import MANY_REGIMES, of_many, table_of_many
 from experiments.plan import ROOT, Run
 from experiments.runner import main
 from lightning_metakd.reporting.markdown import between_markers, markdown, percent
@@ -45,7 +43,7 @@ from lightning_metakd.storage.atomic_files import atomic_write
 PAGE = ROOT / "docs/where-it-pays.md"
 ROBUST_TEACHER = "GCE 0.7, lr 0.2"
 REGIMES = [
-    Regime("clean", "right labels"),
+    CLEAN,
     *map(symmetric, (20, 40, 60)),
     *(
         Regime(f"superclass{rate}", f"{rate} % wrong within superclasses", rate / 100, "superclass")
@@ -89,11 +87,6 @@ SHOWN = [
     "alone",
 ]
 
-MANY_REGIMES = [REGIMES[0], Regime("rows30_rate20", "30 rows a class, 20 % wrong", 0.2, rows=30)]
-HALVES = "many, halves"
-OF_SEARCH = (8, 24)
-"""Runs of a random search over many coefficients."""
-
 
 def with_trusted(rows: int) -> Regime:
     """40 % wrong labels, and so many trusted rows a class."""
@@ -110,54 +103,14 @@ CHOSEN_OF_TRUSTED = {name: rows for name, rows in CHOSEN.items() if set(rows) <=
 def plan(data: str) -> list[Run]:
     """All rows of all regimes, those of many coefficients, and those of more and fewer trusted rows."""
     of_regimes = [(regime, TRAINED) for regime in REGIMES]
-    of_many = [(regime, [*OF_MANY, *SEARCHED_MANY]) for regime in MANY_REGIMES]
+    of_all = [(regime, of_many(regime)) for regime in MANY_REGIMES]
     of_trusted = [(regime, OF_TRUSTED) for regime in TRUSTED_REGIMES]
     return [
         run
-        for regime, names in [*of_regimes, *of_many, *of_trusted]
+        for regime, names in [*of_regimes, *of_all, *of_trusted]
         for seed in SEEDS
         for run in tests(BASE, regime, seed, names, data).values()
     ]
-
-
-class Outcome(NamedTuple):
-    """What a row came to in each seed.
-
-    Args:
-        accuracy: in the test.
-        seconds: of all its trainings.
-    """
-
-    accuracy: list[float]
-    seconds: list[float]
-
-
-def outcomes(
-    regime: Regime, names: Sequence[str], choices: Mapping[str, Sequence[str]]
-) -> dict[str, Outcome]:
-    """The outcome of each row, and of those that validation chooses among others.
-
-    Args:
-        names: rows that were trained.
-        choices: rows that are chosen from, by what the choice is called.
-    """
-    table = {name: Outcome([], []) for name in ("teacher", *names, *choices)}
-    for seed in SEEDS:
-        lines = {name: result(run) for name, run in tests(BASE, regime, seed, names, "").items()}
-        for name, candidates in choices.items():
-            chosen = lines[best(BASE, regime, seed, candidates)]
-            total = sum(lines[row]["wall_s"] for row in candidates)
-            lines[name] = {"accuracy": chosen["accuracy"], "wall_s": total}
-        for name, outcome in table.items():
-            outcome.accuracy.append(lines[name]["accuracy"])
-            outcome.seconds.append(lines[name]["wall_s"])
-    return table
-
-
-def is_complete(regime: Regime, names: Sequence[str]) -> bool:
-    """Whether all rows of a regime are tested in all seeds."""
-    runs = [run for seed in SEEDS for run in tests(BASE, regime, seed, names, "").values()]
-    return all(run.complete for run in runs)
 
 
 def below_best(table: Mapping[str, Outcome], names: Sequence[str]) -> dict[str, list[float]]:
@@ -232,27 +185,6 @@ def draw(means: list[list[float]], titles: Sequence[str]) -> None:
     figure.savefig(PAGE.with_suffix(".png"), dpi=110)
 
 
-def table_of_many(regimes: Sequence[Regime]) -> str:
-    """Accuracy by row and regime where many coefficients are to be chosen, and what each costs."""
-    searched = list(SEARCHED_MANY)
-    choices = {f"random search of {n}": searched[:n] for n in OF_SEARCH}
-    best_of_all = "best of its 24 in the test"
-    rows = ["teacher", *OF_MANY, *choices]
-    lines = {name: {"": name.removeprefix("many, ")} for name in (*rows, best_of_all)}
-    costs: dict[str, list[float]] = {name: [] for name in rows[1:]}
-    for regime in regimes:
-        table = outcomes(regime, [*OF_MANY, *searched], choices)
-        tops = [max(table[name].accuracy[k] for name in searched) for k in range(len(SEEDS))]
-        accuracies = {name: table[name].accuracy for name in rows} | {best_of_all: tops}
-        for name, values in accuracies.items():
-            lines[name][regime.title] = percent(*over_seeds(values))
-        for name, ratios in costs.items():
-            ratios.append(fmean(table[name].seconds) / fmean(table[HALVES].seconds))
-    for name, line in lines.items():
-        line["cost, runs"] = f"{fmean(costs[name]):.1f}" if name in costs else "-"
-    return markdown(list(lines.values()))
-
-
 def table_of_trusted(regimes: Sequence[Regime]) -> str:
     """Accuracy by row and number of trusted rows a class, which judge, choose, or are trained on."""
     rows = [*CHOSEN_OF_TRUSTED, *LEARNED, *list(TRUSTED)[-1:]]
@@ -267,14 +199,14 @@ def table_of_trusted(regimes: Sequence[Regime]) -> str:
 def write_page() -> None:
     """Fill the tables of the page by the regimes that are complete, and name the others."""
     regimes = [regime for regime in REGIMES if is_complete(regime, TRAINED)]
-    of_many = [r for r in MANY_REGIMES if is_complete(r, [*OF_MANY, *SEARCHED_MANY])]
+    with_many = [r for r in MANY_REGIMES if is_complete(r, of_many(r))]
     of_trusted = [r for r in TRUSTED_REGIMES if is_complete(r, OF_TRUSTED)]
-    complete = [*regimes, *of_many, *of_trusted]
+    complete = [*regimes, *with_many, *of_trusted]
     left = [r.title for r in (*REGIMES, *MANY_REGIMES, *TRUSTED_REGIMES) if r not in complete]
     runs = (run for r in regimes for k in SEEDS for run in tests(BASE, r, k, TRAINED, "").values())
     made = provenance(runs, "where-it-pays") if regimes else ""
     made += f"\n\nNot complete: {', '.join(left)}." if left else ""
-    filled = {"many": table_of_many(of_many)} if of_many else {}
+    filled = {"many": table_of_many(with_many)} if with_many else {}
     filled |= {"trusted": table_of_trusted(of_trusted)} if of_trusted else {}
     filled |= (
         dict(zip(("regrets", "regimes"), regret_tables(regimes), strict=True)) if regimes else {}

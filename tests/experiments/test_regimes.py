@@ -6,9 +6,10 @@ import json
 import pytest
 
 from experiments import gate_rivals, regimes
+from experiments.gate_outcomes import Outcome, is_complete, outcomes
 from experiments.gate_rivals import ROWS
 from experiments.gate_runs import BASE, SEEDS, Regime, as_word, place
-from experiments.regimes import Outcome, below_best, in_hindsight, is_complete, outcomes
+from experiments.regimes import below_best, in_hindsight
 
 REGIME = Regime("clean", "right labels")
 NAMES = ["alone", "constant 0.1", "constant 0.5"]
