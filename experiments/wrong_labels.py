@@ -93,8 +93,11 @@ class Table(NamedTuple):
 
 
 RATES = (20, 40, 60)
+CLAIM = "wrong-labels-carried"
+"""The table of more seeds, which is drawn."""
 TABLES = [
     Table("wrong-labels-train", BASE, RATES, (0, 1, 2), FREE),
+    Table(CLAIM, ELSEWHERE, RATES, tuple(range(10)), [*FEW, *CARRIED]),
     Table("wrong-labels-test", ELSEWHERE, RATES, (0, 1, 2, 3, 4), [*FREE, *CARRIED]),
     Table(
         "wrong-labels-images", ELSEWHERE, (40,), (0, 1, 2), [*FEW, *CARRIED, *CARRIED_ALIKE], CONV4
@@ -187,7 +190,7 @@ def write_page() -> None:
     for table in TABLES:
         if table.complete:
             text = between_markers(text, table.section, filled(table))
-            if table.section == "wrong-labels-test":
+            if table.section == CLAIM:
                 draw(table)
     with atomic_write(PAGE) as file:
         file.write_text(text)
