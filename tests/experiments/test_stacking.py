@@ -1,10 +1,13 @@
 """Weights of a pool of teachers are the likeliest ones."""
 
+import json
+
 import pytest
 import torch
 from scipy.optimize import minimize
 
-from experiments.specialists import STACKED, TRAINED, training
+from experiments import stacking
+from experiments.specialists import POOL, STACKED, TRAINED, pooled, training
 from experiments.stacking import pool_weights
 
 
@@ -30,3 +33,13 @@ def test_a_stacked_training_has_the_teachers_of_the_uniform_one():
     run = training(STACKED, 0, "")
     assert run.needs == run.uniform.needs
     assert run.loss([0.5, 0.5])["init_args"]["match"]["init_args"]["weights"] == [0.5, 0.5]
+
+
+def test_its_loss_is_written_before_the_command_that_names_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stacking, "fitted", lambda run: [0.25] * len(run.needs))
+    run = training(STACKED, 0, "")
+    run.prepare()
+    (file,) = [word.removeprefix("--model.loss=") for word in run.words if "model.loss" in word]
+    loss = json.loads((tmp_path / file).read_text())
+    assert loss == pooled([0.25] * len(POOL))
