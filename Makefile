@@ -82,6 +82,7 @@ zoo: install  ## The networks that come with the package: trained where they are
 
 wrong-labels: install  ## A gate for each row learned under wrong labels and carried to other classes, beside its rivals
 	$(BIN)/python -m experiments.wrong_labels --data $(DATA) $(OPTIONS)
+	$(if $(OPTIONS),,$(BIN)/python -m experiments.carried_gates --data $(DATA))
 
 where-it-pays: install  ## The regret of one learned run to the best that one could have chosen, by regime
 	$(BIN)/python -m experiments.regimes --data $(DATA) $(OPTIONS)

@@ -14,6 +14,7 @@ def opened(run: Run) -> tuple[Any, Any]:
     words = [word for word in run.words[1:] if word != "--resume"]
     command = build([*words, "--trainer.accelerator=cpu"], run=False)
     recipe, data = command.model, command.datamodule
+    data.trainer = command.trainer
     data.setup("fit")
     command.trainer.datamodule = data
     recipe.trainer = command.trainer

@@ -69,7 +69,7 @@ class SourceData(LightningDataModule, ABC, Configured):
         """Whether the settings keep rows or episodes apart that judge a strategy."""
 
     def held_out_rows(self) -> Int[Tensor, " n"]:
-        """Rows that are kept from training, by which teachers are calibrated; none in data of episodes."""
+        """Rows on which nobody trains, by which teachers are calibrated; none where a teacher may have."""
         return torch.empty(0, dtype=torch.long)
 
     def groups(self) -> Mapping[str, Int[Tensor, " _"]]:

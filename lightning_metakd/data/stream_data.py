@@ -135,10 +135,6 @@ class StreamData(SourceData):
     def has_quiz(self) -> bool:
         return self.quiz_fraction > 0 and self.task > self.first
 
-    def held_out_rows(self) -> Int[Tensor, " n"]:
-        """Those of the quiz, which are of earlier tasks."""
-        return self.parts["quiz"]
-
     @cached_property
     def divisions(self) -> list[dict[str, Int[Tensor, " _"]]]:
         """Rows of `train` and `test` of each task so far.

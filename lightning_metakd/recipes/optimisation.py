@@ -24,6 +24,8 @@ from lightning_metakd.models.model import Model
 Schedule = Literal["constant", "cosine", "one_cycle"]
 Optimiser = Literal["sgd", "adam", "adamw"]
 StrategyOptimiser = Literal["sgd", "adam"]
+FEWEST_STEPS = 300
+"""Of a training in which a reach is reached: in fewer, single steps would be as long as to jump."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,11 @@ def set_rates(optimiser: Any, factor: float, step: float) -> None:
     """Set the rate of each group to `factor` times its peak, or to what its `reach` wants, if that is more.
 
     Args:
-        step: part of the training that a step is.
+        step: part of the training that a step is; a training of fewer than FEWEST_STEPS reaches less far.
     """
     for group in optimiser.param_groups:
-        group["lr"] = factor * max(group["peak_lr"], step * group.get("reach", 0.0))
+        reaching = min(step, 1 / FEWEST_STEPS) * group.get("reach", 0.0)
+        group["lr"] = factor * max(group["peak_lr"], reaching)
 
 
 def parameters_of(optimiser: Any) -> list[nn.Parameter]:

@@ -64,9 +64,11 @@ class StrategyTraining:
         every: outer steps from one update of the strategy to the next, which then moves as far as in so many:
             what is learned is much the same, for less. By default 4 in SingleTask, but for what is learned
             anew for each step, and 1 in MetaKD.
-        reach: how far a coefficient that is a number may move in a training, at least, in units of its log or
-            logit: where lr is too low for that, its own is reach / steps. By default 7.5 in SingleTask where
-            lr is not given, so that a short training learns weights of many losses too; otherwise 0.
+        reach: how far coefficients that are numbers, not networks, may move in a training by adam, in units
+            of their log or logit: where lr is lower than reach / steps, their rate is that. A schedule
+            shortens it, and so does a training of fewer than 300 steps; one that time alone ends has no
+            reach. By default 7.5 in SingleTask where lr is not given, so that a short training learns
+            weights of many losses too; otherwise 0.
         warmup: part of the training, in [0, 1), before the first one.
         teacher_lr: learning rate, for each outer step, by which the teachers learn to teach (MetaDistil),
             before the student does; 0 freezes them.
@@ -249,7 +251,7 @@ class StrategyTraining:
         )
 
     def groups(self, loss: Loss, teachers: Iterable[Teacher], rates: Rates) -> list[dict[str, Any]]:
-        """What learns, as groups of an optimiser: numbers, networks, and teachers.
+        """What learns, as groups of an optimiser: numbers (of each class too), networks, and teachers.
 
         Args:
             loss: as the control has it.
@@ -258,13 +260,15 @@ class StrategyTraining:
         steps, lr = self.steps_apart, self.steps_apart * rates.coefficients
         numbers = [m.raw for m in loss.modules() if isinstance(m, Learned)]
         networks = [p for p in loss.parameters() if all(p is not number for number in numbers)]
-        learners = [p for t in teachers for p in t.trained_parameters().values()]
+        of_teachers = [p for t in teachers for p in t.trained_parameters().values()]
         groups: list[dict[str, Any]] = [
             {"params": numbers, "lr": lr, "reach": steps * (self.reach or 0.0)},
             {"params": networks, "lr": lr},
-            {"params": learners, "lr": steps * rates.teachers},
+            {"params": of_teachers, "lr": steps * rates.teachers},
         ]
-        return [group for group in groups if any(p.requires_grad for p in group["params"])]
+        for group in groups:
+            group["params"] = [p for p in group["params"] if p.requires_grad]
+        return [group for group in groups if group["params"]]
 
 
 def of_batch(loss: nn.Module) -> list[Coefficient]:

@@ -62,9 +62,13 @@ def outputs_needed(
     """The rows and views that caches are to store for a stage; none where no teacher keeps one."""
     if not any(t.uses_cache for t in teachers):
         return []
+    needed = data.cache_views(stage)
     if stage == "fit":
         check_views(teachers, data)
-    return data.cache_views(stage)
+        rows = data.held_out_rows()
+        if len(rows) and any(not t.head.calibrated for t in teachers if t.uses_cache):
+            needed.append((rows, UNAUGMENTED))
+    return needed
 
 
 def check_views(teachers: TeacherPool, data: SourceData) -> None:
@@ -95,32 +99,31 @@ def prepare_for_rows(
         ValueError: if a scale is, and the data keep no rows from training.
     """
     uncalibrated = [teacher for teacher in teachers if not teacher.head.calibrated]
-    rows = data.held_out_rows() if uncalibrated else torch.empty(0)
-    if uncalibrated and not len(rows):
+    if uncalibrated and not len(data.held_out_rows()):
         raise ValueError(
-            "head.scale=null has a teacher's logits calibrated on rows that are kept from training, and the "
-            "data keep none; set data.quiz_fraction or data.val_fraction, for instance to 0.1, or give the "
-            "head a scale, for instance 1."
+            "head.scale=null has a teacher's logits calibrated on rows that are kept from training, and "
+            f"{type(data).__name__} keeps none; give the head a scale, for instance 1, or set "
+            "data.quiz_fraction or data.val_fraction of SupervisedData, for instance to 0.1."
         )
     cache_outputs(teachers, data, trainer)
     for teacher in uncalibrated:
-        with first_process_first(trainer):
-            teacher.fill_cache(rows, UNAUGMENTED)
-        calibrate_on_rows(teacher, data, rows, device)
+        calibrate_on_rows(teacher, data, device)
 
 
 @torch.no_grad()
-def calibrate_on_rows(
-    teacher: Teacher, data: SourceData, rows: Int[Tensor, " n"], device: torch.device
-) -> None:
+def calibrate_on_rows(teacher: Teacher, data: SourceData, device: torch.device) -> None:
     """Set a teacher's logit scale by the likelihood of the right labels, among the classes that it knows.
 
     What it says of other classes is no matter of scale: a specialist is sure of them as well. Where it is
     right of every row, the likeliest scale is infinite, and its logits are left as they are.
+
+    Raises:
+        ValueError: if it knows none of the classes that the rows have.
     """
     teacher.head.scale.fill_(1.0)
     classes = data.train_classes().to(device)
     is_known = teacher.head.is_known(classes)
+    rows = data.held_out_rows()
     batches = BatchSet(data.judges(), rows, classes.cpu(), batch_size=CALIBRATION_BATCH)
     logits, labels = [], []
     for i in range(len(batches)):
@@ -129,6 +132,11 @@ def calibrate_on_rows(
         logits.append(teacher.predict_batch(batch, classes).logits[at][:, is_known])
         labels.append((is_known.cumsum(0) - 1)[batch.y[at]])
     of_all, y = torch.cat(logits), torch.cat(labels)
+    if not len(y):
+        raise ValueError(
+            f"head.scale=null calibrates a teacher on rows of its classes, and the {len(rows)} rows that are "
+            "kept from training have none; give the head a scale, for instance 1, or keep more rows."
+        )
     if (of_all.argmax(-1) == y).all():
         log.warning(
             f"a teacher of {type(teacher.model).__name__} is right of all {len(y)} held-out rows of its "

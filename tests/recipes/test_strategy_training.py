@@ -1,4 +1,5 @@
 import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_metakd.losses.coefficient import Learned
 from lightning_metakd.losses.hinton import Hinton
@@ -6,8 +7,9 @@ from lightning_metakd.losses.learned_per_sample import LearnedPerSample
 from lightning_metakd.losses.learning_to_reweight import LearningToReweight
 from lightning_metakd.losses.loss import CrossEntropy, WeightedSum
 from lightning_metakd.losses.match_gate import MatchGate
+from lightning_metakd.recipes.optimisation import Optimisation, set_rates
 from lightning_metakd.recipes.strategy_training import Rates, StrategyTraining
-from tests.recipes.runs import batches, meta_kd, sgd, single_task
+from tests.recipes.runs import batches, helper, meta_kd, moved, single_task, state
 from tests.tiny import trainer
 
 
@@ -112,16 +114,50 @@ def test_a_short_training_reaches_as_far_by_default_on_plain_batches(settings, r
     assert config.reach == settings.get("reach")
 
 
-@pytest.mark.parametrize("reach", [None, 6.0, 0.03])
-def test_numbers_move_so_far_at_least_and_networks_by_their_rate(reach):
+@pytest.mark.parametrize(
+    ("reach", "step", "rate"),
+    [
+        (0.0, 1 / 400, 0.01),
+        (8.0, 1 / 400, 0.02),
+        (8.0, 1 / 4000, 0.01),
+        (6.0, 1 / 2, 0.02),  # as in 300 steps
+        (6.0, 0.0, 0.01),  # time ends it: nobody knows after how many
+    ],
+)
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_numbers_move_so_far_and_networks_by_their_rate(reach, step, rate, factor):
     every, lr = 2, 0.01
     loss = MatchGate(LearnedPerSample(), Hinton(Learned(2.0)))
-    settings = {"loss": loss, "strategy_lr": lr, "strategy_every": every, "strategy_reach": reach}
-    recipe = single_task(**settings, optimisation=sgd(strategy_optimiser="adam"))
-    run = trainer(max_steps=4)
-    run.fit(recipe, datamodule=batches())
-    number, network = recipe.optimizers()[1].param_groups
-    assert number["params"] == [recipe.loss.match.temperature.raw]
-    assert network["params"] == list(recipe.loss.gate.parameters())
-    assert network["lr"] == pytest.approx(every * lr)
-    assert number["lr"] == pytest.approx(every * max(lr, (reach or 0.0) / run.global_step))
+    config = StrategyTraining(lr=lr, every=every, reach=reach)
+    groups = config.groups(loss, [helper()], config.rates(loss))
+    optimiser = Optimisation().build(groups, "adam")
+    set_rates(optimiser, factor, step)
+    number, network = optimiser.param_groups
+    assert number["params"] == [loss.match.temperature.raw]
+    assert network["params"] == list(loss.gate.parameters())
+    assert network["lr"] == pytest.approx(factor * every * lr)
+    assert number["lr"] == pytest.approx(factor * every * rate)
+
+
+def test_what_is_frozen_is_in_no_group():
+    loss = MatchGate(LearnedPerSample(), Hinton(Learned(2.0)))
+    loss.match.temperature.raw.requires_grad_(False)
+    config = StrategyTraining(lr=0.1, reach=1.0)
+    (group,) = config.groups(loss, [helper()], config.rates(loss))
+    assert group["params"] == list(loss.gate.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
+def test_a_training_that_reaches_goes_on_to_the_last_bit(tmp_path):
+    fixed, loss = helper(12), MatchGate(LearnedPerSample(), Hinton(Learned(2.0)))
+    settings = {"loss": loss, "teachers": [fixed], "strategy_reach": 50.0}
+    through, resumed = (single_task(**settings) for _ in range(2))
+    resumed.load_state_dict(through.state_dict())
+    keep = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    whole = {"max_steps": -1, "max_epochs": 2, "enable_checkpointing": True}
+    before = state(through)
+    trainer(**whole, callbacks=[keep]).fit(through, datamodule=batches())
+    last = trainer(**whole, callbacks=[ModelCheckpoint(tmp_path, save_top_k=0)])
+    last.fit(resumed, datamodule=batches(), ckpt_path=tmp_path / "epoch=0.ckpt")
+    assert {"loss.match.temperature.raw", "loss.gate.net.2.bias"} <= moved(before, state(through))
+    assert not moved(state(through), state(resumed))

@@ -7,6 +7,8 @@ from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.known_classes import KnownClasses
 from lightning_metakd.models.prototypes import class_means
 from lightning_metakd.teachers.heads import SlicedHead
+from lightning_metakd.teachers.preparation import calibrate_on_rows, outputs_needed
+from lightning_metakd.teachers.teacher_pool import TeacherPool
 from tests.recipes.runs import batches, helper, single_task
 from tests.tiny import Blobs, trainer
 
@@ -95,3 +97,23 @@ def test_a_teacher_that_is_always_right_is_left_as_it_is(caplog):
 def test_without_rows_to_calibrate_by_nothing_begins():
     with pytest.raises(ValueError, match=r"head\.scale=null .* set data\.quiz_fraction"):
         trained(specialist(), quiz_fraction=0.0)
+
+
+def test_data_of_no_class_of_the_teacher_calibrate_nothing():
+    data = batches(views=2)
+    teacher = specialist()
+    teacher.attach_source(data.source)
+    y = data.source.all_rows().y[data.parts["quiz"]]
+    data.parts["quiz"] = data.parts["quiz"][(y < 3) | (y >= 3 + KNOWS)]
+    with pytest.raises(ValueError, match=r"head\.scale=null calibrates .* have none"):
+        calibrate_on_rows(teacher, data, torch.device("cpu"))
+
+
+def test_answers_that_are_computed_ahead_have_what_calibrates():
+    data = batches(views=2)
+    for scale, last in ((None, range(-1, 0)), (1.0, range(2))):
+        teacher = specialist(cache=True)
+        teacher.head.scale.fill_(float("nan") if scale is None else scale)
+        rows, views = outputs_needed(TeacherPool([teacher]), data, "fit")[-1]
+        assert views == last
+        assert rows.equal(data.parts["quiz" if scale is None else "train"])
