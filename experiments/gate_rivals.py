@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 EVERY_STEP = ("--model.strategy_training.every=1",)
 PLAIN_QUIZ = ("--model.strategy_training.quiz=CrossEntropy",)
-AS_PUBLISHED = ("--model.strategy_training.lr=0.005", *EVERY_STEP, *PLAIN_QUIZ)
+SLOWLY = ("--model.strategy_training.lr=0.005",)
+AS_PUBLISHED = (*SLOWLY, *EVERY_STEP, *PLAIN_QUIZ)
 ANEW = (
     "--model.strategy_training.lr=1",
     "--model.optimisation.strategy_optimiser=sgd",
@@ -189,6 +190,7 @@ OF_MANY = {
     "many, uniform, four times as large": many(dict.fromkeys(MANY, 4 / len(MANY)), 4.0),
     "many, halves": many(dict.fromkeys(MANY, 0.0) | {"labels": 0.5, "hinton": 0.5}, 4.0),
     "many, learned": many(ALL_LEARNED, part("Learned", init=4.0)),
+    "many, learned, at 0.005 a step": many(ALL_LEARNED, part("Learned", init=4.0), SLOWLY),
     "many, learned, shuffled quiz": many(ALL_LEARNED, part("Learned", init=4.0), SHUFFLED),
 }
 """Larger weights are larger steps, which weights that are learned may also find."""
