@@ -198,21 +198,27 @@ def table_of_trusted(regimes: Sequence[Regime]) -> str:
 
 def write_page() -> None:
     """Fill the tables of the page by the regimes that are complete, and name the others."""
-    regimes = [regime for regime in REGIMES if is_complete(regime, TRAINED)]
+    regimes = [r for r in REGIMES if is_complete(r, TRAINED)]
     with_many = [r for r in MANY_REGIMES if is_complete(r, of_many(r))]
     of_trusted = [r for r in TRUSTED_REGIMES if is_complete(r, OF_TRUSTED)]
     complete = [*regimes, *with_many, *of_trusted]
     left = [r.title for r in (*REGIMES, *MANY_REGIMES, *TRUSTED_REGIMES) if r not in complete]
-    runs = (run for r in regimes for k in SEEDS for run in tests(BASE, r, k, TRAINED, "").values())
-    made = provenance(runs, "where-it-pays") if regimes else ""
-    made += f"\n\nNot complete: {', '.join(left)}." if left else ""
-    filled = {"many": table_of_many(with_many)} if with_many else {}
-    filled |= {"trusted": table_of_trusted(of_trusted)} if of_trusted else {}
-    filled |= (
-        dict(zip(("regrets", "regimes"), regret_tables(regimes), strict=True)) if regimes else {}
-    )
+    filled: dict[str, tuple[str, list[tuple[Regime, list[str]]]]] = {}
+    if regimes:
+        regrets, about = regret_tables(regimes)
+        rows = [(r, TRAINED) for r in regimes]
+        filled |= {"regrets": (regrets, rows), "regimes": (about, rows)}
+    if with_many:
+        filled["many"] = table_of_many(with_many), [(r, of_many(r)) for r in with_many]
+    if of_trusted:
+        filled["trusted"] = table_of_trusted(of_trusted), [(r, OF_TRUSTED) for r in of_trusted]
     text = PAGE.read_text()
-    for section, table in filled.items():
+    for section, (table, rows) in filled.items():
+        runs = (
+            run for r, names in rows for k in SEEDS for run in tests(BASE, r, k, names, "").values()
+        )
+        made = provenance(runs, "where-it-pays")
+        made += f"\n\nNot complete: {', '.join(left)}." if left else ""
         text = between_markers(text, section, f"{table}\n\n{made}")
     with atomic_write(PAGE) as file:
         file.write_text(text)
