@@ -14,14 +14,13 @@ from experiments.kept_answers import (
     Answers,
     answer,
     from_command_line,
+    keep,
     read_answers,
-    write_answers,
 )
 from experiments.plan import ROOT
 from experiments.wrong_labels import PAGE
-from lightning_metakd.reporting.markdown import between_markers, markdown
+from lightning_metakd.reporting.markdown import markdown
 from lightning_metakd.reporting.seed_intervals import over_seeds
-from lightning_metakd.storage.atomic_files import atomic_write
 
 FILE = ROOT / "experiments/results/carried_gates.csv"
 KEYS = ("row", "seed")
@@ -52,11 +51,8 @@ def main(data: str) -> None:
         if run.complete:
             key = (name, str(seed))
             rows[key] = answer(KEYS, key, read(run).row())
-    if not rows:
-        return
-    write_answers(FILE, rows)
-    with atomic_write(PAGE) as part:
-        part.write_text(between_markers(PAGE.read_text(), "wrong-labels-gates", table(rows)))
+    if rows:
+        keep(FILE, rows, PAGE, "wrong-labels-gates", table(rows))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from experiments.kept_answers import (
     Answers,
     answer,
     from_command_line,
+    keep,
     read_answers,
-    write_answers,
 )
 from experiments.opened_runs import held_out, opened
 from experiments.plan import ROOT
@@ -35,9 +35,8 @@ from lightning_metakd.losses import (
     Hinton,
     Loss,
 )
-from lightning_metakd.reporting.markdown import between_markers, markdown
+from lightning_metakd.reporting.markdown import markdown
 from lightning_metakd.reporting.seed_intervals import over_seeds
-from lightning_metakd.storage.atomic_files import atomic_write
 from lightning_metakd.types import Batch, Context, Output
 
 FILE = ROOT / "experiments/results/gate_horizon.csv"
@@ -216,11 +215,8 @@ def main(data: str) -> None:
             for group, values in ask(regime, seed, data).items():
                 key = (regime.name, str(seed), group)
                 rows[key] = answer(KEYS, key, values)
-    if not rows:
-        return
-    write_answers(FILE, rows)
-    with atomic_write(PAGE) as part:
-        part.write_text(between_markers(PAGE.read_text(), "horizon", table(rows)))
+    if rows:
+        keep(FILE, rows, PAGE, "horizon", table(rows))
 
 
 if __name__ == "__main__":

@@ -19,16 +19,15 @@ from experiments.kept_answers import (
     Answers,
     answer,
     from_command_line,
+    keep,
     read_answers,
-    write_answers,
 )
 from experiments.opened_runs import opened
 from experiments.plan import ROOT, Run
 from experiments.regimes import PAGE, REGIMES
 from lightning_metakd.data.source_data import UNAUGMENTED
-from lightning_metakd.reporting.markdown import between_markers, markdown
+from lightning_metakd.reporting.markdown import markdown
 from lightning_metakd.reporting.seed_intervals import over_seeds
-from lightning_metakd.storage.atomic_files import atomic_write
 from lightning_metakd.storage.read_checkpoint import read_checkpoint
 from lightning_metakd.types import Batch, Context
 
@@ -156,12 +155,10 @@ def main(data: str) -> None:
             drawn.setdefault(regime.title, {})[name] = reading
     if not rows:
         return
-    write_answers(FILE, rows)
     whole = {title: of for title, of in drawn.items() if len(of) == len(GATES)}
     if len(whole) > 1:
         draw(whole)
-    with atomic_write(PAGE) as part:
-        part.write_text(between_markers(PAGE.read_text(), "reading", table(rows)))
+    keep(FILE, rows, PAGE, "reading", table(rows))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from lightning_metakd.reporting.markdown import between_markers
 from lightning_metakd.storage.atomic_files import atomic_write
 
 Answers = dict[tuple[str, ...], dict[str, str]]
@@ -26,6 +27,13 @@ def write_answers(file: Path, answers: Answers) -> None:
         writer = csv.DictWriter(lines, list(next(iter(answers.values()))), lineterminator="\n")
         writer.writeheader()
         writer.writerows(answers[key] for key in sorted(answers))
+
+
+def keep(file: Path, answers: Answers, page: Path, section: str, table: str) -> None:
+    """Write all rows, and their table into its section of a page."""
+    write_answers(file, answers)
+    with atomic_write(page) as part:
+        part.write_text(between_markers(page.read_text(), section, table))
 
 
 def answer(

@@ -62,12 +62,11 @@ def outputs_needed(
     """The rows and views that caches are to store for a stage; none where no teacher keeps one."""
     if not any(t.uses_cache for t in teachers):
         return []
-    needed = data.cache_views(stage)
     if stage == "fit":
         check_views(teachers, data)
-        rows = data.held_out_rows()
-        if len(rows) and any(not t.head.calibrated for t in teachers if t.uses_cache):
-            needed.append((rows, UNAUGMENTED))
+    needed, rows = data.cache_views(stage), data.held_out_rows()
+    if stage == "fit" and any(not t.head.calibrated for t in teachers if t.uses_cache):
+        needed += [(rows, UNAUGMENTED)] if len(rows) else []
     return needed
 
 
