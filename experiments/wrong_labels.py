@@ -100,7 +100,12 @@ TABLES = [
     Table(CLAIM, ELSEWHERE, RATES, tuple(range(10)), [*FEW, *CARRIED]),
     Table("wrong-labels-test", ELSEWHERE, RATES, (0, 1, 2, 3, 4), [*FREE, *CARRIED]),
     Table(
-        "wrong-labels-images", ELSEWHERE, (40,), (0, 1, 2), [*FEW, *CARRIED, *CARRIED_ALIKE], CONV4
+        "wrong-labels-images",
+        ELSEWHERE,
+        (40,),
+        (0, 1, 2, 3, 4),
+        [*FEW, *CARRIED, *CARRIED_ALIKE],
+        CONV4,
     ),
 ]
 
