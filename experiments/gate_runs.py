@@ -38,6 +38,8 @@ class Student(NamedTuple):
         words: further words of the teacher's training.
         share: of the student's steps that the teacher has.
         cache: whether the teacher's answers are stored.
+        teacher_config: stem of the file of the teacher's training, where that is another.
+        under: network of other data over whose embedding the teacher is trained.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Student(NamedTuple):
     words: tuple[str, ...] = ()
     share: float = 1.0
     cache: bool = False
+    teacher_config: str = ""
+    under: dict[str, Any] | None = None
 
 
 MLP = "lightning_metakd.models.MLP"
@@ -58,6 +62,14 @@ PERCEPTRON = Student(
     part(MLP, width_in=64, widths=[128]),
     part(MLP, width_in=64, widths=[512]),
 )
+FOREIGN = PERCEPTRON._replace(
+    name="foreign",
+    teacher=part(MLP, width_in=1280, widths=[512]),
+    cache=True,
+    teacher_config="single_task_cifar_fs_foreign_teacher",
+    under=part("Preprocessed", model="EfficientNetLite0", size=64),
+)
+"""Taught by a perceptron over a network that was trained on ImageNet."""
 CONV4 = Student(
     "conv4",
     "single_task_cifar_fs_wrong_labels_images",
@@ -163,7 +175,12 @@ def teacher(split: str, regime: Regime, seed: int, data: str, labels: str = SAME
     if regime.teacher != "alone":
         options += (f"--model.loss={json.dumps(row.loss)}",)
     name = "teacher" if labels == SAME else f"teacher {labels}"
-    return Run("fit", place(split, regime, seed, name), regime.student.config, options)
+    return Run("fit", place(split, regime, seed, name), teacher_config(regime), options)
+
+
+def teacher_config(regime: Regime) -> str:
+    """Stem of the file of the teacher's training."""
+    return regime.student.teacher_config or regime.student.config
 
 
 def training(split: str, regime: Regime, seed: int, name: str, data: str) -> Run:
@@ -188,35 +205,31 @@ def training(split: str, regime: Regime, seed: int, name: str, data: str) -> Run
 
 def as_teacher(split: str, regime: Regime, run: Run) -> dict[str, Any]:
     """What a run has trained, as a teacher."""
-    network = for_classes(split, regime.student.teacher)
-    return part(
-        "lightning_metakd.teachers.Teacher",
-        model=network,
-        checkpoint=str(run.mark),
-        head=part("SlicedHead"),
-        cache=regime.student.cache,
-    )
+    network, student = for_classes(split, regime.student.teacher), regime.student
+    of_file = {"model": network, "checkpoint": str(run.mark)}
+    if student.under is not None:
+        of_file = {"model": student.under, "top": network, "top_checkpoint": str(run.mark)}
+    head = part("SlicedHead")
+    return part("lightning_metakd.teachers.Teacher", **of_file, head=head, cache=student.cache)
 
 
 def tests(split: str, regime: Regime, seed: int, names: Iterable[str], data: str) -> dict[str, Run]:
     """The test of each row, and of the teacher, on rows with right labels."""
-    networks = regime.student.network, regime.student.teacher
+    student = regime.student.config, regime.student.network
+    of_teacher = teacher_config(regime), regime.student.teacher
     trained = {"teacher": teacher(split, regime, seed, data)}
     trained |= {name: training(split, regime, seed, name, data) for name in names}
-    return {
-        name: Run(
-            "test",
-            run.folder.replace("/fit/", "/test/"),
-            regime.student.config,
-            (
-                *of_data(split, regime, seed, data),
-                *learner(split, regime, networks[name == "teacher"]),
-                initial_checkpoint(run),
-            ),
-            (run,),
+    tested = {}
+    for name, run in trained.items():
+        config, network = of_teacher if name == "teacher" else student
+        options = (
+            *of_data(split, regime, seed, data),
+            *learner(split, regime, network),
+            initial_checkpoint(run),
         )
-        for name, run in trained.items()
-    }
+        folder = run.folder.replace("/fit/", "/test/")
+        tested[name] = Run("test", folder, config, options, (run,))
+    return tested
 
 
 def validated(split: str, regime: Regime, seed: int, name: str) -> float:

@@ -39,7 +39,8 @@ class WandbReport(Callback):
         self.read(trainer, recipe.initialisation.checkpoint, NETWORK, "student")
         self.read(trainer, recipe.initialisation.strategy_file, "strategy")
         for teacher in recipe.teachers:
-            self.read(trainer, teacher.checkpoint, NETWORK, "teacher")
+            for file in teacher.files:
+                self.read(trainer, file, NETWORK, "teacher")
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

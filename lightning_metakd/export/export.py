@@ -257,7 +257,7 @@ def training_of(recipe: Recipe, data: SourceData, path: Path) -> dict[str, Any]:
     classes = checkpoint.get("classes") or []
     start = recipe.initialisation.checkpoint
     teachers = [
-        type(t.model).__name__ + (f" ({run_of(t.checkpoint)})" if t.checkpoint else "")
+        type(t.model).__name__ + (f" ({', '.join(map(run_of, t.files))})" if t.files else "")
         for t in recipe.teachers
     ]
     return {

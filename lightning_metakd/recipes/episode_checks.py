@@ -126,13 +126,13 @@ def check_quiz_classes(teachers: TeacherPool, quiz_classes: Sequence[str]) -> No
         ValueError: names the classes.
     """
     for i, teacher in enumerate(teachers):
-        if not teacher.trained_on:
+        if not teacher.all_classes:
             log.warning(
                 f"teachers[{i}] has no record of the classes it was trained on, and cannot be kept from "
                 "answering for classes it has seen where the strategy is judged; name them in its "
                 "classes."
             )
-        if overlap := [name for name in quiz_classes if name in teacher.trained_on]:
+        if overlap := [name for name in quiz_classes if name in teacher.all_classes]:
             raise ValueError(
                 f"teachers[{i}] was trained on {len(overlap)} of the {len(quiz_classes)} classes on which "
                 f"the strategy would be judged ({listed(overlap, 5)}), and a gate learned there trusts it "

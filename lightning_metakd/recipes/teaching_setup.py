@@ -94,8 +94,8 @@ class TeachingSetup:
             way_out: what the message offers beside naming another.
         """
         for teacher in self.teachers:
-            if teacher.checkpoint is not None:
-                local_file(teacher.checkpoint, instead=way_out)
+            for file in teacher.files:
+                local_file(file, instead=way_out)
 
     def check_views(self, data: SourceData) -> None:
         """Raise where the data have views without number, and a teacher's cache has to keep them."""
@@ -279,13 +279,14 @@ class TeachingSetup:
     def result_fields(self) -> dict[str, Any]:
         """What a result row says of teachers and strategy."""
         return {
-            "teacher_sha256": [t.sha256 for t in self.teachers] or None,
+            "teacher_sha256": [t.whole_sha256 for t in self.teachers] or None,
             "teacher_head": self.heads or None,
             "strategy_sha256": weights_hash(self.loss) if len(self.loss.state_dict()) else None,
         }
 
     def external_data(self, source: Source) -> tuple[str, ...]:
         """Names of data beside the experiment's on which student, teachers or source were trained."""
-        networks = [self.student, *(teacher.model for teacher in self.teachers)]
+        tops = [teacher.top for teacher in self.teachers if teacher.top is not None]
+        networks = [self.student, *(teacher.model for teacher in self.teachers), *tops]
         names = {name for network in networks for name in network.external_data}
         return tuple(sorted(names.union(source.external_data)))

@@ -53,6 +53,28 @@ class Head(nn.Module, ABC, Configured):
         check_positive("scale", scale, "or left out to have it calibrated", optional=True)
         self.register_buffer("scale", torch.tensor(math.nan if scale is None else scale))
 
+    def check_use(self, cache: bool, has_top: bool) -> None:
+        """Raise where a teacher with this head cannot have a cache, or a top.
+
+        Raises:
+            ValueError: says what to set instead.
+        """
+        if has_top and self.centre:
+            raise ValueError(
+                "head.centre=true centres the embeddings of the teacher's model, and its top has others; set "
+                "the head's centre to false, or leave top out."
+            )
+        if cache and self.adapts_network and not has_top:
+            raise ValueError(
+                "cache=true keeps a teacher's answers, and network=true of its head changes them in each "
+                "episode; set the teacher's cache to false, or give it a top, which adapts over the cache."
+            )
+        if cache and self.reads_names:
+            raise ValueError(
+                "cache=true keeps a teacher's answers for images, and head=NameHead reads the names of their "
+                "classes, which costs nothing; set the teacher's cache to false."
+            )
+
     @property
     def calibrated(self) -> bool:
         """Whether the scale is known, from the configuration, a checkpoint or `calibrate`."""

@@ -5,8 +5,9 @@ the support set, can. On the support rows themselves it answers leave-one-out, a
 augmented view, because a row that sits inside its own prototype is answered with near-certainty.
 
 A teacher answers too well for classes that it was trained on, and whoever learned there how far to
-trust it would trust it too much. So it remembers which they were (`trained_on`), by name: a class has
-another number in each source, and classes of the same name are the same class wherever they come from.
+trust it would trust it too much. So it remembers which they were (`trained_on`, and `all_classes` where
+a top was trained on others than what is under it), by name: a class has another number in each source,
+and classes of the same name are the same class wherever they come from.
 """
 
 from copy import deepcopy
@@ -47,6 +48,7 @@ class Teacher(nn.Module, Configured):
             them; then teaching costs next to nothing. Losses that read its layers ask it live all the same.
         top: a network over its embedding that answers in its place and, with a teacher_lr, learns to
             teach; what is under it stays frozen and may keep a cache.
+        top_checkpoint: file of the top's weights, trained on the rows of an Embedded source of this network.
         classes: names of the classes that it was trained on, in the order of its logits, for weights whose
             file does not say; checkpoints of this project do.
         second_view: look at another augmented view of a row than the student does, where that is augmented.
@@ -59,37 +61,31 @@ class Teacher(nn.Module, Configured):
         head: Head | None = None,
         cache: bool = False,
         top: nn.Module | None = None,
+        top_checkpoint: str | None = None,
         classes: list[str] | None = None,
         second_view: bool = False,
     ) -> None:
         super().__init__()
-        if top is not None and head is not None and head.centre:
+        head = PrototypeHead() if head is None else deepcopy(head)
+        head.check_use(cache, has_top=top is not None)
+        if top is None and top_checkpoint is not None:
             raise ValueError(
-                "head.centre=true centres the embeddings of the teacher's model, and its top has others; set "
-                "the head's centre to false, or leave top out."
-            )
-        if cache and top is None and head is not None and head.adapts_network:
-            raise ValueError(
-                "cache=true keeps a teacher's answers, and network=true of its head changes them in each "
-                "episode; set the teacher's cache to false, or give it a top, which adapts over the cache."
-            )
-        if cache and head is not None and head.reads_names:
-            raise ValueError(
-                "cache=true keeps a teacher's answers for images, and head=NameHead reads the names of their "
-                "classes, which costs nothing; set the teacher's cache to false."
+                f"top_checkpoint={top_checkpoint!r} is the file of a top, and there is none; give the "
+                "teacher a top, built as it was trained, or name the file as checkpoint."
             )
         self.top = None if top is None else as_model(top, "top")
-        self.model, self.checkpoint, self.cache = as_model(model), checkpoint, cache
-        self.head = PrototypeHead() if head is None else deepcopy(head)
+        self.model, self.head, self.cache = as_model(model), head, cache
+        self.checkpoint, self.top_checkpoint = checkpoint, top_checkpoint
         self.second_view = second_view
         self.output_cache: OutputCache | None = None
         self.name_table: NameTable | None = None
         self.centred_on: tuple[str, Source] | None = None
         self.source: Source | None = None
         self.conversion: tuple[Any, Any] | None = None
-        self.sha256, self.forwards = "", 0
+        self.sha256, self.whole_sha256, self.forwards = "", "", 0
         self.model.register_forward_hook(self.count)
         self.trained_on = tuple(classes or ())
+        self.all_classes = frozenset(self.trained_on)
         self.requires_grad_(False)
         self.eval()
 
@@ -98,18 +94,25 @@ class Teacher(nn.Module, Configured):
         return super().train(False)
 
     def open(self) -> None:
-        """Load the checkpoint, once, and freeze.
+        """Load the checkpoints, once, and freeze; its classes are those of what answers.
 
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if it is no checkpoint, does not fit the network, or was trained on other classes.
         """
-        opened = self.sha256 != ""
-        if self.checkpoint is not None and not opened:
-            self.trained_on = load_teacher(self.model, self.checkpoint, self.head, self.trained_on)
+        if not self.sha256:  # later it may have learned, and is still the one of its files
+            top = [] if self.top is None else [(self.top, self.top_checkpoint)]
+            networks = [(self.model, self.checkpoint), *top]
+            self.trained_on, self.all_classes = load_teacher(networks, self.head, self.trained_on)
+            self.sha256 = self.whole_sha256 = weights_hash(self.model)  # that of its cache
+            if self.top is not None and self.top_checkpoint is not None:
+                self.whole_sha256 = weights_hash(nn.ModuleList([self.model, self.top]))
         self.requires_grad_(False)
-        if not opened:  # later it may have learned, and is still the one of this file
-            self.sha256 = weights_hash(self.model)
+
+    @property
+    def files(self) -> list[str]:
+        """The files of its weights."""
+        return [file for file in (self.checkpoint, self.top_checkpoint) if file is not None]
 
     @property
     def uses_cache(self) -> bool:

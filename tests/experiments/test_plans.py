@@ -19,6 +19,7 @@ from experiments import (
     teaching,
     three_stages,
     transfer,
+    two_domains,
     wide_teachers,
     wrong_labels,
     wrong_support,
@@ -31,7 +32,7 @@ from tests.commands import work_in
 EXPERIMENTS = (
     *(main_table, learners, teaching, transfer, efficientnet, three_stages, kinds_of_teachers),
     *(intents, continual, label_efficiency, domains, wrong_labels, regimes),
-    *(wrong_support, plain_conv4, wide_teachers, specialists),
+    *(wrong_support, plain_conv4, wide_teachers, specialists, two_domains),
 )
 RUNS = in_order(run for experiment in EXPERIMENTS for run in experiment.plan("images"))
 every = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda module: module.__name__)

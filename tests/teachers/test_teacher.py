@@ -219,7 +219,7 @@ def test_a_prototype_head_does_not_need_the_networks_own(checkpoint, caplog):
 
 def test_a_sliced_head_does(checkpoint):
     path, _ = checkpoint
-    message = "SlicedHead answers with the network's own logits, .* Give the teacher's model the n_classes"
+    message = "SlicedHead answers with the network's own logits, .* Give that network the n_clas"
     with pytest.raises(ValueError, match=message):
         Teacher(SmoothConv4(5), path, SlicedHead()).open()
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_metakd.arguments.ranges import check_integer
 from lightning_metakd.data.sources import image_cache
 from lightning_metakd.data.sources.output_cache import OutputCache, stored_under
-from lightning_metakd.data.sources.source import Labelled, Source
+from lightning_metakd.data.sources.source import Domain, Labelled, Source
 from lightning_metakd.models.weights import load_origin, load_weights, weights_hash
 from lightning_metakd.models.wrapped import as_model
 from lightning_metakd.storage.atomic_files import create_once
@@ -93,6 +93,9 @@ class Embedded(Source):
 
     def select(self, split: str) -> Int[Tensor, " n"]:
         return self.source.select(split)
+
+    def domains(self, split: str) -> list[Domain]:
+        return self.source.domains(split)
 
     def reading(self, reading: Reading | None) -> None:
         """Vectors are read as they are; the embedding network read the images as it was trained."""

@@ -160,3 +160,15 @@ def test_a_test_writes_a_result_for_each_domain(metakd, tmp_path):
         lines = (folder / f"episodes.test.{row['domain']}.csv").read_text().splitlines()
         assert [line.split(",")[0] for line in lines[1:]] == [str(i) for i in range(5)]
     metakd("report", "--folder", "runs/it.test")
+
+
+def test_an_embedded_mixture_has_its_domains(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAKD_CACHE", str(tmp_path))
+    embedded = Embedded(two(held_out=["others"]), SmoothConv4(0), views=0)
+    for split in ("train", "test"):
+        domains = embedded.domains(split)
+        assert [domain.name for domain in domains] == ["blobs", "others"][: 1 + (split == "test")]
+        assert all(
+            torch.equal(domain.rows, expected.rows)
+            for domain, expected in zip(domains, embedded.source.domains(split), strict=True)
+        )
