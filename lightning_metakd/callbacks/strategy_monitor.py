@@ -16,9 +16,9 @@ from lightning_metakd.storage.atomic_files import atomic_write
 
 GAINS = 5
 """So many entries in a row of a negative gain are no accident."""
-FEWEST, MOST = 50, 500
-"""Of so many of the last updates the mean gain is compared with its noise."""
-LAST_STEPS = 8 * MOST
+FEWEST = 50
+"""Updates of which the mean gain is compared with its noise, at least."""
+LAST_STEPS = 4000
 """Steps that are looked at for them: between two updates a gain is logged again as it was."""
 
 
@@ -74,9 +74,13 @@ class StrategyMonitor(Callback):
             )
 
     def warn_of_noise(self) -> None:
-        """Say that the quiz did not tell a pilot step from none in the last steps."""
+        """Say that the quiz did not tell a pilot step from none in the later two thirds of the updates.
+
+        In the first third any step helps; in the last no step does, where its length goes to zero.
+        """
         steps = torch.stack([*self.gains]) if self.gains else torch.empty(0)
-        gains = steps.unique_consecutive()[-MOST:]
+        updates = steps.unique_consecutive()
+        gains = updates[len(updates) // 3 :]
         if len(gains) < FEWEST:
             return
         mean, noise = gains.mean(), 2 * gains.std() / len(gains) ** 0.5

@@ -71,13 +71,25 @@ def test_a_quiz_that_cannot_tell_is_warned_of(tmp_path, mean, n, warns):
         trainer(tmp_path, StrategyMonitor()).fit(Judged(gains), batches(n))
     message = [str(w.message) for w in caught if "not above" in str(w.message)]
     assert len(message) == warns
-    assert all(f"in the last {n // 2} updates" in text for text in message)
+    assert all(f"in the last {n // 2 - n // 2 // 3} updates" in text for text in message)
+
+
+@pytest.mark.parametrize(("first", "last", "warns"), [(1.0, 0.0, 0), (0.0, 0.0, 1)])
+def test_that_gains_end_at_nothing_with_the_steps_is_no_fault(tmp_path, first, last, warns):
+    noise = torch.randn(300, generator=torch.Generator().manual_seed(0))
+    lengths = torch.linspace(1, 0, 300)
+    gains = lengths * (torch.linspace(first, last, 300) + noise)
+    gains[:100] += 1.0  # the first steps help whatever the quiz says
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, StrategyMonitor()).fit(Judged(gains), batches(300))
+    assert len([w for w in caught if "not above" in str(w.message)]) == warns
 
 
 def test_another_training_is_judged_by_its_own_gains(tmp_path):
     monitor = StrategyMonitor()
     with pytest.warns(UserWarning, match="not above its noise"):
-        trainer(tmp_path, monitor).fit(Judged(torch.linspace(-1, 1, 100)), batches(100))
+        trainer(tmp_path, monitor).fit(Judged(torch.linspace(1, -1, 100)), batches(100))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*not above its noise")
         trainer(tmp_path, monitor).fit(Judged(torch.ones(4)), batches(4))
