@@ -26,7 +26,6 @@ from lightning_metakd.recipes.compilation import Compilation
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
 from lightning_metakd.recipes.execution import Execution, lay_out_weights
 from lightning_metakd.recipes.meta_step import MetaStep
-from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.recipes.training_record import TrainingRecord
 from lightning_metakd.types import Batch, Episode
 
@@ -110,14 +109,14 @@ def ours(
     lay_out_weights([net], learner)
     learner.to(setting.device, setting.dtype)
     objective = EpisodeObjective(learner, bind(net), bind_loss(CrossEntropy()), pilot_lr=INNER_LR)
-    config, device = StrategyTraining(), torch.device(setting.device)
+    device = torch.device(setting.device)
 
     def step(tasks: list[Episode]) -> None:
         net.zero_grad()
         theta = with_prefix("student", dict(net.named_parameters()))
         execution = Execution(at_once or len(tasks), compiled)
         compilation = Compilation(execution, learner, "batch", net, TrainingRecord())
-        at = MetaStep(net, objective, theta, {}, config, compilation, device, 0)
+        at = MetaStep(net, objective, theta, {}, False, "same", compilation, device, 0)
         at.student_loss(tasks, follows_strategy=False).backward()
 
     return Contestant(net, step)

@@ -13,8 +13,7 @@ from lightning_metakd.learners.learner import Learner
 from lightning_metakd.losses.loss import Loss
 from lightning_metakd.models.model import Model, head_width, listed
 from lightning_metakd.models.norm import NormForm, untrained_statistics
-from lightning_metakd.recipes.strategy_training import of_batch
-from lightning_metakd.strategy.quiz import QuizClasses
+from lightning_metakd.recipes.strategy_training import StrategyTraining, of_batch
 from lightning_metakd.teachers.teacher_pool import TeacherPool
 from lightning_metakd.types import Episode, Output
 
@@ -174,13 +173,14 @@ def check_adapted(
         )
 
 
-def check_quiz(data: EpisodicData, learner: Learner, quiz_classes: QuizClasses) -> None:
+def check_quiz(data: EpisodicData, learner: Learner, strategy: StrategyTraining) -> None:
     """Raise where learner or data have no place for a quiz; reads settings alone.
 
     Raises:
         ValueError: if a learner that adapts by a loss is to have a quiz of other classes, or the data have
             none, or no query rows beside those of the pilot.
     """
+    quiz_classes = strategy.classes_of_quiz(learner, data)
     name = "n_query" if data.strategy_split else "train_n_query"
     if learner.uses_inner_loss:
         if quiz_classes == "other":

@@ -105,8 +105,6 @@ class MetaKD(Recipe):
         self.execution = execution
         self.compilation = Compilation(execution, learner, norm, self.student, self.record)
         self.quiz = strategy_training.quiz_for(learner)
-        in_pilot = strategy_training.quiz_classes == "same"
-        self.quiz_reads_teachers = in_pilot or self.quiz.needs_teacher or learner.needs_teacher
         alike = strategy_training.quiz_is_query_loss(learner)
         self.quiz_is_query_loss = alike and self.rates.teachers == 0
         self.evaluator = EpisodeEvaluator(learner, self.teaching, teacher_at_test, optimisation.lr)
@@ -124,7 +122,7 @@ class MetaKD(Recipe):
                 "take data=EpisodicData, or model=SingleTask."
             )
         if stage == "fit" and self.rates.learn:
-            check_quiz(data, self.learner, self.strategy_training.quiz_classes)
+            check_quiz(data, self.learner, self.strategy_training)
 
     def n_logits(self) -> int | None:
         return n_logits(self.learner, self.episodes)
@@ -162,7 +160,7 @@ class MetaKD(Recipe):
         self.compilation.warn_of_obstacle()
         if self.rates.learn:
             warn_if_first_order(self.learner)
-        if self.rates.learn and strategy.quiz_classes == "other":
+        if self.rates.learn and strategy.classes_of_quiz(self.learner, data) == "other":
             names = {*data.train_class_names(), *self.record.initial_classes}
             warn_of_trained_classes(data, names)
         warn_of_untrained_statistics(self.student)
@@ -190,7 +188,8 @@ class MetaKD(Recipe):
             objective,
             self.evaluator.theta(self.student),
             dict(self.teaching.strategy_parameters()),
-            config,
+            config.control == "shuffled",
+            config.classes_of_quiz(self.learner, self.episodes),
             self.compilation,
             self.device,
             self.data.seed,
@@ -209,7 +208,7 @@ class MetaKD(Recipe):
         shares_graph = updates and quiz is None and self.quiz_is_query_loss
         quiz_loss = torch.zeros((), device=self.device)
         if updates and not shares_graph:
-            if quiz is not None and self.quiz_reads_teachers:
+            if quiz is not None and step.quiz_reads_teachers:
                 quiz = [self.evaluator.with_teacher_outputs(episode) for episode in quiz]
             quiz_loss = self.quiz_loss(step, train, train if quiz is None else quiz)
         with update_running_statistics(self.student, self.trainer.strategy.reduce):

@@ -12,9 +12,8 @@ from lightning_metakd.models.model import Model
 from lightning_metakd.models.norm_contexts import fused_norms
 from lightning_metakd.recipes.compilation import Compilation, CompilationErrors
 from lightning_metakd.recipes.episode_objective import EpisodeObjective
-from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.recipes.task_batching import TaskLoss, mean_over_tasks
-from lightning_metakd.strategy.quiz import quiz_episodes
+from lightning_metakd.strategy.quiz import QuizClasses, quiz_episodes
 from lightning_metakd.types import Episode, Output, Params, QuizEpisodes
 
 
@@ -26,10 +25,11 @@ class MetaStep:
         objective: of one episode, with modules as they are now.
         theta: what the outer loop trains but the strategy.
         strategy: parameters of coefficients, and of teachers that learn.
-        config: how the strategy is learned.
+        shuffled: whether the labels of the quiz are permuted, as a control.
+        quiz_classes: those of the pilot, or others.
         compilation: how the step is computed, and whether it is compiled.
         device: on which it runs.
-        seed: of the labels that the control `shuffled` permutes.
+        seed: of the permutation.
 
     Attributes:
         gradients: with respect to the student, that its losses took.
@@ -41,17 +41,25 @@ class MetaStep:
         objective: EpisodeObjective,
         theta: Params,
         strategy: Params,
-        config: StrategyTraining,
+        shuffled: bool,
+        quiz_classes: QuizClasses,
         compilation: Compilation,
         device: torch.device,
         seed: int,
     ) -> None:
         self.student, self.objective = student, objective
         self.theta, self.strategy = theta, strategy
-        self.config, self.compilation = config, compilation
+        self.shuffled, self.quiz_classes = shuffled, quiz_classes
+        self.compilation = compilation
         self.execution = compilation.execution
         self.vmap, self.device, self.seed = compilation.vmap, device, seed
         self.gradients = 0
+
+    @property
+    def quiz_reads_teachers(self) -> bool:
+        """Whether teachers are asked about the episodes of the strategy."""
+        parts = (self.objective.quiz, self.objective.learner)
+        return self.quiz_classes == "same" or any(part.needs_teacher for part in parts)
 
     def student_loss(self, episodes: Sequence[Episode], follows_strategy: bool) -> Tensor:
         """What trains the student, averaged over the episodes.
@@ -108,11 +116,9 @@ class MetaStep:
             train: the episodes that the student is trained on.
             quiz: those of the strategy, as many.
         """
-        seed = self.seed if self.config.control == "shuffled" else None
+        seed = self.seed if self.shuffled else None
         learner = self.objective.learner
-        tasks = quiz_episodes(
-            train, quiz, not learner.uses_inner_loss, self.config.quiz_classes, seed
-        )
+        tasks = quiz_episodes(train, quiz, not learner.uses_inner_loss, self.quiz_classes, seed)
         # a cache and views by number do not map
         alone = len(self.objective.teachers) > 0
         at_once = 1 if alone else self.execution.tasks_per_call(tasks, self.device, self.vmap)

@@ -95,16 +95,17 @@ def test_half_of_the_query_rows_are_taught_and_the_others_are_asked():
     assert train.bincount().tolist() == requested.bincount().tolist() == [2] * N_WAY
 
 
-def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(monkeypatch, caplog):
+@pytest.mark.parametrize("settings", [{"quiz_classes": "other"}, {}])
+def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(settings, monkeypatch, caplog):
     tasks, inputs = [], EpisodeObjective.strategy_loss
     monkeypatch.setattr(
         EpisodeObjective,
         "strategy_loss",
         lambda self, *at: tasks.append(at[-1]) or inputs(self, *at),
     )
-    recipe = meta_kd(ProtoNet(), quiz_classes="other")
+    recipe = meta_kd(ProtoNet(), **settings)
     before = state(recipe.loss)
-    data = episodes(train_split="teacher", strategy_split="strategy")
+    data = episodes(strategy_split="strategy")
     fit(recipe, data)
     assert moved(before, state(recipe.loss))
     assert len(tasks) == 2
@@ -127,7 +128,7 @@ def test_teachers_that_learn_are_judged_by_a_quiz_that_may_follow_them(quiz_clas
 
 def test_a_student_that_knows_the_classes_of_the_quiz_is_told(caplog):
     recipe = meta_kd(ProtoNet(), quiz_classes="other")
-    fit(recipe, episodes(strategy_split="strategy"))
+    fit(recipe, episodes(train_split="train", strategy_split="strategy"))
     assert "The student is trained on 3 of the 3 classes of data.strategy_split='strategy'" in (
         caplog.text
     )

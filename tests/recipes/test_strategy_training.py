@@ -1,6 +1,8 @@
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_metakd.learners.maml import MAML
+from lightning_metakd.learners.protonet import ProtoNet
 from lightning_metakd.losses.coefficient import Learned
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.learned_per_sample import LearnedPerSample
@@ -9,7 +11,7 @@ from lightning_metakd.losses.loss import CrossEntropy, WeightedSum
 from lightning_metakd.losses.match_gate import MatchGate
 from lightning_metakd.recipes.optimisation import Optimisation, set_rates
 from lightning_metakd.recipes.strategy_training import Rates, StrategyTraining
-from tests.recipes.runs import batches, helper, meta_kd, moved, single_task, state
+from tests.recipes.runs import batches, episodes, helper, meta_kd, moved, single_task, state
 from tests.tiny import trainer
 
 
@@ -49,6 +51,21 @@ def test_settings_that_cannot_work_are_refused_where_they_are_made(
 def test_what_a_loss_calls_learned_is_learned_by_default(gate, file, settings, lr):
     weighted = {"terms": {"labels": CrossEntropy()}, "weights": {"labels": gate}}
     assert StrategyTraining(**settings).for_loss(WeightedSum(**weighted), file).lr == lr
+
+
+@pytest.mark.parametrize(
+    ("learner", "splits", "settings", "classes"),
+    [
+        (ProtoNet(), {"strategy_split": "strategy"}, {}, "other"),
+        (ProtoNet(), {"strategy_split": "strategy"}, {"quiz_classes": "same"}, "same"),
+        (ProtoNet(), {}, {}, "same"),
+        (ProtoNet(), {"strategy_split": "train"}, {}, "same"),
+        (MAML(), {"strategy_split": "strategy"}, {}, "same"),
+    ],
+)
+def test_the_quiz_has_other_classes_wherever_there_are_some(learner, splits, settings, classes):
+    strategy = StrategyTraining(**settings)
+    assert strategy.classes_of_quiz(learner, episodes(**splits)) == classes
 
 
 def test_a_pilot_has_steps_and_a_series_terms():
