@@ -179,7 +179,7 @@ def test_a_strategy_split_comes_beside_the_training_episodes(episodic):
 
 
 @pytest.mark.parametrize(
-    ("splits", "taught"),
+    ("splits", "expected"),
     [
         ({}, "train"),
         ({"strategy_split": "strategy"}, "teacher"),
@@ -187,8 +187,8 @@ def test_a_strategy_split_comes_beside_the_training_episodes(episodic):
         ({"strategy_split": "strategy", "train_split": "train"}, "train"),
     ],
 )
-def test_a_student_learns_from_what_the_strategy_leaves(episodic, splits, taught):
-    assert episodic(**splits).train_split == taught
+def test_a_student_learns_from_what_the_strategy_leaves(episodic, splits, expected):
+    assert episodic(**splits).train_split == expected
 
 
 def test_the_evaluation_does_not_depend_on_training_settings(episodic):
