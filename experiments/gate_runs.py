@@ -63,7 +63,6 @@ PERCEPTRON = Student(
     part(MLP, width_in=64, widths=[512]),
 )
 FOREIGN = PERCEPTRON._replace(
-    name="foreign",
     teacher=part(MLP, width_in=1280, widths=[512]),
     cache=True,
     teacher_config="single_task_cifar_fs_foreign_teacher",

@@ -52,8 +52,8 @@ REGIMES = [
     ),
     Regime("rate40_robust", "40 % wrong, teacher by GCE", 0.4, teacher=ROBUST_TEACHER),
     *(Regime(f"rows{rows}", f"{rows} rows a class", rows=rows) for rows in (10, 30)),
-    CLEAN._replace(title="right labels, foreign teacher", student=FOREIGN),
-    symmetric(40, FOREIGN)._replace(title="40 % wrong, foreign teacher"),
+    Regime("clean_foreign", "right labels, foreign teacher", student=FOREIGN),
+    Regime("rate40_foreign", "40 % wrong, foreign teacher", 0.4, student=FOREIGN),
 ]
 TRAINED = [
     *ALONE,
