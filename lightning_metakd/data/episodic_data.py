@@ -33,8 +33,7 @@ class EpisodicData(SourceData):
         meta_batch_size: episodes per rank and meta-step.
         steps_per_epoch: meta-steps of an epoch.
         n_episodes: episodes of an evaluation, over all ranks; of each domain, where there are several.
-        train_split: split whose classes the student learns from; by default `teacher`, what is left of
-            `train`, where strategy_split is `strategy`, and otherwise `train`.
+        train_split: split whose classes the student learns from.
         strategy_split: split for the episodes that train the strategy; with it each training batch is a pair.
         train_n_way: classes of a training episode, if other than n_way.
         train_n_query: query images per class of a training episode, if other than n_query.
@@ -56,7 +55,7 @@ class EpisodicData(SourceData):
         meta_batch_size: int = 4,
         steps_per_epoch: int = 100,
         n_episodes: int = 600,
-        train_split: str | None = None,
+        train_split: str = "train",
         strategy_split: str | None = None,
         train_n_way: int | None = None,
         train_n_query: int | None = None,
@@ -81,9 +80,6 @@ class EpisodicData(SourceData):
         check_seed("data.seed", seed)
         check_seed("data.eval_seed", eval_seed)
         check_views(views)
-        if train_split is None:
-            apart = strategy_split == "strategy" and "teacher" in source.splits
-            train_split = "teacher" if apart else "train"
         source.check_split(train_split, "train_split")
         if strategy_split is not None:
             source.check_split(strategy_split, "strategy_split")

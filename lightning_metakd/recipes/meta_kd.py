@@ -160,7 +160,7 @@ class MetaKD(Recipe):
         self.compilation.warn_of_obstacle()
         if self.rates.learn:
             warn_if_first_order(self.learner)
-        if self.rates.learn and strategy.classes_of_quiz(self.learner, data) == "other":
+        if self.rates.learn and strategy.quiz_classes == "other":
             names = {*data.train_class_names(), *self.record.initial_classes}
             warn_of_trained_classes(data, names)
         warn_of_untrained_statistics(self.student)

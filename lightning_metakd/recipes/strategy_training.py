@@ -83,9 +83,8 @@ class StrategyTraining:
         quiz_classes: which classes MetaKD's quiz has after a pilot: `same`, those of the pilot, half of an
             episode's query rows each; `other`, an episode of data.strategy_split after a pilot on one of the
             training, whose classes teachers may know. What labels say of a class helps at once with that
-            class; what helps with others is how a student generalises, and judged by it a gate ended 1.7
-            points better (docs/results/held-out.md). By default `other` where the data have such a split and
-            the learner makes pilots, and otherwise `same`.
+            class; what helps with others is how a student generalises (docs/results/held-out.md). By default
+            `other` where the data have such a split and the learner makes pilots, and otherwise `same`.
         hypergradient: `tangent`, `unrolled` or `neumann` (near a minimum of the teaching loss), for learners
             that do not adapt by a loss, and for SingleTask.
         pilot_lr: step size of the pilot; one so long that it makes the quiz worse (see strategy/pilot_gain)

@@ -178,19 +178,6 @@ def test_a_strategy_split_comes_beside_the_training_episodes(episodic):
     assert torch.isin(strategy.classes, data.classes("strategy")).all()
 
 
-@pytest.mark.parametrize(
-    ("splits", "expected"),
-    [
-        ({}, "train"),
-        ({"strategy_split": "strategy"}, "teacher"),
-        ({"strategy_split": "val"}, "train"),
-        ({"strategy_split": "strategy", "train_split": "train"}, "train"),
-    ],
-)
-def test_a_student_learns_from_what_the_strategy_leaves(episodic, splits, expected):
-    assert episodic(**splits).train_split == expected
-
-
 def test_the_evaluation_does_not_depend_on_training_settings(episodic):
     one, other = episodic(), episodic(seed=5, views=3, meta_batch_size=1, train_n_way=9)
     for a, b in zip(one.val_dataloader(), other.val_dataloader(), strict=True):

@@ -105,7 +105,7 @@ def test_a_quiz_of_other_classes_follows_an_episode_of_the_training(settings, mo
     )
     recipe = meta_kd(ProtoNet(), **settings)
     before = state(recipe.loss)
-    data = episodes(strategy_split="strategy")
+    data = episodes(train_split="teacher", strategy_split="strategy")
     fit(recipe, data)
     assert moved(before, state(recipe.loss))
     assert len(tasks) == 2
@@ -128,7 +128,7 @@ def test_teachers_that_learn_are_judged_by_a_quiz_that_may_follow_them(quiz_clas
 
 def test_a_student_that_knows_the_classes_of_the_quiz_is_told(caplog):
     recipe = meta_kd(ProtoNet(), quiz_classes="other")
-    fit(recipe, episodes(train_split="train", strategy_split="strategy"))
+    fit(recipe, episodes(strategy_split="strategy"))
     assert "The student is trained on 3 of the 3 classes of data.strategy_split='strategy'" in (
         caplog.text
     )
