@@ -34,6 +34,16 @@ class Row(NamedTuple):
     words: tuple[str, ...] = ()
 
 
+OTHER = ("--model.strategy_training.quiz_classes=other",)
+
+
+def gated(weights: Any, words: tuple[str, ...] = ()) -> Row:
+    """Each row followed as far as a gate says, which is judged by classes of no step."""
+    loss = pooled(weights)
+    loss["init_args"]["gate"] = part("LearnedPerSample")
+    return Row(loss, (*OTHER, *words))
+
+
 CONSTANTS = {
     "teacher of photographs": Row(single(0).loss),
     "teacher of characters": Row(single(1).loss),
@@ -50,6 +60,9 @@ ROWS = {
     "learned per teacher": Row(pooled([part("Learned")] * 2)),
     "learned per teacher and row": Row(pooled(part("LearnedPerSample"))),
     "learned per teacher and row, shuffled quiz": Row(pooled(part("LearnedPerSample")), SHUFFLED),
+    "learned gate": gated(1.0),
+    "learned gate and teachers": gated(part("LearnedPerSample")),
+    "learned gate and teachers, shuffled quiz": gated(part("LearnedPerSample"), SHUFFLED),
 }
 CHOSEN = "best constant by validation"
 

@@ -146,7 +146,7 @@ class EpisodeSet(Dataset[Episode]):
             turn, place = divmod(i, self.per_domain)
             before, domain = divmod(turn, len(self.domains))
             return domain, before * self.per_domain + place
-        draw = generator("domain", self.split, self.seed, i)
+        draw = generator("domain", "train", self.seed, i)  # a quiz is of the domain of its step
         return int(torch.multinomial(self.weights, 1, generator=draw)), i
 
     def _check_rows(self, source: Source, name: str, counts: dict[str, int]) -> None:

@@ -95,6 +95,17 @@ def test_classes_of_one_name_are_one_class():
     )  # and yet an episode has one domain
 
 
+def test_a_quiz_is_of_the_domain_of_the_step_that_it_judges():
+    mixture = two()
+    train, quiz = (EpisodeSet(mixture, split, **SHAPE) for split in ("teacher", "strategy"))
+    is_other = [
+        [episodes[i].query.index.min() >= mixture.offsets["others"] for i in range(40)]
+        for episodes in (train, quiz)
+    ]
+    assert is_other[0] == is_other[1]
+    assert len(set(map(bool, is_other[0]))) == 2
+
+
 def test_a_held_out_domain_is_tested_on_alone():
     mixture = two(held_out=["others"])
     for split, n in {"train": 1, "val": 1, "strategy": 1, "test": 2}.items():
