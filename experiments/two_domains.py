@@ -37,11 +37,11 @@ class Row(NamedTuple):
 OTHER = ("--model.strategy_training.quiz_classes=other",)
 
 
-def gated(weights: Any, words: tuple[str, ...] = ()) -> Row:
-    """Each row followed as far as a gate says, which is judged by classes of no step."""
+def gated(weights: Any, words: tuple[str, ...]) -> Row:
+    """Each row followed as far as a gate says."""
     loss = pooled(weights)
     loss["init_args"]["gate"] = part("LearnedPerSample")
-    return Row(loss, (*OTHER, *words))
+    return Row(loss, words)
 
 
 CONSTANTS = {
@@ -60,9 +60,13 @@ ROWS = {
     "learned per teacher": Row(pooled([part("Learned")] * 2)),
     "learned per teacher and row": Row(pooled(part("LearnedPerSample"))),
     "learned per teacher and row, shuffled quiz": Row(pooled(part("LearnedPerSample")), SHUFFLED),
-    "learned gate": gated(1.0),
-    "learned gate and teachers": gated(part("LearnedPerSample")),
-    "learned gate and teachers, shuffled quiz": gated(part("LearnedPerSample"), SHUFFLED),
+    "learned gate": gated(1.0, OTHER),
+    "learned gate, quiz of the same classes": gated(1.0, ()),
+    "learned gate and teachers": gated(part("LearnedPerSample"), OTHER),
+    "learned gate and teachers, quiz of the same classes": gated(part("LearnedPerSample"), ()),
+    "learned gate and teachers, shuffled quiz": gated(
+        part("LearnedPerSample"), (*OTHER, *SHUFFLED)
+    ),
 }
 CHOSEN = "best constant by validation"
 
