@@ -9,7 +9,7 @@ import itertools
 
 from experiments.gate_reading import read
 from experiments.gate_rivals import PER_ROW
-from experiments.gate_runs import CONV4, ELSEWHERE, SEEDS, symmetric, training
+from experiments.gate_runs import CONV4, ELSEWHERE, symmetric, training
 from experiments.kept_answers import (
     Answers,
     answer,
@@ -18,13 +18,14 @@ from experiments.kept_answers import (
     read_answers,
 )
 from experiments.plan import ROOT
-from experiments.wrong_labels import PAGE
+from experiments.wrong_labels import PAGE, TABLES
 from lightning_metakd.reporting.markdown import markdown
 from lightning_metakd.reporting.seed_intervals import over_seeds
 
 FILE = ROOT / "experiments/results/carried_gates.csv"
 KEYS = ("row", "seed")
 REGIME = symmetric(40, CONV4)
+SEEDS = next(table.seeds for table in TABLES if table.student is CONV4)
 GATES = ("carried", "carried from images", PER_ROW)
 
 
