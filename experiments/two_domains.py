@@ -19,7 +19,7 @@ from lightning_metakd.storage.atomic_files import atomic_write
 
 PAGE, CONFIG = ROOT / "docs/where-it-pays.md", "meta_kd_cifar_fs_omniglot_taught"
 OF_CHARACTERS = "single_task_omniglot_colour_teacher"
-SHOTS = (1, 5)
+SHOTS, ALONE = (1, 5), "--model.teachers=[]"
 
 
 class Row(NamedTuple):
@@ -76,12 +76,6 @@ def teacher_of_characters(data: str) -> Run:
     return Run("fit", OF_CHARACTERS, OF_CHARACTERS, (f"--data.source.root={data}",))
 
 
-def as_teacher(network: str, checkpoint: str, **settings: Any) -> dict[str, Any]:
-    """A teacher that answers by class means, whose answers are stored."""
-    model = part(network, **settings)
-    return part("lightning_metakd.teachers.Teacher", model=model, checkpoint=checkpoint, cache=True)
-
-
 def of_data(seed: int, data: str) -> tuple[str, ...]:
     """The options of the tasks."""
     domains = ("cifar_fs", "omniglot")
@@ -91,27 +85,22 @@ def of_data(seed: int, data: str) -> tuple[str, ...]:
 
 def training(name: str, seed: int, data: str) -> Run:
     """The training of a row."""
-    row, of_characters = ROWS[name], teacher_of_characters(data)
-    teachers = [
-        as_teacher("ResNet12", "zoo:resnet12_cifar_fs_teacher", widths=[32, 64, 128, 256]),
-        as_teacher("Conv4", str(of_characters.mark)),
-    ]
-    is_taught = name != "no teacher"
+    row, is_taught = ROWS[name], name != "no teacher"
     options = (
         *of_data(seed, data),
-        f"--model.teachers={json.dumps(teachers if is_taught else [])}",
+        *(() if is_taught else (ALONE,)),
         f"--model.loss={json.dumps(row.loss)}",
         *row.words,
     )
     folder = f"two_domains/fit/seed{seed}/{as_word(name)}"
-    return Run("fit", folder, CONFIG, options, (of_characters,) if is_taught else ())
+    return Run("fit", folder, CONFIG, options, (teacher_of_characters(data),) if is_taught else ())
 
 
 def test(name: str, seed: int, shots: int, data: str) -> Run:
     """The test of a row, on new classes of both domains."""
     run = training(name, seed, data)
     folder = run.folder.replace("/fit/", f"/test/{shots}shot/")
-    options = (*of_data(seed, data), f"--data.k_shot={shots}", initial_checkpoint(run))
+    options = (*of_data(seed, data), ALONE, f"--data.k_shot={shots}", initial_checkpoint(run))
     return Run("test", folder, CONFIG, options, (run,))
 
 

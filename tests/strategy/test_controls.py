@@ -380,5 +380,5 @@ def test_a_result_says_which_control_it_is_and_what_the_training_took(metakd, tm
         # 3 steps of 2 tasks and 2 judging them, one gradient and three of the tangent
         assert row["gradient_evaluations"] == 3 * 2 * (1 + 3)
         assert row["compiled"] is False
-        # rows of these tasks, and of the 50 on which the teacher is calibrated
-        assert row["teacher_forwards"] == (3 * 2 * 2 + 50) * 5 * (2 + 4)
+        # rows of the first of these, and of the 50 on which the teacher is calibrated
+        assert row["teacher_forwards"] == (3 * 2 + 50) * 5 * (2 + 4)

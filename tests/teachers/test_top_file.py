@@ -9,6 +9,7 @@ from lightning_metakd.models.weights import weights_hash
 from lightning_metakd.recipes.episode_checks import check_quiz_classes
 from lightning_metakd.teachers.heads import PrototypeHead, SlicedHead
 from lightning_metakd.teachers.teacher import Teacher
+from lightning_metakd.teachers.teacher_pool import TeacherPool
 from lightning_metakd.types import Batch
 from tests.tiny import Blobs, SmoothConv4
 
@@ -64,8 +65,8 @@ def test_its_classes_are_those_of_the_top_and_it_has_met_both(top, tmp_path):
     assert helper.files == [str(tmp_path / "b"), file]
     for name in (*CLASSES, *BELOW):
         with pytest.raises(ValueError, match=f"was trained on 1 of the 1 classes .*{name}"):
-            check_quiz_classes([helper], [name])
-    check_quiz_classes([helper], ["blob 8"])
+            check_quiz_classes(TeacherPool([helper]), [name])
+    check_quiz_classes(TeacherPool([helper]), ["blob 8"])
 
 
 def test_its_hash_sees_the_top_and_that_of_its_cache_does_not(top, tmp_path):
