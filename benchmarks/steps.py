@@ -20,7 +20,7 @@ from benchmarks.contestants import Setting
 from benchmarks.peers import PEERS
 from benchmarks.turns import KEEPING, OURS, compete
 from lightning_metakd.callbacks.results import package_version, processor, versions
-from lightning_metakd.reporting.markdown import between_markers, markdown
+from lightning_metakd.reporting.markdown import fill_section, markdown
 from lightning_metakd.storage.atomic_files import atomic_write
 
 LIBRARIES = ("learn2learn", "higher", "torchopt", "easyfsl")
@@ -151,9 +151,7 @@ def write(result: dict[str, Any], path: Path, page: Path | None, section: str, t
     with atomic_write(path) as part:
         part.write_text(json.dumps(result, indent=1) + "\n")
     if page is not None:
-        changed = between_markers(page.read_text(), section, text)
-        with atomic_write(page) as part:
-            part.write_text(changed)
+        fill_section(page, section, text)
 
 
 def arguments(args: list[str] | None) -> argparse.Namespace:

@@ -22,8 +22,7 @@ from lightning_metakd.metrics import (
     forgetting,
     forward_transfer,
 )
-from lightning_metakd.reporting.markdown import between_markers, markdown
-from lightning_metakd.storage.atomic_files import atomic_write
+from lightning_metakd.reporting.markdown import fill_section, markdown
 
 NAME, TASKS, NEW = "single_task_cifar100_stream", 10, 10
 PAGE = ROOT / "docs/results/continual.md"
@@ -160,12 +159,9 @@ def write_page() -> None:
         f"{line['device']}, {line['threads']} threads; seed {line['train_seed']}, {line['train_steps']} "
         f"steps a task; `make continual`; commit {str(line['git'])[:10]}"
     )
-    text = PAGE.read_text()
     for section, key in {"class": "accuracy", "task": "accuracy_within"}.items():
-        text = between_markers(text, f"continual-{section}", f"{table(key)}\n\n{made}")
+        fill_section(PAGE, f"continual-{section}", f"{table(key)}\n\n{made}")
     heat_map([row for row in ROWS if row != "alone"], PAGE.with_suffix(".png"))
-    with atomic_write(PAGE) as part:
-        part.write_text(text)
 
 
 if __name__ == "__main__":

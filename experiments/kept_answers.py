@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lightning_metakd.reporting.markdown import between_markers
+from lightning_metakd.reporting.markdown import fill_section
 from lightning_metakd.storage.atomic_files import atomic_write
 
 Answers = dict[tuple[str, ...], dict[str, str]]
@@ -32,8 +32,7 @@ def write_answers(file: Path, answers: Answers) -> None:
 def keep(file: Path, answers: Answers, page: Path, section: str, table: str) -> None:
     """Write all rows, and their table into its section of a page."""
     write_answers(file, answers)
-    with atomic_write(page) as part:
-        part.write_text(between_markers(page.read_text(), section, table))
+    fill_section(page, section, table)
 
 
 def answer(

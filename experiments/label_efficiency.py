@@ -13,9 +13,8 @@ from pathlib import Path
 from experiments.main_table import GATE, PLAIN
 from experiments.plan import ROOT, Run, fit, images, initial_checkpoint
 from experiments.runner import main
-from lightning_metakd.reporting.markdown import between_markers, markdown, percent
+from lightning_metakd.reporting.markdown import fill_section, markdown, percent
 from lightning_metakd.reporting.seed_intervals import over_seeds
-from lightning_metakd.storage.atomic_files import atomic_write
 
 NAME = "single_task_cifar_fs_fine_tune"
 PAGE = ROOT / "docs/results/label-efficiency.md"
@@ -189,13 +188,11 @@ def write_page() -> None:
         f"{line['device']}, {line['threads']} threads; seeds {', '.join(map(str, SEEDS))}; "
         f"`make label-efficiency`; commit {str(line['git'])[:10]}"
     )
-    text, picture = PAGE.read_text(), f"![accuracy by labels a class]({PAGE.stem}.png)"
+    picture = f"![accuracy by labels a class]({PAGE.stem}.png)"
     parts = {"accuracy": f"{table()}\n\n{picture}", "steps": table_of_steps()}
     for section, part in parts.items():
-        text = between_markers(text, f"label-efficiency-{section}", f"{part}\n\n{made}")
+        fill_section(PAGE, f"label-efficiency-{section}", f"{part}\n\n{made}")
     plot(PAGE.with_suffix(".png"))
-    with atomic_write(PAGE) as file:
-        file.write_text(text)
 
 
 if __name__ == "__main__":

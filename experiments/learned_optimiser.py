@@ -25,7 +25,7 @@ from lightning_metakd.data.sources.cifar import CIFARFS
 from lightning_metakd.data.sources.source import Source
 from lightning_metakd.learners.lstm_optimizer import LSTMOptimizer
 from lightning_metakd.metrics.intervals import paired_difference
-from lightning_metakd.reporting.markdown import between_markers, markdown
+from lightning_metakd.reporting.markdown import fill_section, markdown
 from lightning_metakd.storage.atomic_files import atomic_write
 from lightning_metakd.types import Params
 
@@ -257,9 +257,7 @@ def main(args: list[str] | None = None) -> None:
     with atomic_write(options.result) as part:
         part.write_text(json.dumps({"rows": rows, "made": made}, indent=1) + "\n")
     if options.output is not None:
-        page = between_markers(options.output.read_text(), "learned_optimiser", text)
-        with atomic_write(options.output) as part:
-            part.write_text(page)
+        fill_section(options.output, "learned_optimiser", text)
     print(text)
 
 

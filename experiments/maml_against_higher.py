@@ -49,7 +49,7 @@ from lightning_metakd.metrics.intervals import interval, paired_difference
 from lightning_metakd.models.conv4 import Conv4
 from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.optimisation import Optimisation
-from lightning_metakd.reporting.markdown import between_markers, markdown, percent
+from lightning_metakd.reporting.markdown import fill_section, markdown, percent
 from lightning_metakd.storage.atomic_checkpoint_io import AtomicCheckpointIO
 from lightning_metakd.storage.atomic_files import atomic_write
 
@@ -274,9 +274,7 @@ def main(args: list[str] | None = None) -> None:
         part.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{sentence(result)}; written to {options.result}")
     if options.output is not None:
-        changed = between_markers(options.output.read_text(), "maml", table(result))
-        with atomic_write(options.output) as part:
-            part.write_text(changed)
+        fill_section(options.output, "maml", table(result))
 
 
 if __name__ == "__main__":

@@ -37,9 +37,8 @@ from experiments.gate_runs import (
 from experiments.many_coefficients import MANY_REGIMES, of_many, table_of_many
 from experiments.plan import ROOT, Run
 from experiments.runner import main
-from lightning_metakd.reporting.markdown import between_markers, markdown, percent
+from lightning_metakd.reporting.markdown import fill_section, markdown, percent
 from lightning_metakd.reporting.seed_intervals import over_seeds
-from lightning_metakd.storage.atomic_files import atomic_write
 
 PAGE = ROOT / "docs/where-it-pays.md"
 ROBUST_TEACHER = "GCE 0.7, lr 0.2"
@@ -215,16 +214,13 @@ def write_page() -> None:
         filled["many"] = table_of_many(with_many), [(r, of_many(r)) for r in with_many]
     if of_trusted:
         filled["trusted"] = table_of_trusted(of_trusted), [(r, OF_TRUSTED) for r in of_trusted]
-    text = PAGE.read_text()
     for section, (table, rows) in filled.items():
         runs = (
             run for r, names in rows for k in SEEDS for run in tests(BASE, r, k, names, "").values()
         )
         made = provenance(runs, "where-it-pays")
         made += f"\n\nNot complete: {', '.join(left)}." if left else ""
-        text = between_markers(text, section, f"{table}\n\n{made}")
-    with atomic_write(PAGE) as file:
-        file.write_text(text)
+        fill_section(PAGE, section, f"{table}\n\n{made}")
 
 
 if __name__ == "__main__":

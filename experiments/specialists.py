@@ -23,9 +23,8 @@ from experiments.plan import ROOT, Run, initial_checkpoint
 from experiments.runner import main
 from experiments.stacking import Stacked
 from lightning_metakd.data.sources.class_splits import packaged
-from lightning_metakd.reporting.markdown import between_markers, markdown, percent
+from lightning_metakd.reporting.markdown import fill_section, markdown, percent
 from lightning_metakd.reporting.seed_intervals import over_seeds
-from lightning_metakd.storage.atomic_files import atomic_write
 
 PAGE, CONFIG = ROOT / "docs/where-it-pays.md", "single_task_cifar_fs_specialists"
 LISTS = packaged("cifar_fs")
@@ -195,10 +194,7 @@ def table() -> str:
 def write_page() -> None:
     """Fill the section of the page."""
     runs = (test(name, seed, "") for name in TRAINED for seed in SEEDS)
-    section = f"{table()}\n\n{provenance(runs, 'specialists')}"
-    text = between_markers(PAGE.read_text(), "specialists", section)
-    with atomic_write(PAGE) as file:
-        file.write_text(text)
+    fill_section(PAGE, "specialists", f"{table()}\n\n{provenance(runs, 'specialists')}")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ from experiments.gate_runs import SEEDS, as_word, provenance, validated_by
 from experiments.plan import ROOT, Run, initial_checkpoint
 from experiments.runner import main
 from experiments.specialists import pooled, single
-from lightning_metakd.reporting.markdown import between_markers, markdown, percent
+from lightning_metakd.reporting.markdown import fill_section, markdown, percent
 from lightning_metakd.reporting.seed_intervals import over_seeds
-from lightning_metakd.storage.atomic_files import atomic_write
 
 PAGE, CONFIG = ROOT / "docs/where-it-pays.md", "meta_kd_cifar_fs_omniglot_taught"
 OF_CHARACTERS = "single_task_omniglot_colour_teacher"
@@ -160,10 +159,7 @@ def table() -> str:
 def write_page() -> None:
     """Fill the section of the page."""
     runs = (test(name, seed, shots, "") for name in ROWS for seed in SEEDS for shots in SHOTS)
-    section = f"{table()}\n\n{provenance(runs, 'two-domains')}"
-    text = between_markers(PAGE.read_text(), "two-domains", section)
-    with atomic_write(PAGE) as file:
-        file.write_text(text)
+    fill_section(PAGE, "two-domains", f"{table()}\n\n{provenance(runs, 'two-domains')}")
 
 
 if __name__ == "__main__":

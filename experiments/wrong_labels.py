@@ -37,9 +37,8 @@ from experiments.gate_runs import (
 )
 from experiments.plan import ROOT, Run
 from experiments.runner import main
-from lightning_metakd.reporting.markdown import between_markers, markdown, percent
+from lightning_metakd.reporting.markdown import fill_section, markdown, percent
 from lightning_metakd.reporting.seed_intervals import over_seeds
-from lightning_metakd.storage.atomic_files import atomic_write
 
 PAGE = ROOT / "docs/results/wrong-labels.md"
 CHOSEN = {"best constant by validation": CONSTANTS, "best robust loss by validation": ROBUST}
@@ -191,14 +190,11 @@ def draw(table: Table) -> None:
 
 def write_page() -> None:
     """Fill the tables of which all runs are there."""
-    text = PAGE.read_text()
     for table in TABLES:
         if table.complete:
-            text = between_markers(text, table.section, filled(table))
+            fill_section(PAGE, table.section, filled(table))
             if table.section == CLAIM:
                 draw(table)
-    with atomic_write(PAGE) as file:
-        file.write_text(text)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
+
+from lightning_metakd.storage.atomic_files import atomic_write
 
 Number = int | float | None
 
@@ -67,6 +70,21 @@ def nonempty_columns(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """The rows without the columns in which nothing is known."""
     columns = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
     return [{name: row[name] for name in columns} for row in rows]
+
+
+def fill_section(page: Path, section: str, table: str) -> None:
+    """Put a table into its section of a page, or change nothing and raise.
+
+    Raises:
+        ValueError: if the page is no text, or its section is missing or not closed.
+    """
+    try:
+        text = page.read_text()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"output={str(page)!r} is no text; name a Markdown file.") from error
+    changed = between_markers(text, section, table)
+    with atomic_write(page) as part:
+        part.write_text(changed)
 
 
 def between_markers(text: str, section: str, table: str) -> str:

@@ -13,8 +13,8 @@ from lightning_metakd.reporting.control_comparison import (
 from lightning_metakd.reporting.cost_columns import COST_COLUMNS
 from lightning_metakd.reporting.html_page import plotting_script, write_page
 from lightning_metakd.reporting.markdown import (
-    between_markers,
     count,
+    fill_section,
     markdown,
     nonempty_columns,
     percent,
@@ -29,7 +29,6 @@ from lightning_metakd.reporting.result_rows import (
 )
 from lightning_metakd.reporting.seed_intervals import over_seeds
 from lightning_metakd.reporting.terminal import fitted, paragraph
-from lightning_metakd.storage.atomic_files import atomic_write
 
 ONE_SEED = (
     "Accuracy in percent with its 95 % half-width over episodes; one training run each, so that training "
@@ -182,18 +181,6 @@ def parts_of_tasks(
     return parts
 
 
-def read_page(path: Path) -> str:
-    """The text of a Markdown file.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    try:
-        return path.read_text()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"output={str(path)!r} is no text; name a Markdown file.") from error
-
-
 def report(
     folder: Path = Path("runs"),
     baseline: str | None = None,
@@ -226,8 +213,6 @@ def report(
     arguments = (read_results(folder), baseline, others, by_seed)
     print(tables(*arguments) if wide else narrow_tables(*arguments))
     if output is not None:
-        changed = between_markers(read_page(output), section, tables(*arguments))
-        with atomic_write(output) as part:
-            part.write_text(changed)
+        fill_section(output, section, tables(*arguments))
     if html is not None and script is not None:
         print(write_page(html, folder, script, arguments[0], comparisons(*arguments)))
