@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from experiments.gate_rivals import MIXED_UP, ROWS, SAME, part
+from experiments.gate_rivals import MIXED_UP, ROWS, SAME, Row, part
 from experiments.plan import Run, initial_checkpoint
 from lightning_metakd.data.sources.class_splits import packaged
 
@@ -23,6 +23,8 @@ FEWEST_STEPS = 300
 ROWS_OF_CLASS, TRUSTED_ROWS = 600, 10
 """Images a class, and how many of them the files of the experiments keep for the quiz, and for validation."""
 BASE, ELSEWHERE, ASIDE = CLASSES
+LEARNED_AT = 40
+"""Percent of wrong labels beside which a gate of images is learned: who takes it does not know their own."""
 CHOSEN_BY = "val/student_accuracy"
 
 
@@ -182,6 +184,13 @@ def teacher_config(regime: Regime) -> str:
     return regime.student.teacher_config or regime.student.config
 
 
+def learned_where(row: Row, regime: Regime) -> tuple[str, Regime]:
+    """The classes and the regime of the strategy that a row carries over."""
+    if row.alike:
+        return ASIDE, symmetric(LEARNED_AT, regime.student)
+    return BASE, regime._replace(student=PERCEPTRON)
+
+
 def training(split: str, regime: Regime, seed: int, name: str, data: str) -> Run:
     """The training of a row."""
     row = ROWS[name]
@@ -193,8 +202,7 @@ def training(split: str, regime: Regime, seed: int, name: str, data: str) -> Run
             f"--model.teachers={json.dumps([as_teacher(split, regime, n) for n in needs])}"
         )
     if row.carried:
-        origin = (ASIDE, regime) if row.alike else (BASE, regime._replace(student=PERCEPTRON))
-        before = training(*origin, seed, row.carried, data)
+        before = training(*learned_where(row, regime), seed, row.carried, data)
         needs.append(before)
         file = before.mark.parents[1] / "strategy.safetensors"
         options.append(f"--model.initialisation.strategy_file={file}")

@@ -106,6 +106,14 @@ TABLES = [
         [*FEW, *CARRIED, *CARRIED_ALIKE],
         CONV4,
     ),
+    Table(
+        "wrong-labels-images-rates",
+        ELSEWHERE,
+        (20, 60),
+        (0, 1, 2),
+        ["alone", *list(TRUSTED)[-1:], PER_ROW, *CARRIED_ALIKE],
+        CONV4,
+    ),
 ]
 
 
