@@ -9,7 +9,7 @@ OPTIONS ?=
 CALLS_CHECKED := --jaxtyping-packages=lightning_metakd,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels wrong-support where-it-pays specialists two-domains wide-teachers plain-conv4 zoo learned-optimiser test test-thorough test-all check lint format type notebooks docs report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels wrong-support where-it-pays specialists two-domains wide-teachers plain-conv4 published zoo learned-optimiser test test-thorough test-all check lint format type notebooks docs report clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -103,6 +103,9 @@ wide-teachers: install  ## ResNet-12 as published, trained on a GPU, and what it
 
 plain-conv4: install  ## A plain Conv4-64 trained for long, taught or not, beside published ones
 	$(BIN)/python -m experiments.plain_conv4 --data $(DATA) $(OPTIONS)
+
+published: install  ## Published learners from scratch for a part of their length, beside the published numbers
+	$(BIN)/python -m experiments.published --data $(DATA) $(OPTIONS)
 
 learned-optimiser: install  ## A learned update rule beside the best step sizes of SGD and Adam (DATA=folder of images)
 	$(BIN)/python -m experiments.learned_optimiser --output docs/results/learned-optimiser.md --data $(DATA)

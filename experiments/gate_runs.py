@@ -261,7 +261,9 @@ def result(run: Run) -> dict[str, Any]:
     return dict(json.loads(run.mark.read_text().splitlines()[0]))
 
 
-def provenance(runs: Iterable[Run], target: str, seeds: Iterable[int] = SEEDS) -> str:
+def provenance(
+    runs: Iterable[Run], target: str, seeds: Iterable[int] = SEEDS, over: str = "seeds"
+) -> str:
     """What the numbers were made with."""
     lines = [result(run) for run in runs]
     commits, devices = (
@@ -269,6 +271,6 @@ def provenance(runs: Iterable[Run], target: str, seeds: Iterable[int] = SEEDS) -
         for name, length in (("git", 10), ("device", None))
     )
     return (
-        f"Percent; 95 % intervals over seeds {', '.join(map(str, seeds))}. {devices}, "
+        f"Percent; 95 % intervals over {over} {', '.join(map(str, seeds))}. {devices}, "
         f"{lines[0]['threads']} threads; `make {target}`; commits {commits}"
     )

@@ -68,12 +68,18 @@ class Run:
 
     @property
     def minutes(self) -> float:
-        """Time on two cores, as the head of the experiment's file has it: `# Time: fit 7 min, ...`."""
+        """Time on two cores, as the head of the experiment's file has it: `# Time: fit 7 min, ...`.
+
+        Of a training whose options set another number of steps than the file, in proportion.
+        """
         if self.command == "report":
             return 0.0
-        head = (ROOT / f"configs/experiment/{self.config}.yaml").read_text()
-        times = re.findall(rf"^# Time.*\b{self.command} ([\d.]+) min", head, re.MULTILINE)
-        return float(times[0])
+        file = (ROOT / f"configs/experiment/{self.config}.yaml").read_text()
+        times = re.findall(rf"^# Time.*\b{self.command} ([\d.]+) min", file, re.MULTILINE)
+        usual = re.search(r"^  max_steps: (\d+)$", file, re.MULTILINE)
+        steps = re.search(r"--trainer\.max_steps=(\d+)", " ".join(self.options))
+        share = int(steps[1]) / int(usual[1]) if usual and steps and self.command == "fit" else 1.0
+        return share * float(times[0])
 
 
 def shipped(path: str) -> str:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from fnmatch import fnmatch
+from math import fsum
 from pathlib import Path
 
 from experiments.plan import Run, in_order
@@ -75,5 +76,5 @@ def print_plan(runs: list[Run], to_do: set[Run]) -> None:
         left = "to resume" if run.stopped else "to do"
         state = left if run in to_do else "complete" if run.complete else "not needed"
         print(f"{run.minutes:6.1f} min  {state:10}  {run.name}")
-    minutes = sum(run.minutes for run in to_do)
+    minutes = fsum(run.minutes for run in to_do)
     print(f"{minutes:6.1f} min  for what is left: {len(to_do)} of {len(runs)} runs")

@@ -1,6 +1,7 @@
 """Every command of every experiment can be typed as it stands in its plan."""
 
 import re
+from math import fsum
 
 import pytest
 
@@ -14,6 +15,7 @@ from experiments import (
     learners,
     main_table,
     plain_conv4,
+    published,
     regimes,
     specialists,
     teaching,
@@ -32,7 +34,7 @@ from tests.commands import work_in
 EXPERIMENTS = (
     *(main_table, learners, teaching, transfer, efficientnet, three_stages, kinds_of_teachers),
     *(intents, continual, label_efficiency, domains, wrong_labels, regimes),
-    *(wrong_support, plain_conv4, wide_teachers, specialists, two_domains),
+    *(wrong_support, plain_conv4, wide_teachers, specialists, two_domains, published),
 )
 RUNS = in_order(run for experiment in EXPERIMENTS for run in experiment.plan("images"))
 every = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda module: module.__name__)
@@ -56,7 +58,7 @@ def test_its_plan_is_printed_with_minutes(experiment, capsys, tmp_path, monkeypa
     lines = capsys.readouterr().out.splitlines()
     runs = in_order(experiment.plan("data"))
     assert [line[24:] for line in lines[:-1]] == [run.name for run in runs]
-    minutes = sum(run.minutes for run in runs)
+    minutes = fsum(run.minutes for run in runs)
     assert lines[-1].split() == [
         *(f"{minutes:.1f}", "min", "for", "what", "is", "left:"),
         *(f"{len(runs)}", "of", f"{len(runs)}", "runs"),
