@@ -1,9 +1,14 @@
 """The best plain Conv4-64: long training on the base classes, taught or not, then tuned by episodes or not.
 
 All four students of a seed have as many steps and the same rows, and the teacher is that of the zoo; each is
-tested by nearest class mean and by logistic regression, at one shot and at five.
+tested by nearest class mean and by logistic regression, at one shot and at five. What a lever of the training
+is worth is asked of shorter ones.
 """
 
+import json
+from typing import Any
+
+from experiments.gate_rivals import part
 from experiments.plan import Run, images, initial_checkpoint, loss, report, shipped
 from experiments.runner import main
 
@@ -19,7 +24,25 @@ LEARNERS = {
     "logistic": "configs/learner/logistic.yaml",
 }
 SEEDS, SHOTS = (0, 1), (1, 5)
+SHORT = "--trainer.max_steps=5000"
 BEST = "taught_tuned"
+
+
+def beside_logits(**terms: Any) -> str:
+    """The option of a loss of labels and the teacher's logits, half each, and further terms."""
+    halves = {"labels": part("CrossEntropy"), "logits": part("Hinton", temperature=4.0)}
+    weights = {"labels": 0.5, "logits": 0.5}
+    return f"--model.loss={json.dumps(part('WeightedSum', terms=halves | terms, weights=weights))}"
+
+
+LEVERS = {
+    "taught": (),
+    "alone": WAYS["alone"],
+    "taught_by_nine_tenths": ("--model.loss.init_args.gate=0.9",),
+    "relations_beside_logits": (beside_logits(relations=part("RKD")),),
+    "averaged_weights": ("--model.optimisation.ema_decay=0.999",),
+}
+"""What is changed in a short training that is half taught."""
 
 
 def words(seed: int, data: str) -> tuple[str, ...]:
@@ -41,30 +64,62 @@ def students(data: str, seed: int = 0) -> dict[str, Run]:
     return rows
 
 
+def evaluation(
+    folder: str, learner: str, shots: int, trained: Run | str, data: str, seed: int = 0
+) -> Run:
+    """A student on the novel classes, without teachers.
+
+    Args:
+        trained: its training, or the file of another network than a Conv4-64.
+    """
+    if isinstance(trained, Run):
+        start, needs = (initial_checkpoint(trained),), (trained,)
+    else:
+        checkpoint = f"--model.initialisation.checkpoint={trained}"
+        start, needs = (checkpoint, f"--model.student={RESNET12}"), ()
+    options = (
+        *(*words(seed, data), "--model.teachers=[]", loss("cross_entropy")),
+        *(f"--data.k_shot={shots}", f"--model.learner={shipped(LEARNERS[learner])}"),
+        *start,
+    )
+    return Run("test", folder, TUNED, options, needs)
+
+
 def tests(seed: int, data: str) -> list[Run]:
-    """All that a table holds, on the novel classes, without teachers."""
-    rows = {name: (initial_checkpoint(run), (run,)) for name, run in students(data, seed).items()}
-    rows["teacher"] = f"--model.initialisation.checkpoint={TEACHER}", ()
+    """All that a table holds."""
+    rows: dict[str, Run | str] = {**students(data, seed), "teacher": TEACHER}
     return [
-        Run(
-            "test",
+        evaluation(
             f"plain_conv4_table/seed{seed}/{shots}shot/{name}_{learner}",
-            TUNED,
-            (
-                *(*words(seed, data), "--model.teachers=[]", loss("cross_entropy")),
-                *(f"--data.k_shot={shots}", f"--model.learner={shipped(LEARNERS[learner])}"),
-                *(start, *((f"--model.student={RESNET12}",) if name == "teacher" else ())),
-            ),
-            needs,
+            *(learner, shots, trained, data, seed),
         )
-        for name, (start, needs) in rows.items()
+        for name, trained in rows.items()
         for learner in LEARNERS
         for shots in SHOTS
     ]
 
 
+def short(lever: str, data: str, seed: int = 0) -> Run:
+    """A short training with a lever."""
+    options = (*words(seed, data), *LEVERS[lever], SHORT)
+    return Run("fit", f"plain_conv4_levers/seed{seed}/{lever}", STUDENT, options)
+
+
+def levers(shots: int, data: str) -> Run:
+    """The table of what they are worth."""
+    tests = [
+        evaluation(
+            f"plain_conv4_levers_table/{shots}shot/{lever}", "nearest_mean", shots, run, data
+        )
+        for lever in LEVERS
+        for run in (short(lever, data),)
+    ]
+    folder, section = f"plain_conv4_levers_table/{shots}shot", f"plain-conv4-levers-{shots}"
+    return report(folder, "plain-conv4", section, tests, "--baseline=taught")
+
+
 def plan(data: str) -> list[Run]:
-    """The trainings, their tests and a table for each seed."""
+    """The trainings, their tests and a table for each seed, and what levers are worth."""
     baseline = "--baseline=alone_logistic"
     return [
         report(
@@ -75,7 +130,7 @@ def plan(data: str) -> list[Run]:
             baseline,
         )
         for seed in SEEDS
-    ]
+    ] + [levers(shots, data) for shots in SHOTS]
 
 
 if __name__ == "__main__":
