@@ -102,6 +102,7 @@ class EpisodeSet(Dataset[Episode]):
         per_domain: episodes of each domain of the source before those of the next, numbered in each from 0;
             None draws a domain for each episode by their weights.
         wrong_support: part of the support rows of each class whose label is that of another class.
+        support_views: further views of each support row, behind the row as it is.
 
     Raises:
         ValueError: if the split has too few classes, or a class too few rows.
@@ -120,9 +121,10 @@ class EpisodeSet(Dataset[Episode]):
         episodes_per_step: int = 1,
         per_domain: int | None = None,
         wrong_support: float = 0.0,
+        support_views: int = 0,
     ) -> None:
         check_episode(n_way, k_shot, n_query)
-        self.wrong_support = wrong_support
+        self.wrong_support, self.support_views = wrong_support, support_views
         self.split, self.seed, self.views = split, seed, views
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
         self.episodes_per_step, self.per_domain = episodes_per_step, per_domain
@@ -179,7 +181,7 @@ class EpisodeSet(Dataset[Episode]):
             drawn.append((classes[places], *parts))
         classes, rows, views = (torch.stack(parts) for parts in zip(*drawn, strict=True))
         support = self._batch(rows[:, :k_shot], views[:, :k_shot])
-        support = self._with_wrong_labels(support, [i for _, i in at])
+        support = self._with_views(self._with_wrong_labels(support, [i for _, i in at]))
         query = self._batch(rows[:, k_shot:], views[:, k_shot:])
         return Episode(support, query, classes, torch.tensor(indices))
 
@@ -205,3 +207,11 @@ class EpisodeSet(Dataset[Episode]):
             shift = torch.randint(1, self.n_way, (k_shot, self.n_way), generator=draw)
             labels.append((torch.arange(self.n_way) + hit * shift) % self.n_way)
         return support._replace(y=torch.stack(labels).flatten(1))
+
+    def _with_views(self, support: Batch) -> Batch:
+        """The rows, behind them all of them in view 0, and so on."""
+        n, times = support.y.shape[1], 1 + self.support_views
+        index, y = support.index.repeat(1, times), support.y.repeat(1, times)
+        x = support.x.repeat(1, times, *(1 for _ in support.x.shape[2:]))
+        further = torch.arange(self.support_views).repeat_interleave(n).expand(len(y), -1)
+        return Batch(x, y, index, torch.cat([support.view, further], 1))

@@ -20,6 +20,7 @@ from lightning_metakd.data.sources.source import Domain, Source
 from lightning_metakd.data.training_set import MetaBatches
 
 LARGEST_META_BATCH = 10_000
+MOST_SUPPORT_VIEWS = 1_000
 
 
 class EpisodicData(SourceData):
@@ -44,6 +45,8 @@ class EpisodicData(SourceData):
         num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
         wrong_support: part of the support rows of each class whose label is that of another class of the
             episode, in [0, 1); a class keeps one right row. Query rows are right.
+        support_views: augmented views of each support row in an evaluation, beside the row as it is; Tian et
+            al. (2020, arXiv:2003.11539) have 5. The result says so; null has none.
     """
 
     def __init__(
@@ -65,10 +68,14 @@ class EpisodicData(SourceData):
         augment: bool = True,
         num_workers: int = 0,
         wrong_support: float = 0.0,
+        support_views: int | None = None,
     ) -> None:
         super().__init__(source, num_workers)
         check_share("data.wrong_support", wrong_support)
-        self.wrong_support = wrong_support
+        check_integer(
+            "data.support_views", support_views, 1, MOST_SUPPORT_VIEWS, "or null", optional=True
+        )
+        self.wrong_support, self.support_views = wrong_support, support_views
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
         self.train_n_way = n_way if train_n_way is None else train_n_way
         self.train_n_query = n_query if train_n_query is None else train_n_query
@@ -95,11 +102,16 @@ class EpisodicData(SourceData):
     def has_quiz(self) -> bool:
         return self.strategy_split is not None
 
+    @property
+    def evaluation_views(self) -> range:
+        """The views of which an evaluation has rows."""
+        return range(UNAUGMENTED.start, self.support_views or 0)
+
     def cache_views(self, stage: str | None) -> list[tuple[Int[Tensor, " n"], range]]:
         """Images of evaluation as they are, those of training in each view."""
-        needed = [("val", UNAUGMENTED)]
+        needed = [("val", self.evaluation_views)]
         if stage in ("test", "predict"):
-            needed.append(("test", UNAUGMENTED))
+            needed.append(("test", self.evaluation_views))
         if stage == "fit":
             views = range(self.views) if self.views else UNAUGMENTED
             splits = {self.train_split, self.strategy_split or self.train_split}
@@ -121,7 +133,7 @@ class EpisodicData(SourceData):
         )
 
     def evaluation_episodes(self, split: str) -> EpisodeSet:
-        """Episodes of images as they are, under the evaluation seed."""
+        """Episodes of images as they are, and of views of the support rows, under the evaluation seed."""
         return EpisodeSet(
             self.source,
             split,
@@ -130,6 +142,7 @@ class EpisodicData(SourceData):
             n_query=self.n_query,
             seed=self.eval_seed,
             wrong_support=self.wrong_support,
+            support_views=self.support_views or 0,
             per_domain=self.n_episodes,
         )
 

@@ -1,6 +1,7 @@
 """What an exported student is asked, and what the student itself answers, by torch."""
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -40,9 +41,14 @@ class Case(NamedTuple):
 
 
 def episodes_of(data: SourceData, n_episodes: int) -> EpisodicData:
-    """Data of episodes over the same source; a single task has 5-way 5-shot ones of its new classes."""
+    """Data of episodes over the same source; a single task has 5-way 5-shot ones of its new classes.
+
+    Their rows are as they are, for a file makes no views of them.
+    """
     if isinstance(data, EpisodicData):
-        return data
+        as_they_are = copy(data)
+        as_they_are.support_views = None
+        return as_they_are
     return EpisodicData(data.source, n_episodes=n_episodes)
 
 
@@ -66,7 +72,7 @@ def episode_cases(
     lr = recipe.optimisation.lr
     evaluator = EpisodeEvaluator(plan.learner, recipe.teaching, teacher_at_test=False, lr=lr)
     with torch.no_grad():
-        evaluator.cache_embeddings(plan.student, data.source)
+        evaluator.cache_embeddings(plan.student, data)
     episodes = data.evaluation_episodes("test")
     for i in range(data.n_episodes * len(data.source.domains("test"))):
         episode = episodes[i]

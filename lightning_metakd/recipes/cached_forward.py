@@ -13,16 +13,16 @@ from lightning_metakd.types import Batch, Output, Params
 class CachedForward:
     """A network that does not change between episodes, as a `Forward` over image numbers.
 
-    In place of pixels it is given the numbers of images as they are (view -1), and looks up their
-    embeddings; a head may adapt.
+    In place of pixels it is given the numbers of images and of their views, and looks up their embeddings; a
+    head may adapt.
     """
 
     def __init__(self, cache: OutputCache) -> None:
         self.cache = cache
 
-    def __call__(self, params: Params, x: Int[Tensor, " n"]) -> Output:
-        index = x.cpu()
-        embedding = self.cache.look_up(index, torch.full_like(index, -1)).embedding.to(x.device)
+    def __call__(self, params: Params, x: Int[Tensor, "n 2"]) -> Output:
+        index, view = x.cpu().unbind(-1)
+        embedding = self.cache.look_up(index, view).embedding.to(x.device)
         return Output(self.classify(params, embedding), embedding)
 
     def observe(self, params: Params, x: Tensor) -> tuple[Output, Params]:
@@ -40,4 +40,4 @@ class CachedForward:
 
 def by_number(batch: Batch) -> Batch:
     """The batch as `CachedForward` reads it."""
-    return batch._replace(x=batch.index)
+    return batch._replace(x=torch.stack([batch.index, batch.view], -1))

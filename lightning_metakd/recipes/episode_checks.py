@@ -75,6 +75,23 @@ def check_learner(
         )
 
 
+def check_support_views(data: EpisodicData, learner: Learner) -> None:
+    """Raise where support rows have further views, and each is weighed by what is said of it without itself.
+
+    Raises:
+        ValueError: says what to leave out; or if the source cannot make so many views.
+    """
+    if not data.support_views:
+        return
+    data.source.check_views(data.support_views)
+    if getattr(learner, "support_weight", None) is not None:
+        raise ValueError(
+            f"data.support_views={data.support_views} shows each support row several times, and "
+            f"support_weight of learner={type(learner).__name__} judges a row by the others, its own views "
+            "among them; set data.support_views to null, or leave support_weight out."
+        )
+
+
 def check_no_weights_of_batch(*modules: nn.Module) -> None:
     """Raise where a coefficient is learned anew for each batch, and there are episodes.
 

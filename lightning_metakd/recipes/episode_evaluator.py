@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from lightning_metakd.data.episodic_data import EpisodicData
 from lightning_metakd.data.sources.output_cache import OutputCache
-from lightning_metakd.data.sources.source import Source
 from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.params import detach, with_prefix
 from lightning_metakd.learners.learner import Adapted, Learner
@@ -73,12 +72,13 @@ class EpisodeEvaluator:
         cache_outputs(self.teaching.teachers, data, trainer)
         calibrate(self.teaching.teachers, data, device)
 
-    def cache_embeddings(self, student: Model, source: Source) -> None:
+    def cache_embeddings(self, student: Model, data: EpisodicData) -> None:
         """Embed the images of a test once, where the student's body stays the same in all episodes."""
         if self.learner.adapts_body or not answers_row_by_row(student):
             return
-        cache = OutputCache(student, "", source)
-        cache.fill(source.rows("test"), view=-1)
+        cache = OutputCache(student, "", data.source)
+        for view in data.evaluation_views:
+            cache.fill(data.source.rows("test"), view)
         self.cached_forward = CachedForward(cache)
 
     def with_teacher_outputs(self, episode: Episode) -> Episode:

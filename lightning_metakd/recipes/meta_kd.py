@@ -27,6 +27,7 @@ from lightning_metakd.recipes.episode_checks import (
     check_no_weights_of_batch,
     check_quiz,
     check_quiz_classes,
+    check_support_views,
     check_teachers_can_learn,
     drop_unused_head,
     n_logits,
@@ -97,8 +98,7 @@ class MetaKD(Recipe):
         drop_unused_head(learner, self.students())
         lay_out_weights(self.students(), learner)
         learner.init_student_state(self.student)
-        has_teachers = len(self.teachers) > 0
-        check_learner(learner, self.student, self.loss, norm, teacher_at_test, has_teachers)
+        check_learner(learner, self.student, self.loss, norm, teacher_at_test, bool(self.teachers))
         check_teachers_can_learn(strategy_training.teacher_lr, learner)
         check_no_weights_of_batch(self.loss, learner)
         execution.check_learner(learner, norm)
@@ -121,6 +121,7 @@ class MetaKD(Recipe):
                 f"data={type(data).__name__} holds plain batches, and model=MetaKD learns from episodes; "
                 "take data=EpisodicData, or model=SingleTask."
             )
+        check_support_views(data, self.learner)
         if stage == "fit" and self.rates.learn:
             check_quiz(data, self.learner, self.strategy_training)
 
@@ -292,7 +293,7 @@ class MetaKD(Recipe):
         """Store the embeddings of the test where they serve all episodes."""
         self.prepare_teachers()
         self.eval_student.reading = self.student.reading  # an average does not have it
-        self.evaluator.cache_embeddings(self.eval_student, self.data.source)
+        self.evaluator.cache_embeddings(self.eval_student, self.episodes)
 
     def on_test_end(self) -> None:
         """Training may go on, and stored embeddings are then out of date."""

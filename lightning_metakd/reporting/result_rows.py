@@ -95,6 +95,9 @@ class Row(NamedTuple):
             f"control {self.control}": self.control,
             "teacher at test": self.fields.get("teacher_at_test"),
             "transductive": self.fields.get("transductive"),
+            f"{self.fields.get('support_views')} views of the support": self.fields.get(
+                "support_views"
+            ),
             f"external data {self.fields.get('external_data')}": self.fields.get("external_data"),
             self.apart: self.apart,
         }

@@ -176,3 +176,22 @@ def test_classes_may_have_different_numbers_of_images():
         classes, rows, _ = draw_episode(positions, 3, 5, "train", 0, i)
         for place, column in zip(classes.tolist(), rows.T, strict=True):
             assert set(column.tolist()) <= set(positions[place].tolist())
+
+
+def test_support_rows_come_again_in_further_views(source):
+    plain = EpisodeSet(source, "test", **SHAPE)[3]
+    more = EpisodeSet(source, "test", **SHAPE, support_views=2)[3]
+    n = len(plain.support.y)
+    assert more.query.index.equal(plain.query.index)
+    assert more.support.view.tolist() == [-1] * n + [0] * n + [1] * n
+    for field in ("x", "y", "index"):
+        rows = getattr(more.support, field).unflatten(0, (3, n))
+        assert all(copy.equal(getattr(plain.support, field)) for copy in rows)
+
+
+def test_a_wrong_label_is_wrong_in_all_views(source):
+    settings = SHAPE | {"k_shot": 4, "wrong_support": 0.5}
+    episode = EpisodeSet(source, "test", **settings, support_views=1)[0]
+    first, second = episode.support.y.unflatten(0, (2, -1))
+    assert first.equal(second)
+    assert not first.equal(torch.arange(5).repeat(4))

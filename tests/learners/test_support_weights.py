@@ -16,7 +16,7 @@ from lightning_metakd.losses.loss import CrossEntropy, batch_loss
 from lightning_metakd.models.prototypes import leave_one_out_means, metric_logits, one_hot
 from lightning_metakd.recipes.optimisation import Optimisation
 from tests.data.sources.test_mixture import Others
-from tests.recipes.runs import helper, meta_kd
+from tests.recipes.runs import episodes, helper, meta_kd
 from tests.recipes.test_meta_gradient import relative_error
 from tests.tiny import N_WAY, Blobs, Linear, answered, perturbed, separable, trainer
 
@@ -172,6 +172,16 @@ def test_classes_of_the_data_and_missing_teachers_are_refused():
             ProtoNet(support_weight=LearnedPerSample()), loss=None, teachers=None, strategy_lr=0.0
         )
     meta_kd(ProtoNet(support_weight=MetaWeightNet()), loss=None, teachers=None, strategy_lr=0.0)
+
+
+def test_views_of_the_support_judge_no_row():
+    recipe = meta_kd(
+        ProtoNet(support_weight=MetaWeightNet()), loss=None, teachers=None, strategy_lr=0.0
+    )
+    with pytest.raises(
+        ValueError, match=r"data.support_views=2 .* support_weight of learner=ProtoNet"
+    ):
+        trainer().test(recipe, datamodule=episodes(support_views=2), verbose=False)
 
 
 @pytest.mark.thorough

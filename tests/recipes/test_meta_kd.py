@@ -351,3 +351,27 @@ def test_a_student_that_does_not_change_is_embedded_once_in_a_test(norm, remembe
     trainer().test(recipe, datamodule=data, verbose=False)
     for name, column in recipe.record.episode_rows.items():
         torch.testing.assert_close(recalled[name], column)
+
+
+def test_views_of_the_support_are_rows_of_their_classes_in_a_test_alone():
+    recipe, data = meta_kd(ProtoNet(), norm="running"), episodes(n_episodes=4, support_views=2)
+    assert (next(iter(data.train_dataloader())).train.support.view >= 0).all()
+    trainer().test(recipe, datamodule=data, verbose=False)
+    recalled = recipe.record.episode_rows["accuracy"]
+    assert recipe.record.result["support_views"] == 2
+    recipe.evaluator.cache_embeddings = lambda *args: None
+    trainer().test(recipe, datamodule=data, verbose=False)
+    assert recipe.record.episode_rows["accuracy"].equal(recalled)
+    inputs, images = data.source.inputs, data.source.all_rows().x
+    plain = episodes(n_episodes=4).evaluation_episodes("test")
+    for i, expected in enumerate(recalled.tolist()):
+        support, query = plain[i].support, plain[i].query
+        shown = [(support.index, torch.full_like(support.index, view)) for view in (-1, 0, 1)]
+        with torch.no_grad():
+            e = torch.stack(
+                [recipe.student(inputs(images[at], at, view)).embedding for at, view in shown]
+            )
+            rows = recipe.student(inputs(query.x, query.index, query.view)).embedding
+        means = torch.stack([e.mean(0)[support.y == c].mean(0) for c in range(N_WAY)])
+        nearest = torch.cdist(rows, means).argmin(1)
+        assert (nearest == query.y).float().mean().item() == pytest.approx(expected)
