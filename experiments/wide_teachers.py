@@ -1,9 +1,14 @@
 """ResNet-12 by the recipe of RFS beside the published ones, and what it teaches a plain Conv4-64.
 
-Teachers learn the base classes, on a GPU in minutes, and are tested by nearest class mean. One of CIFAR-FS
-teaches a student that is then tuned by episodes; it stands beside the one whose teacher has half the width.
+Teachers learn the base classes, on a GPU in minutes, and are tested by nearest class mean. One of each data
+set teaches a student that is then tuned by episodes; on CIFAR-FS it stands beside the one whose teacher has half
+the width, on FC100 beside one that learned alone.
 """
 
+import json
+from typing import Any
+
+from experiments.gate_rivals import part
 from experiments.plan import Run, images, initial_checkpoint, loss, report, shipped
 from experiments.runner import main
 
@@ -17,6 +22,7 @@ CLASSES = {"cifar_fs": 64, "fc100": 60}
 """Base classes, by the name of the source's file."""
 SEEDS, SHOTS = (0, 1), (1, 5)
 BEFORE = "zoo:conv4_64_cifar_fs"
+ALONE = ("--model.teachers=[]", loss("cross_entropy"))
 
 
 def words(source: str, seed: int, root: str) -> tuple[str, ...]:
@@ -32,12 +38,35 @@ def teacher(source: str, seed: int, root: str) -> Run:
     return Run("fit", f"{FOLDER}/{source}/teacher/seed{seed}", TEACHER, options)
 
 
-def students(root: str) -> dict[str, Run]:
-    """What the teacher of CIFAR-FS makes of a student, by the row's name."""
-    teaches = teacher("cifar_fs", 0, root)
-    student = Run("fit", f"{FOLDER}/taught", STUDENT, (images(root),), (teaches,))
-    tuned = Run("fit", f"{FOLDER}/taught_tuned", TUNED, (images(root),), (teaches, student))
-    return {"taught": student, "taught_tuned": tuned}
+def pool(source: str, root: str, **head: Any) -> str:
+    """The option of the teacher that teaches.
+
+    Args:
+        head: what it answers with, where that is not the class means of an episode.
+    """
+    sizes = {"widths": [64, 128, 256, 512]} | ({"n_classes": CLASSES[source]} if head else {})
+    of_file = {"model": part("ResNet12", **sizes), "checkpoint": str(teacher(source, 0, root).mark)}
+    made = part("lightning_metakd.teachers.Teacher", **of_file, **head, cache=True)
+    return f"--model.teachers={json.dumps([made])}"
+
+
+def students(source: str, root: str) -> dict[str, Run]:
+    """A student alone and what the teacher makes of it, by the row's name."""
+    shared, teaches = words(source, 0, root), teacher(source, 0, root)
+    head = f"--model.student.init_args.n_classes={CLASSES[source]}"
+    by_head = pool(source, root, head=part("SlicedHead"))
+    alone = Run("fit", f"{FOLDER}/{source}/alone", STUDENT, (*shared, head, *ALONE))
+    taught = Run("fit", f"{FOLDER}/{source}/taught", STUDENT, (*shared, head, by_head), (teaches,))
+    start = initial_checkpoint(taught)
+    tuned = Run(
+        "fit",
+        f"{FOLDER}/{source}/taught_tuned",
+        TUNED,
+        (*shared, start, pool(source, root)),
+        (teaches, taught),
+    )
+    rows = {"taught": taught, "taught_tuned": tuned}
+    return rows if source == "cifar_fs" else {"alone": alone, **rows}
 
 
 def tests(source: str, shots: int, root: str) -> list[Run]:
@@ -48,16 +77,16 @@ def tests(source: str, shots: int, root: str) -> list[Run]:
     if source == "cifar_fs":
         of_before = (f"--model.initialisation.checkpoint={BEFORE}",)
         rows += [("half_width_tuned", 0, of_before, ())]
-        rows += [
-            (name, 0, (initial_checkpoint(run),), (run,)) for name, run in students(root).items()
-        ]
-    alone = ("--model.teachers=[]", loss("cross_entropy"), f"--data.k_shot={shots}")
+    rows += [
+        (name, 0, (initial_checkpoint(run),), (run,))
+        for name, run in students(source, root).items()
+    ]
     return [
         Run(
             "test",
             f"{TABLE}/{source}/{shots}shot/seed{seed}/{name}",
             TUNED,
-            (*words(source, seed, root), *alone, *options),
+            (*words(source, seed, root), *ALONE, f"--data.k_shot={shots}", *options),
             needs,
         )
         for name, seed, options, needs in rows
@@ -66,14 +95,14 @@ def tests(source: str, shots: int, root: str) -> list[Run]:
 
 def plan(data: str) -> list[Run]:
     """The trainings, their tests and the tables."""
-    baseline = {"cifar_fs": ("--baseline=half_width_tuned",), "fc100": ()}
+    baseline = {"cifar_fs": "half_width_tuned", "fc100": "alone"}
     return [
         report(
             f"{TABLE}/{source}/{shots}shot",
             "plain-conv4",
             f"wide-teachers-{source.replace('_', '-')}-{shots}",
             tests(source, shots, data),
-            *baseline[source],
+            f"--baseline={baseline[source]}",
         )
         for source in CLASSES
         for shots in SHOTS
