@@ -1,7 +1,7 @@
 """ResNet-12 by the recipe of RFS beside the published ones, and what it teaches a plain Conv4-64.
 
 Teachers learn the base classes, on a GPU in minutes, and are tested by nearest class mean. One of each data
-set teaches a student that is then tuned by episodes; on CIFAR-FS it stands beside the one whose teacher has half
+set teaches a student that is then tuned by episodes; on CIFAR-FS it stands beside one whose teacher has half
 the width, on FC100 beside one that learned alone.
 """
 
@@ -52,21 +52,22 @@ def pool(source: str, root: str, **head: Any) -> str:
 
 def students(source: str, root: str) -> dict[str, Run]:
     """A student alone and what the teacher makes of it, by the row's name."""
-    shared, teaches = words(source, 0, root), teacher(source, 0, root)
+    common, teaches = words(source, 0, root), teacher(source, 0, root)
     head = f"--model.student.init_args.n_classes={CLASSES[source]}"
     by_head = pool(source, root, head=part("SlicedHead"))
-    alone = Run("fit", f"{FOLDER}/{source}/alone", STUDENT, (*shared, head, *ALONE))
-    taught = Run("fit", f"{FOLDER}/{source}/taught", STUDENT, (*shared, head, by_head), (teaches,))
-    start = initial_checkpoint(taught)
-    tuned = Run(
-        "fit",
-        f"{FOLDER}/{source}/taught_tuned",
-        TUNED,
-        (*shared, start, pool(source, root)),
-        (teaches, taught),
-    )
-    rows = {"taught": taught, "taught_tuned": tuned}
-    return rows if source == "cifar_fs" else {"alone": alone, **rows}
+
+    def training(name: str, config: str, options: tuple[str, ...], *needs: Run) -> Run:
+        return Run("fit", f"{FOLDER}/{source}/{name}", config, (*common, *options), needs)
+
+    student = training("taught", STUDENT, (head, by_head), teaches)
+    start = (initial_checkpoint(student), pool(source, root))
+    rows = {
+        "taught": student,
+        "taught_tuned": training("taught_tuned", TUNED, start, teaches, student),
+    }
+    if source == "fc100":
+        rows["alone"] = training("alone", STUDENT, (head, *ALONE))
+    return rows
 
 
 def tests(source: str, shots: int, root: str) -> list[Run]:
