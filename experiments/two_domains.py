@@ -67,6 +67,18 @@ ROWS = {
         part("LearnedPerSample"), (*OTHER, *SHUFFLED)
     ),
 }
+UNROLLED = "--model.strategy_training.hypergradient=unrolled"
+LOOKS = {
+    "5 steps ahead": (UNROLLED, "--model.strategy_training.pilot_steps=5"),
+    "20 steps ahead": (UNROLLED, "--model.strategy_training.pilot_steps=20"),
+    "a pilot of 0.02": ("--model.strategy_training.pilot_lr=0.02",),
+    "at a tenth of the rate": ("--model.strategy_training.lr=0.0005",),
+}
+"""Whether a longer look, or a slower strategy, sees that a teacher does harm in the end."""
+ROWS |= {
+    f"learned gate and teachers, {look}": gated(part("LearnedPerSample"), (*OTHER, *words))
+    for look, words in LOOKS.items()
+}
 CHOSEN = "best constant by validation"
 
 
