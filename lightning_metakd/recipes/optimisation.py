@@ -38,6 +38,9 @@ class Optimisation:
         momentum: of sgd; the first beta of adam.
         weight_decay: on weights of two or more dimensions; norms and biases have none.
         schedule: `constant`, `cosine` to zero, or `one_cycle` (linear up to the peak at 30 %, cosine down).
+        milestones: parts of the training, ascending in (0, 1), at each of which a `constant` rate falls; null
+            for none.
+        gamma: factor of each such fall, in (0, 1); null is a tenth.
         warmup: part of the training, in [0, 1), in which the rate rises linearly to its peak: in n steps
             from 1/n of it.
         grad_clip: largest norm of the gradient; null does not clip.
@@ -52,6 +55,8 @@ class Optimisation:
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: Schedule = "constant"
+    milestones: tuple[float, ...] | None = None
+    gamma: float | None = None
     warmup: float = 0.0
     grad_clip: float | None = None
     ema_decay: float | None = None
@@ -64,6 +69,10 @@ class Optimisation:
         strategy_optimiser = self.strategy_optimiser
         check_choice(
             "optimisation.strategy_optimiser", strategy_optimiser, get_args(StrategyOptimiser)
+        )
+        check_milestones(self.milestones, self.schedule)
+        check_number(
+            "optimisation.gamma", self.gamma, 0.0, 1.0, hint="or null for 0.1", optional=True
         )
         check_share("optimisation.momentum", self.momentum)
         check_number("optimisation.weight_decay", self.weight_decay, 0.0, ends="[)")
@@ -80,7 +89,8 @@ class Optimisation:
             step: part of the training that a step is, so that a warm-up of n steps begins at 1/n, not at 0.
         """
         rising = min(1.0, (progress + step) / self.warmup) if self.warmup else 1.0
-        return rising * SCHEDULES[self.schedule](progress)
+        falls = sum(progress >= at for at in self.milestones or ())
+        return rising * SCHEDULES[self.schedule](progress) * (self.gamma or 0.1) ** falls
 
     def build(self, groups: list[dict[str, Any]], optimiser: str = "") -> torch.optim.Optimizer:
         """An optimiser over groups of parameters; each group remembers its own peak rate.
@@ -92,6 +102,28 @@ class Optimisation:
         for group in built.param_groups:
             group["peak_lr"] = group["lr"]
         return built
+
+
+def check_milestones(milestones: tuple[float, ...] | None, schedule: str) -> None:
+    """Raise where milestones do not ascend within a training, or something else has the rate fall.
+
+    Raises:
+        ValueError: names them.
+    """
+    if milestones is None:
+        return
+    for at in milestones:
+        check_number("optimisation.milestones", at, 0.0, 1.0, hint="for instance [0.6, 0.8]")
+    if list(milestones) != sorted(set(milestones)):
+        raise ValueError(
+            f"optimisation.milestones={list(milestones)} must ascend, each part of the training once."
+        )
+    if schedule != "constant":
+        raise ValueError(
+            f"optimisation.milestones={list(milestones)} have a constant rate fall, and "
+            f"optimisation.schedule={schedule!r} has it fall by itself; set schedule to constant, or leave "
+            "milestones out."
+        )
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = {

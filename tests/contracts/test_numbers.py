@@ -165,6 +165,8 @@ RANGES = {
     "lr": POSITIVE,
     "momentum": SHARE,
     "weight_decay": WEIGHT,
+    "milestones": "(0, 1)",
+    "Optimisation.gamma": "(0, 1)",
     "warmup": SHARE,
     "grad_clip": POSITIVE,
     "ema_decay": "(0, 1)",
@@ -211,6 +213,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
 LISTS: dict[str, Any] = {
     "fractions": (0.0, 0.0, 1.0),
     "k_shot": (1, 1),
+    "milestones": (0.5,),
     "mean": [0.5],
     "std": [0.5],
     "MultiTeacher.weights": [1.0, 1.0],

@@ -27,6 +27,32 @@ def test_cosine_is_half_way_in_the_middle():
     assert Optimisation(schedule="cosine").factor(0.5) == pytest.approx(0.5)
 
 
+def test_milestones_are_those_of_torch():
+    optimisation = Optimisation(lr=0.05, milestones=(0.6, 0.8), gamma=0.5)
+    weight = nn.Parameter(torch.ones(1))
+    oracle = torch.optim.SGD([weight], lr=1.0)
+    falls = torch.optim.lr_scheduler.MultiStepLR(oracle, [60, 80], gamma=0.5)
+    for step in range(100):
+        assert optimisation.factor(step / 100) == pytest.approx(oracle.param_groups[0]["lr"])
+        oracle.step()
+        falls.step()
+    assert Optimisation(milestones=(0.5,)).factor(0.5) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"milestones": (0.8, 0.6)}, r"milestones=\[0.8, 0.6\] must ascend"),
+        ({"milestones": (0.6, 60)}, r"milestones=60 .*less than 1"),
+        ({"milestones": (0.6,), "schedule": "cosine"}, "schedule='cosine' has it fall by itself"),
+        ({"gamma": 1.5}, r"gamma=1.5 .*less than 1"),
+    ],
+)
+def test_milestones_that_mean_nothing_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Optimisation(**settings)
+
+
 def test_a_warmup_rises_linearly_to_the_schedule():
     optimisation = Optimisation(warmup=0.2)
     assert [optimisation.factor(p) for p in (0.0, 0.1, 0.2, 0.9)] == [0.0, 0.5, 1.0, 1.0]
