@@ -41,6 +41,8 @@ LEVERS = {
     "taught_by_nine_tenths": ("--model.loss.init_args.gate=0.9",),
     "relations_beside_logits": (beside_logits(relations=part("RKD")),),
     "averaged_weights": ("--model.optimisation.ema_decay=0.999",),
+    "alone_by_mixup": (*WAYS["alone"], "--model.mixing.kind=mixup", "--model.mixing.alpha=0.2"),
+    "alone_by_cutmix": (*WAYS["alone"], "--model.mixing.kind=cutmix"),
 }
 """What is changed in a short training that is half taught."""
 

@@ -3,6 +3,7 @@
 from lightning_metakd.recipes.execution import Execution
 from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.meta_kd import MetaKD
+from lightning_metakd.recipes.mixing import Mixing
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.recipes.single_task import SingleTask
@@ -12,6 +13,7 @@ __all__ = [
     "Execution",
     "Initialisation",
     "MetaKD",
+    "Mixing",
     "Optimisation",
     "Recipe",
     "SingleTask",

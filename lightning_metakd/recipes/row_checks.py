@@ -1,9 +1,15 @@
 """Which teachers and coefficients go with plain batches."""
 
+import itertools
+from collections.abc import Iterable, Sequence
+
 from torch import nn
 
+from lightning_metakd.models.model import Model, listed
+from lightning_metakd.recipes.mixing import Mixing
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.strategy_training import StrategyTraining, of_batch
+from lightning_metakd.recipes.teaching_setup import TeachingSetup
 from lightning_metakd.teachers.teacher import Teacher
 
 
@@ -43,3 +49,38 @@ def check_of_batch(loss: nn.Module, optimisation: Optimisation, training: Strate
                 f"{name} is the gradient of the quiz, and optimisation.strategy_optimiser="
                 f"{optimisation.strategy_optimiser} keeps little of it but its sign; take sgd."
             )
+
+
+def check_shared_head(teaching: TeachingSetup, student: Model, classes: Sequence[str]) -> None:
+    """Raise where a head that is a teacher's does not tell the classes of the data apart, in order.
+
+    Raises:
+        ValueError: names the classes of both.
+    """
+    for pair, teacher in itertools.product(teaching.sharing.pairs, teaching.teachers):
+        of_head = pair.student_module is student.head and pair.teacher_module is teacher.model.head
+        if of_head and teacher.trained_on not in ((), tuple(classes)):
+            raise ValueError(
+                f"share names {pair.name}, which tells {listed(teacher.trained_on, 3)} apart, and the "
+                f"classes of the data are {listed(classes, 3)}; leave the head out of share."
+            )
+
+
+def check_mixing(mixing: Mixing | None, teachers: Iterable[Teacher], learns: bool) -> None:
+    """Raise where mixed rows have no stored answers, or no single label for a strategy to be judged by.
+
+    Raises:
+        ValueError: says what to leave out.
+    """
+    if mixing is None:
+        return
+    if any(teacher.uses_cache for teacher in teachers):
+        raise ValueError(
+            f"mixing={mixing.kind} makes rows that no teacher has answered before; set the teacher's cache "
+            "to false, or leave mixing out."
+        )
+    if learns:
+        raise ValueError(
+            f"mixing={mixing.kind} gives a row two labels, and a strategy learns by rows of one; leave "
+            "mixing out, or set lr and teacher_lr of model.strategy_training to 0."
+        )

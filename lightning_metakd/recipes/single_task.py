@@ -7,7 +7,6 @@ student never trains.
 """
 
 import copy
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, cast, final
 
@@ -24,10 +23,16 @@ from lightning_metakd.models.model import listed
 from lightning_metakd.models.norm import EpisodicNorm, make_episodic
 from lightning_metakd.models.weights import head_for, load_weights
 from lightning_metakd.recipes.initialisation import Initialisation
+from lightning_metakd.recipes.mixing import Mixing
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_update import Moves, check_finite
 from lightning_metakd.recipes.recipe import Recipe
-from lightning_metakd.recipes.row_checks import check_head, check_of_batch
+from lightning_metakd.recipes.row_checks import (
+    check_head,
+    check_mixing,
+    check_of_batch,
+    check_shared_head,
+)
 from lightning_metakd.recipes.row_metrics import RowMetrics
 from lightning_metakd.recipes.strategy_training import StrategyTraining, of_batch
 from lightning_metakd.storage.read_checkpoint import class_names
@@ -50,6 +55,7 @@ class SingleTask(Recipe):
         optimisation: how the training descends.
         strategy_training: how the strategy is learned.
         initialisation: what is begun from.
+        mixing: how rows of a batch are mixed with one another; null leaves them as they are.
     """
 
     classes_set_by = "data.split"
@@ -63,6 +69,7 @@ class SingleTask(Recipe):
         optimisation: Optimisation = Optimisation(),
         strategy_training: StrategyTraining = StrategyTraining(),
         initialisation: Initialisation = Initialisation(),
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__(
             student,
@@ -76,7 +83,8 @@ class SingleTask(Recipe):
         )
         strategy_training.check_single_task()
         check_of_batch(self.loss, optimisation, self.strategy_training)
-        self.of_batch = of_batch(self.loss)
+        self.of_batch, self.mixing = of_batch(self.loss), mixing
+        check_mixing(mixing, self.teachers, self.rates.learn)
         self.quiz = strategy_training.quiz_for(None)
         for teacher in self.teachers:
             check_head(teacher)
@@ -142,27 +150,13 @@ class SingleTask(Recipe):
         """Refuse coefficients that do not know the classes of the data; prepare the teachers."""
         classes = self.data.train_classes()
         check_no_new_classes(self.loss, classes, classes, self.data.source.all_rows().class_names)
-        self.check_shared_head()
+        check_shared_head(self.teaching, self.student, self.data.train_class_names())
         if self.trainer.world_size > 1 and self.of_batch:
             raise ValueError(
                 f"{type(self.of_batch[0]).__name__} weighs the rows of a batch, and "
                 f"{self.trainer.world_size} processes have batches of their own; take one process."
             )
         prepare_for_rows(self.teachers, self.data, self.trainer, self.device)
-
-    def check_shared_head(self) -> None:
-        """Raise where a head that is a teacher's does not tell the classes of the data apart, in order."""
-        classes = tuple(self.data.train_class_names())
-        for pair, teacher in itertools.product(self.teaching.sharing.pairs, self.teachers):
-            of_head = (
-                pair.student_module is self.student.head
-                and pair.teacher_module is teacher.model.head
-            )
-            if of_head and teacher.trained_on not in ((), classes):
-                raise ValueError(
-                    f"share names {pair.name}, which tells {listed(teacher.trained_on, 3)} apart, and the "
-                    f"classes of the data are {listed(classes, 3)}; leave the head out of share."
-                )
 
     def with_teacher_outputs(self, batch: Batch, teachers_learn: bool = False) -> Batch:
         """The batch with the teachers' outputs.
@@ -185,6 +179,9 @@ class SingleTask(Recipe):
         updates, quiz_loss = self.updates_strategy(), torch.zeros((), device=self.device)
         teachers_learn = updates and self.rates.teachers > 0
         self.restart_coefficients()
+        other, share = rows.y, 1.0
+        if self.mixing is not None:
+            rows, other, share = self.mixing.mixed(rows, self.data.seed, self.trainer.global_step)
         train = self.with_teacher_outputs(rows, teachers_learn)
         if updates:
             quiz_loss = self.quiz_loss(strategy, train, quiz, classes)
@@ -195,8 +192,13 @@ class SingleTask(Recipe):
         if teachers_learn:
             train = self.with_teacher_outputs(train)
         output = self.adapters(self.student(train.x))
-        train_loss = batch_loss(bind_loss(self.loss), detach(strategy), train, classes)
-        student_loss = mean_loss(train_loss, output, output.logits.new_tensor(self.progress()))
+        progress = output.logits.new_tensor(self.progress())
+        student_loss = torch.zeros((), device=self.device)
+        for y, part in ((train.y, share), (other, 1 - share)):
+            if part:
+                labelled = train._replace(y=y)
+                train_loss = batch_loss(bind_loss(self.loss), detach(strategy), labelled, classes)
+                student_loss = student_loss + part * mean_loss(train_loss, output, progress)
         self.record.gradient_evaluations += 1
         moves: Moves = ("student", "strategy") if updates else ("student",)
         self.outer_update(student_loss + quiz_loss, moves)

@@ -25,6 +25,7 @@ from lightning_metakd.losses.multi_teacher import Choice
 from lightning_metakd.models.mlp import MLP
 from lightning_metakd.models.model import Model
 from lightning_metakd.recipes.execution import Execution
+from lightning_metakd.recipes.mixing import Mixing
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
 from lightning_metakd.recipes.strategy_training import StrategyTraining
@@ -35,7 +36,7 @@ from tests.tiny import Blobs, SmoothConv4
 
 KINDS = (
     *(Model, Learner, Loss, Coefficient, Head, Choice, Source, SourceData, Recipe, Teacher),
-    *(Callback, Logger, Metric, Optimisation, StrategyTraining, Execution, Share),
+    *(Callback, Logger, Metric, Optimisation, StrategyTraining, Execution, Share, Mixing),
 )
 VALUES = (math.nan, math.inf, -math.inf, -1, 0, 1, 2, None, True, "many", 10**9, 10**12, 1e300)
 
@@ -90,6 +91,7 @@ RANGES = {
     # losses and their coefficients
     "temperature": POSITIVE,
     "alpha": WEIGHT,
+    "Mixing.alpha": POSITIVE,
     "beta": WEIGHT,
     "gamma": WEIGHT,
     "distance": WEIGHT,
@@ -190,6 +192,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "Embedded": {"source": Blobs, "model": lambda: SmoothConv4(0)},
     "EpisodicData": {"source": Blobs},
     "FitNets": {"layers": PAIR},
+    "Mixing": {"kind": "mixup"},
     "Folder": {"path": "."},
     "LearnedPerChannel": {"channels": 4},
     "LearnedPerClass": {"n_classes": 4},
