@@ -101,7 +101,7 @@ def test_a_teacher_answers_for_the_mixed_rows():
     torch.testing.assert_close(shown[-1], mixing.mixtures[0].batch.x)
 
 
-def test_what_cannot_be_mixed_is_refused():
+def test_what_cannot_be_mixed_is_refused(as_users_run_it):
     with pytest.raises(ValueError, match=r"mixing.kind='blend' is unknown"):
         Mixing("blend")
     with pytest.raises(ValueError, match=r"mixing.alpha=0 must be positive"):

@@ -43,7 +43,7 @@ def test_milestones_are_those_of_torch():
     ("settings", "message"),
     [
         ({"milestones": (0.8, 0.6)}, r"milestones=\[0.8, 0.6\] must ascend"),
-        ({"milestones": (0.6, 60)}, r"milestones=60 .*less than 1"),
+        ({"milestones": (0.6, 60.0)}, r"milestones=60.0 .*less than 1"),
         ({"milestones": (0.6,), "schedule": "cosine"}, "schedule='cosine' has it fall by itself"),
         ({"gamma": 1.5}, r"gamma=1.5 .*less than 1"),
     ],
