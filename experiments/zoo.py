@@ -15,7 +15,18 @@ from torch import Tensor
 
 from experiments import plain_conv4
 from experiments.gate_rivals import DEFAULT, PER_ROW
-from experiments.gate_runs import BASE, ELSEWHERE, result, symmetric, training
+from experiments.gate_runs import (
+    ASIDE,
+    BASE,
+    CONV4,
+    ELSEWHERE,
+    LEARNED_AT,
+    PERCEPTRON,
+    Student,
+    result,
+    symmetric,
+    training,
+)
 from experiments.gate_runs import tests as tests_of_rows
 from experiments.plan import ROOT, Run, fit, images, shipped
 from experiments.runner import main
@@ -70,9 +81,51 @@ ENTRIES = {
         "the best plain Conv4-64 of CIFAR-FS: taught for long, then tuned by episodes",
     ),
 }
-STRATEGY = "wrong_labels"
-LEARNED_AT = symmetric(40)
 SEED = 0
+
+
+class Strategy(NamedTuple):
+    """A strategy of wrong labels, of which 40 % were wrong where it was learned.
+
+    Attributes:
+        split: classes on which it was learned.
+        student: that it taught there.
+        row: by whose name it is carried to other classes.
+        rates: percents of labels that are wrong where it is tested.
+        source: of the rows.
+    """
+
+    split: str
+    student: Student
+    row: str
+    rates: tuple[int, ...]
+    source: str
+
+    def training(self, data: str) -> Run:
+        """What it was learned by."""
+        return training(self.split, symmetric(LEARNED_AT, self.student), SEED, PER_ROW, data)
+
+    def tests(self, data: str) -> dict[str, Run]:
+        """What it is worth on classes that it has not met, beside rivals, by the row's name."""
+        rows = [self.row, DEFAULT, "alone"]
+        return {
+            f"{rate} % wrong labels, {name}": run
+            for rate in self.rates
+            for name, run in tests_of_rows(
+                ELSEWHERE, symmetric(rate, self.student), SEED, rows, data
+            ).items()
+        }
+
+
+STRATEGIES = {
+    "wrong_labels": Strategy(
+        *(BASE, PERCEPTRON, "carried", (40,)),
+        "CIFARFS embedded by single_task_cifar_fs_start, train, 40 % wrong labels",
+    ),
+    "wrong_labels_images": Strategy(
+        *(ASIDE, CONV4, "carried from images", (40, 60)), "CIFARFS, val, 40 % wrong labels"
+    ),
+}
 
 
 def tests(name: str, data: str) -> list[Run]:
@@ -97,7 +150,7 @@ def plan(data: str) -> list[Run]:
     runs = []
     for name, entry in ENTRIES.items():
         runs += [entry.training(data), *tests(name, data)]
-    return [*runs, *strategy_runs(data).values()]
+    return [*runs, *(run for s in STRATEGIES.values() for run in s.tests(data).values())]
 
 
 def write_network(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -143,47 +196,41 @@ def write_file(name: str, entry: Entry, run: Run) -> None:
     write_card(name, card)
 
 
-def strategy_runs(data: str) -> dict[str, Run]:
-    """What the strategy of wrong labels is learned by, and the tests of what it is worth elsewhere."""
-    names = ["carried", DEFAULT, "alone"]
-    return tests_of_rows(ELSEWHERE, LEARNED_AT, SEED, names, data)
-
-
-def write_strategy() -> None:
-    """The strategy of wrong labels as it was learned, and its card."""
-    run = training(BASE, LEARNED_AT, SEED, PER_ROW, "")
-    path = FOLDER / f"{STRATEGY}.safetensors"
+def write_strategy(name: str, strategy: Strategy) -> None:
+    """A strategy as it was learned, and its card."""
+    run, path = strategy.training(""), FOLDER / f"{name}.safetensors"
     learned_file = run.mark.parents[1] / "strategy.safetensors"
     with atomic_write(path) as part:
         part.write_bytes(learned_file.read_bytes())
-    rows = {name: result(test) for name, test in strategy_runs("").items()}
+    rows = {row: result(test) for row, test in strategy.tests("").items()}
+    first = next(iter(rows.values()))
     card = {
         "purpose": "how far to believe each label where some are wrong: MatchGate over Hinton at 4",
         "experiment": f"configs/experiment/{run.config}.yaml",
-        "source": "CIFARFS embedded by single_task_cifar_fs_start, train, 40 % wrong labels",
+        "source": strategy.source,
         "seed": SEED,
         "sha256": file_sha256(path),
         "bytes": path.stat().st_size,
-        "device": rows["carried"]["device"],
-        "commit": str(rows["carried"]["git"])[:10],
+        "device": first["device"],
+        "commit": str(first["git"])[:10],
         "reached": {
-            f"CIFARFS test classes, 40 % wrong labels, {name}": {
-                "accuracy": round(row["accuracy"], 4),
-                "ci95": round(row["ci95"], 4),
+            f"CIFARFS test classes, {row}": {
+                "accuracy": round(line["accuracy"], 4),
+                "ci95": round(line["ci95"], 4),
             }
-            for name, row in rows.items()
+            for row, line in rows.items()
         },
     }
-    write_card(STRATEGY, card)
+    write_card(name, card)
 
 
-def make_strategy(words: list[str]) -> None:
-    """Learn, test and write the strategy where it is missing."""
-    start = Path.cwd()
-    if (FOLDER / f"{STRATEGY}.safetensors").is_file():
+def make_strategy(name: str, words: list[str]) -> None:
+    """Learn, test and write a strategy where it is missing."""
+    start, strategy = Path.cwd(), STRATEGIES[name]
+    if (FOLDER / f"{name}.safetensors").is_file():
         return
-    if main(lambda data: list(strategy_runs(data).values()), words):
-        write_strategy()
+    if main(lambda data: list(strategy.tests(data).values()), words):
+        write_strategy(name, strategy)
         os.chdir(start)
 
 
@@ -220,4 +267,5 @@ if __name__ == "__main__":
     words_typed = sys.argv[1:]  # runs set their own
     for name_of_file in ENTRIES:
         make(name_of_file, words_typed)
-    make_strategy(words_typed)
+    for name_of_strategy in STRATEGIES:
+        make_strategy(name_of_strategy, words_typed)
