@@ -210,6 +210,8 @@ class EpisodeSet(Dataset[Episode]):
 
     def _with_views(self, support: Batch) -> Batch:
         """The rows, behind them all of them in view 0, and so on."""
+        if not self.support_views:
+            return support
         n, times = support.y.shape[1], 1 + self.support_views
         index, y = support.index.repeat(1, times), support.y.repeat(1, times)
         x = support.x.repeat(1, times, *(1 for _ in support.x.shape[2:]))
