@@ -39,13 +39,13 @@ def teacher(source: str, seed: int, root: str) -> Run:
 
 
 def pool(source: str, root: str, **head: Any) -> str:
-    """The option of the teacher that teaches.
+    """The option of the teacher that teaches, with its classes: stored answers then serve all of its students.
 
     Args:
         head: what it answers with, where that is not the class means of an episode.
     """
-    sizes = {"widths": [64, 128, 256, 512]} | ({"n_classes": CLASSES[source]} if head else {})
-    of_file = {"model": part("ResNet12", **sizes), "checkpoint": str(teacher(source, 0, root).mark)}
+    network = part("ResNet12", widths=[64, 128, 256, 512], n_classes=CLASSES[source])
+    of_file = {"model": network, "checkpoint": str(teacher(source, 0, root).mark)}
     made = part("lightning_metakd.teachers.Teacher", **of_file, **head, cache=True)
     return f"--model.teachers={json.dumps([made])}"
 
