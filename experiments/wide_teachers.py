@@ -39,7 +39,7 @@ def teacher(source: str, seed: int, root: str) -> Run:
 
 
 def pool(source: str, root: str, **head: Any) -> str:
-    """The option of the teacher that teaches, with its classes: stored answers then serve all of its students.
+    """The option of the teacher that teaches, with its classes: stored answers then serve all students.
 
     Args:
         head: what it answers with, where that is not the class means of an episode.
