@@ -203,7 +203,7 @@ def write_strategy(name: str, strategy: Strategy) -> None:
     with atomic_write(path) as part:
         part.write_bytes(learned_file.read_bytes())
     rows = {row: result(test) for row, test in strategy.tests("").items()}
-    first = next(iter(rows.values()))
+    carried = rows[f"{strategy.rates[0]} % wrong labels, {strategy.row}"]
     card = {
         "purpose": "how far to believe each label where some are wrong: MatchGate over Hinton at 4",
         "experiment": f"configs/experiment/{run.config}.yaml",
@@ -211,8 +211,8 @@ def write_strategy(name: str, strategy: Strategy) -> None:
         "seed": SEED,
         "sha256": file_sha256(path),
         "bytes": path.stat().st_size,
-        "device": first["device"],
-        "commit": str(first["git"])[:10],
+        "device": carried["device"],
+        "commit": str(carried["git"])[:10],
         "reached": {
             f"CIFARFS test classes, {row}": {
                 "accuracy": round(line["accuracy"], 4),

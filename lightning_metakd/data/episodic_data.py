@@ -46,7 +46,7 @@ class EpisodicData(SourceData):
         wrong_support: part of the support rows of each class whose label is that of another class of the
             episode, in [0, 1); a class keeps one right row. Query rows are right.
         support_views: augmented views of each support row in an evaluation, beside the row as it is; Tian et
-            al. (2020, arXiv:2003.11539) have 5. The result says so; null has none.
+            al. (2020, arXiv:2003.11539) have 5. The result says so; null and 0 have none.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class EpisodicData(SourceData):
         super().__init__(source, num_workers)
         check_share("data.wrong_support", wrong_support)
         check_integer(
-            "data.support_views", support_views, 1, MOST_SUPPORT_VIEWS, "or null", optional=True
+            "data.support_views", support_views, 0, MOST_SUPPORT_VIEWS, "or null", optional=True
         )
         self.wrong_support, self.support_views = wrong_support, support_views
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query

@@ -83,7 +83,7 @@ def check_support_views(data: EpisodicData, learner: Learner) -> None:
     """
     if not data.support_views:
         return
-    data.source.check_views(data.support_views)
+    data.source.check_views(data.support_views, "data.support_views")
     if getattr(learner, "support_weight", None) is not None:
         raise ValueError(
             f"data.support_views={data.support_views} shows each support row several times, and "

@@ -142,7 +142,7 @@ RANGES = {
     "quiz_in_training": "[0, 1_000]",
     "support_weight": "[0, inf]",
     "wrong_support": SHARE,
-    "support_views": "[1, 1_000]",
+    "support_views": "[0, 1_000]",
     "val_fraction": SHARE,
     "fractions": "[0, 1]",
     "views": "[0, 4_611_686_018_427_387_904]",

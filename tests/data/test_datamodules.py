@@ -429,7 +429,7 @@ WRONG = {
     "rows_per_class": (0, -3, 2.5, NAN, HUGE),
     "quiz_in_training": (-1, None, 2.5, NAN, HUGE),
     "quiz_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
-    "support_views": (-1, 0, 0.5, NAN, HUGE),
+    "support_views": (-1, 0.5, NAN, HUGE),
     "wrong_support": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
     "val_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),
     "test_fraction": (-0.1, 1, 1.5, None, NAN, INF, HUGE),

@@ -26,7 +26,8 @@ from experiments import (
     wrong_labels,
     wrong_support,
 )
-from experiments.plan import ROOT, in_order
+from experiments.gate_runs import CONV4, symmetric, training
+from experiments.plan import ROOT, Run, in_order
 from experiments.runner import main
 from lightning_metakd.cli.command import build
 from tests.commands import work_in
@@ -63,6 +64,26 @@ def test_its_plan_is_printed_with_minutes(experiment, capsys, tmp_path, monkeypa
         *(f"{minutes:.1f}", "min", "for", "what", "is", "left:"),
         *(f"{len(runs)}", "of", f"{len(runs)}", "runs"),
     ]
+
+
+def test_minutes_follow_the_steps_that_options_set():
+    whole = Run("fit", "whole", "single_task_cifar_fs_distilled")
+    third = Run("fit", "third", whole.config, ("--trainer.max_steps=5000",))
+    assert whole.minutes > 0
+    assert third.minutes == pytest.approx(whole.minutes / 3)
+    tuned = "meta_kd_cifar_fs_5w5s_tuned"
+    tests = [Run("test", "a", tuned, options) for options in ((), ("--trainer.max_steps=1",))]
+    assert tests[0].minutes == tests[1].minutes
+
+
+def test_a_gate_of_images_is_that_of_one_rate_wherever_it_goes():
+    (file,) = {
+        word
+        for rate in (20, 40, 60)
+        for word in training("test", symmetric(rate, CONV4), 0, "carried from images", "d").options
+        if word.startswith("--model.initialisation.strategy_file=")
+    }
+    assert "/val/rate40/seed0/" in file
 
 
 @every

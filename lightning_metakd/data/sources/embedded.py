@@ -123,11 +123,12 @@ class Embedded(Source):
         if self.checkpoint is not None:
             local_file(self.checkpoint)
 
-    def check_views(self, views: int | None) -> None:
+    def check_views(self, views: int | None, argument: str = "data.views") -> None:
         if views is None or views > self.views:
             raise ValueError(
-                f"data.views={'null' if views is None else views} draws more views than the {self.views} "
-                f"that {self.name} keeps; set data.views to {self.views}, or data.source.views to more."
+                f"{argument}={'null' if views is None else views} draws more views than the {self.views} "
+                f"that {self.name} keeps; set {argument} to {self.views}, or "
+                "data.source.views to more."
             )
 
     @cached_property

@@ -183,8 +183,8 @@ class LabelNoise(Source):
     def check_files(self) -> None:
         self.source.check_files()
 
-    def check_views(self, views: int | None) -> None:
-        self.source.check_views(views)
+    def check_views(self, views: int | None, argument: str = "data.views") -> None:
+        self.source.check_views(views, argument)
 
     def inputs(
         self,

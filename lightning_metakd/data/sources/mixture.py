@@ -159,9 +159,9 @@ class Mixture(Source):
         for source in self.sources.values():
             source.check_files()
 
-    def check_views(self, views: int | None) -> None:
+    def check_views(self, views: int | None, argument: str = "data.views") -> None:
         for source in self.sources.values():
-            source.check_views(views)
+            source.check_views(views, argument)
 
 
 def joined(

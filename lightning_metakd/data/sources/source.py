@@ -186,7 +186,7 @@ class Source(ABC, Configured):
     def check_files(self) -> None:
         """Raise where a checkpoint that embeds the rows is not there; opens none."""
 
-    def check_views(self, views: int | None) -> None:
+    def check_views(self, views: int | None, argument: str = "data.views") -> None:
         """Raise where the source cannot make so many augmented views of a row; None stands for any number."""
 
     def load(self, split: str) -> Labelled:

@@ -193,3 +193,12 @@ def test_a_teacher_without_a_cache_is_refused(embedded):
     message = "SmoothConv4 is asked live, .* and Blobs embedded by SmoothConv4 has vectors for it; set the"
     with pytest.raises(ValueError, match=message):
         trained_on(embedded, teachers=[helper()])
+
+
+def test_further_views_of_the_support_are_refused_by_their_own_name():
+    recipe = meta_kd(ProtoNet(), teachers=None, loss=None, strategy_lr=0.0)
+    source = Embedded(Blobs(), SmoothConv4(0), views=1)
+    with pytest.raises(
+        ValueError, match=r"data.support_views=3 draws more .* data.support_views to 1"
+    ):
+        recipe.check_procedure(EpisodicData(source, support_views=3), "test")
