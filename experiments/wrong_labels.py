@@ -109,7 +109,7 @@ TABLES = [
     Table(
         "wrong-labels-images-rates",
         ELSEWHERE,
-        (60,),
+        (20, 60),
         (0, 1, 2),
         ["alone", *list(TRUSTED)[-1:], PER_ROW, *CARRIED_ALIKE],
         CONV4,
