@@ -6,11 +6,16 @@ is worth is asked of shorter ones.
 """
 
 import json
+import re
 from typing import Any
 
 from experiments.gate_rivals import part
-from experiments.plan import Run, images, initial_checkpoint, loss, report, shipped
+from experiments.plan import ROOT, Run, images, initial_checkpoint, loss, report, shipped
 from experiments.runner import main
+from lightning_metakd.reporting.markdown import fill_section, markdown, percent
+from lightning_metakd.reporting.seed_intervals import over_seeds
+
+PAGE = ROOT / "docs/results/plain-conv4.md"
 
 TEACHER = "zoo:resnet12_cifar_fs_teacher_64"
 STUDENT, TUNED = "single_task_cifar_fs_distilled", "meta_kd_cifar_fs_5w5s_tuned"
@@ -23,7 +28,7 @@ LEARNERS = {
     "nearest_mean": "configs/learner/protonet_cosine.yaml",
     "logistic": "configs/learner/logistic.yaml",
 }
-SEEDS, SHOTS = (0, 1), (1, 5)
+SEEDS, SHOTS = (0, 1, 2), (1, 5)
 SHORT = "--trainer.max_steps=5000"
 BEST = "taught_tuned"
 
@@ -135,5 +140,37 @@ def plan(data: str) -> list[Run]:
     ] + [levers(shots, data) for shots in SHOTS]
 
 
+def accuracies(page: str, seed: int, shots: int) -> dict[str, float]:
+    """Of the rows of a seed's table, which the page holds, in [0, 1]."""
+    _, of_seed = page.split(f"<!-- results:begin plain-conv4-seed{seed} -->")
+    _, of_shots = of_seed.split(f"{shots}-shot\n", 1)
+    rows = re.findall(r"^\| (\w+) +\|(?:[^|]*\|){2} +([\d.]+) ±", of_shots.split("###")[0], re.M)
+    return {name: float(accuracy) / 100 for name, accuracy in rows}
+
+
+def over_all_seeds(page: str) -> str:
+    """The four students by nearest class mean, over the seeds whose tables the page holds."""
+    rows = {name: {"": name} for name in ("alone", "alone_tuned", "taught", "taught_tuned")}
+    for shots in SHOTS:
+        of_seeds = [accuracies(page, seed, shots) for seed in SEEDS]
+        for name, row in rows.items():
+            here = [of_seed[f"{name}_nearest_mean"] for of_seed in of_seeds]
+            alone = [of_seed["alone_nearest_mean"] for of_seed in of_seeds]
+            more = over_seeds([a - b for a, b in zip(here, alone, strict=True)])
+            row[f"{shots} shot"] = percent(*over_seeds(here))
+            row[f"minus alone, {shots} shot"] = "-" if name == "alone" else percent(*more, sign="+")
+    seeds = ", ".join(map(str, SEEDS))
+    made = (
+        f"Percent; 95 % intervals over seeds {seeds}, whose tables stand below; nearest class mean."
+    )
+    return f"{markdown(list(rows.values()))}\n\n{made}"
+
+
+def write_page() -> None:
+    """Fill the table of all seeds from those of each, which the page holds."""
+    fill_section(PAGE, "plain-conv4-seeds", over_all_seeds(PAGE.read_text()))
+
+
 if __name__ == "__main__":
-    main(plan)
+    if main(plan):
+        write_page()

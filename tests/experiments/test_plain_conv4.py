@@ -1,0 +1,36 @@
+"""The table of all seeds is made of those of each."""
+
+import pytest
+
+from experiments import plain_conv4
+from lightning_metakd.reporting.seed_intervals import over_seeds
+
+ROWS = ("alone", "alone_tuned", "taught", "taught_tuned")
+
+
+def page(accuracy: float) -> str:
+    """A page whose rows are of a seed that is so good, and each better by a point than the one before."""
+    text = ""
+    for seed in plain_conv4.SEEDS:
+        text += f"<!-- results:begin plain-conv4-seed{seed} -->\n"
+        for shots in plain_conv4.SHOTS:
+            text += f"### CIFARFS, test, 5-way {shots}-shot\n"
+            for k, name in enumerate(ROWS):
+                value = accuracy + seed**2 + 10 * (shots == 5) + k
+                text += f"| {name}_nearest_mean | ProtoNet | 1 | {value:.2f} ± 0.50 | - | 2 k |\n"
+            text += "### \n"
+        text += "<!-- results:end -->\n"
+    return text
+
+
+def test_it_reads_each_seed_and_each_number_of_shots():
+    assert plain_conv4.accuracies(page(60), 2, 5)["taught_nearest_mean"] == pytest.approx(0.76)
+
+
+def test_its_rows_are_means_over_seeds_and_differences_paired_by_seed():
+    half = 100 * over_seeds([0.60, 0.61, 0.64])[1]
+    lines = plain_conv4.over_all_seeds(page(60)).splitlines()
+    cells = [cell.strip() for cell in lines[5].split("|")][1:-1]
+    here = f"{60 + 5 / 3 + 3:.2f} ± {half:.2f}"
+    more = f"{70 + 5 / 3 + 3:.2f} ± {half:.2f}"
+    assert cells == ["taught_tuned", here, "+3.00 ± 0.00", more, "+3.00 ± 0.00"]
