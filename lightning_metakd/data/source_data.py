@@ -82,7 +82,7 @@ class SourceData(LightningDataModule, ABC, Configured):
 
     def result_fields(self) -> dict[str, Any]:
         """What a result row says of the data."""
-        names = ("n_way", "k_shot", "n_query", "support_views", "eval_seed")
+        names = ("n_way", "k_shot", "n_query", "wrong_support", "support_views", "eval_seed")
         own_fields = {name: getattr(self, name) for name in names if name in vars(self)}
         return {"source": self.source.name, **own_fields}
 

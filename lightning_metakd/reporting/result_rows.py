@@ -91,14 +91,14 @@ class Row(NamedTuple):
     @property
     def name(self) -> str:
         """What it is called."""
+        fields = self.fields.get
         parts = {
             f"control {self.control}": self.control,
-            "teacher at test": self.fields.get("teacher_at_test"),
-            "transductive": self.fields.get("transductive"),
-            f"{self.fields.get('support_views')} views of the support": self.fields.get(
-                "support_views"
-            ),
-            f"external data {self.fields.get('external_data')}": self.fields.get("external_data"),
+            "teacher at test": fields("teacher_at_test"),
+            "transductive": fields("transductive"),
+            f"wrong support {fields('wrong_support')}": fields("wrong_support"),
+            f"{fields('support_views')} views of the support": fields("support_views"),
+            f"external data {fields('external_data')}": fields("external_data"),
             self.apart: self.apart,
         }
         return ", ".join([self.experiment, *(part for part, so in parts.items() if so)])

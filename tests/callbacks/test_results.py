@@ -23,7 +23,8 @@ from tests.callbacks.tiny import Tiny, batches, trainer
 
 DESIGN = """
 "experiment", "recipe", "learner", "loss", "strategy", "control", "stage", "source", "domain", "split",
-"n_way", "k_shot", "n_query", "support_views", "episodes", "train_steps", "train_seed", "eval_seed",
+"n_way", "k_shot", "n_query", "wrong_support", "support_views", "episodes", "train_steps", "train_seed",
+"eval_seed",
 "accuracy", "ci95", "accuracy_within", "teacher_accuracy", "teacher_ci95", "paired_difference", "paired_ci95",
 "nll", "ece", "agreement",
 "transductive", "teacher_at_test", "teacher_head", "train_classes", "external_data", "student_params",

@@ -149,6 +149,14 @@ def test_a_row_that_owes_something_to_other_data_says_so(tmp_path):
     assert "a, external data ImageNet" in tables(read_results(tmp_path))
 
 
+def test_a_row_whose_support_is_partly_wrong_says_so(tmp_path):
+    leave(tmp_path / "a" / "0", (0.5, 0.5), experiment="a", wrong_support=0.4)
+    leave(tmp_path / "b" / "0", (0.5, 0.5), experiment="b", wrong_support=0.0)
+    table = tables(read_results(tmp_path))
+    assert "| a, wrong support 0.4 " in table
+    assert "b, wrong support" not in table
+
+
 def test_one_experiment_may_be_tested_by_two_learners_and_a_transductive_one_says_so(tmp_path):
     leave(tmp_path / "a" / "0", (0.1, 0.1), experiment="a")
     leave(tmp_path / "b" / "0", (0.2, 0.2), experiment="a", learner="Ridge", transductive=True)
