@@ -45,6 +45,7 @@ LEVERS = {
     "alone": WAYS["alone"],
     "taught_by_nine_tenths": ("--model.loss.init_args.gate=0.9",),
     "relations_beside_logits": (beside_logits(relations=part("RKD")),),
+    "rotation_beside_logits": ("--model.rotation.weight=1.0",),
     "averaged_weights": ("--model.optimisation.ema_decay=0.999",),
     "alone_by_mixup": (*WAYS["alone"], "--model.mixing.kind=mixup", "--model.mixing.alpha=0.2"),
     "alone_by_cutmix": (*WAYS["alone"], "--model.mixing.kind=cutmix"),

@@ -6,6 +6,7 @@ from lightning_metakd.recipes.meta_kd import MetaKD
 from lightning_metakd.recipes.mixing import Mixing
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.recipes.rotation import Rotation
 from lightning_metakd.recipes.single_task import SingleTask
 from lightning_metakd.recipes.strategy_training import StrategyTraining
 
@@ -16,6 +17,7 @@ __all__ = [
     "Mixing",
     "Optimisation",
     "Recipe",
+    "Rotation",
     "SingleTask",
     "StrategyTraining",
 ]

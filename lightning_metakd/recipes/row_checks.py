@@ -1,15 +1,18 @@
 """Which teachers and coefficients go with plain batches."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
+from lightning_metakd.data.source_data import SourceData
 from lightning_metakd.models.model import Model, listed
 from lightning_metakd.recipes.mixing import Mixing
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.strategy_training import StrategyTraining, of_batch
 from lightning_metakd.recipes.teaching_setup import TeachingSetup
+from lightning_metakd.storage.read_checkpoint import class_names
 from lightning_metakd.teachers.teacher import Teacher
 
 
@@ -66,6 +69,21 @@ def check_shared_head(teaching: TeachingSetup, student: Model, classes: Sequence
             )
 
 
+def check_trained_classes(checkpoint: Mapping[str, Any], data: SourceData) -> None:
+    """Raise where the head of a checkpoint does not tell the classes of the data apart.
+
+    Raises:
+        ValueError: names the classes of both.
+    """
+    trained, classes = class_names(checkpoint), tuple(data.train_class_names())
+    if trained and trained != classes:
+        raise ValueError(
+            f"the student of this checkpoint tells {listed(trained, 3)} apart, and the classes of "
+            f"{data.source.name} are {listed(classes, 3)}, in this order; name data of its classes, "
+            "or give the file as model.initialisation.checkpoint, which goes by the names of classes."
+        )
+
+
 def check_mixing(mixing: Mixing | None, teachers: Iterable[Teacher], learns: bool) -> None:
     """Raise where mixed rows have no stored answers, or no single label for a strategy to be judged by.
 
@@ -84,3 +102,12 @@ def check_mixing(mixing: Mixing | None, teachers: Iterable[Teacher], learns: boo
             f"mixing={mixing.kind} gives a row two labels, and a strategy learns by rows of one; leave "
             "mixing out, or set lr and teacher_lr of model.strategy_training to 0."
         )
+
+
+def without_quiz(config: StrategyTraining) -> str:
+    """The message about a strategy that nothing would judge."""
+    return (
+        f"strategy_training.lr={config.lr} and teacher_lr={config.teacher_lr} need rows to judge what "
+        "is learned on, and the data keep none; set data.quiz_fraction, for instance to 0.1, or both "
+        "rates to 0."
+    )

@@ -8,6 +8,7 @@ student never trains.
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast, final
 
 import torch
@@ -19,7 +20,6 @@ from lightning_metakd.functional.bind import bind_loss
 from lightning_metakd.functional.inner_loop import mean_loss
 from lightning_metakd.functional.params import detach, detach_tree
 from lightning_metakd.losses.loss import Loss, batch_loss
-from lightning_metakd.models.model import listed
 from lightning_metakd.models.norm import EpisodicNorm, make_episodic
 from lightning_metakd.models.weights import head_for, load_weights
 from lightning_metakd.recipes.initialisation import Initialisation
@@ -27,15 +27,17 @@ from lightning_metakd.recipes.mixing import Mixing
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.outer_update import Moves, check_finite
 from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.recipes.rotation import Rotation, Turns
 from lightning_metakd.recipes.row_checks import (
     check_head,
     check_mixing,
     check_of_batch,
     check_shared_head,
+    check_trained_classes,
+    without_quiz,
 )
 from lightning_metakd.recipes.row_metrics import RowMetrics
 from lightning_metakd.recipes.strategy_training import StrategyTraining, of_batch
-from lightning_metakd.storage.read_checkpoint import class_names
 from lightning_metakd.strategy.controls import shuffled
 from lightning_metakd.strategy.hypergradient import PilotProblem
 from lightning_metakd.strategy.strategy_file import check_no_new_classes
@@ -56,6 +58,7 @@ class SingleTask(Recipe):
         strategy_training: how the strategy is learned.
         initialisation: what is begun from.
         mixing: how rows of a batch are mixed with one another; null leaves them as they are.
+        rotation: how the student learns to tell turned rows apart; null has none.
     """
 
     classes_set_by = "data.split"
@@ -70,6 +73,7 @@ class SingleTask(Recipe):
         strategy_training: StrategyTraining = StrategyTraining(),
         initialisation: Initialisation = Initialisation(),
         mixing: Mixing | None = None,
+        rotation: Rotation | None = None,
     ) -> None:
         super().__init__(
             student,
@@ -85,6 +89,8 @@ class SingleTask(Recipe):
         check_of_batch(self.loss, optimisation, self.strategy_training)
         self.of_batch, self.mixing = of_batch(self.loss), mixing
         check_mixing(mixing, self.teachers, self.rates.learn)
+        width = self.student.embedding_width
+        self.turns = None if rotation is None else Turns(rotation.weight, width)
         self.quiz = strategy_training.quiz_for(None)
         for teacher in self.teachers:
             check_head(teacher)
@@ -106,7 +112,7 @@ class SingleTask(Recipe):
                 "data=SupervisedData, or model=MetaKD."
             )
         if stage == "fit" and self.rates.learn and not data.has_quiz:
-            raise ValueError(self.without_quiz())
+            raise ValueError(without_quiz(self.strategy_training))
 
     def n_logits(self) -> int | None:
         return len(self.data.train_classes())
@@ -130,16 +136,11 @@ class SingleTask(Recipe):
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Raise where the head of a checkpoint does not tell the classes of the data apart."""
-        trained, classes = class_names(checkpoint), tuple(self.data.train_class_names())
-        if trained and trained != classes:
-            raise ValueError(
-                f"the student of this checkpoint tells {listed(trained, 3)} apart, and the classes of "
-                f"{self.data.source.name} are {listed(classes, 3)}, in this order; name data of its classes, "
-                "or give the file as model.initialisation.checkpoint, which goes by the names of classes."
-            )
+        check_trained_classes(checkpoint, self.data)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        return self.teaching.trainable_parameters(self.student, "student.")
+        turns = {} if self.turns is None else dict(self.turns.named_parameters(prefix="turns"))
+        return {**self.teaching.trainable_parameters(self.student, "student."), **turns}
 
     def adaptation(self) -> Callable[[], object] | None:
         return None
@@ -199,6 +200,8 @@ class SingleTask(Recipe):
                 labelled = train._replace(y=y)
                 train_loss = batch_loss(bind_loss(self.loss), detach(strategy), labelled, classes)
                 student_loss = student_loss + part * mean_loss(train_loss, output, progress)
+        if self.turns is not None:
+            student_loss = student_loss + self.turns_loss(self.turns, train.x)
         self.record.gradient_evaluations += 1
         moves: Moves = ("student", "strategy") if updates else ("student",)
         self.outer_update(student_loss + quiz_loss, moves)
@@ -207,6 +210,13 @@ class SingleTask(Recipe):
         accuracy = (output.logits.argmax(-1) == train.y).float().mean()
         log = {"train/outer_loss": student_loss.detach(), "train/student_accuracy": accuracy}
         self.log_dict(log, batch_size=len(train.y), prog_bar=True)
+
+    def turns_loss(self, turns: Turns, x: Tensor) -> Tensor:
+        """That of turned rows, by batch statistics that leave no trace in the running ones."""
+        virtual = self.virtual_students[0].to(self.device)
+        forward = self.teaching.bind_student(virtual, state_of=self.student)
+        student = partial(forward, self.teaching.trainable_parameters(self.student))
+        return turns(student, x, self.data.seed, self.trainer.global_step)
 
     def restart_coefficients(self) -> None:
         """Begin anew with what is learned for a single batch; its optimiser forgets the one before."""
@@ -221,7 +231,7 @@ class SingleTask(Recipe):
     ) -> Tensor:
         """The quiz after virtual steps on the batch; batch statistics, and no running ones."""
         if quiz is None:
-            raise ValueError(self.without_quiz())
+            raise ValueError(without_quiz(self.strategy_training))
         config, seed = self.strategy_training, self.data.seed
         if config.control == "shuffled":
             quiz = shuffled(quiz, seed, self.trainer.global_step)
@@ -245,15 +255,6 @@ class SingleTask(Recipe):
         log = {"train/quiz_loss": pilot.loss.detach(), "strategy/pilot_gain": pilot.gain}
         self.log_dict(log, batch_size=len(train.y))
         return pilot.loss
-
-    def without_quiz(self) -> str:
-        """The message about a strategy that nothing would judge."""
-        config = self.strategy_training
-        return (
-            f"strategy_training.lr={config.lr} and teacher_lr={config.teacher_lr} need rows to judge what "
-            "is learned on, and the data keep none; set data.quiz_fraction, for instance to 0.1, or both "
-            "rates to 0."
-        )
 
     # --- evaluation ----------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from lightning_metakd.recipes.execution import Execution
 from lightning_metakd.recipes.mixing import Mixing
 from lightning_metakd.recipes.optimisation import Optimisation
 from lightning_metakd.recipes.recipe import Recipe
+from lightning_metakd.recipes.rotation import Rotation
 from lightning_metakd.recipes.strategy_training import StrategyTraining
 from lightning_metakd.teachers.heads import Head
 from lightning_metakd.teachers.teacher import Teacher
@@ -36,7 +37,7 @@ from tests.tiny import Blobs, SmoothConv4
 
 KINDS = (
     *(Model, Learner, Loss, Coefficient, Head, Choice, Source, SourceData, Recipe, Teacher),
-    *(Callback, Logger, Metric, Optimisation, StrategyTraining, Execution, Share, Mixing),
+    *(Callback, Logger, Metric, Optimisation, StrategyTraining, Execution, Share, Mixing, Rotation),
 )
 VALUES = (math.nan, math.inf, -math.inf, -1, 0, 1, 2, None, True, "many", 10**9, 10**12, 1e300)
 
@@ -92,6 +93,7 @@ RANGES = {
     "temperature": POSITIVE,
     "alpha": WEIGHT,
     "Mixing.alpha": POSITIVE,
+    "Rotation.weight": POSITIVE,
     "beta": WEIGHT,
     "gamma": WEIGHT,
     "distance": WEIGHT,
