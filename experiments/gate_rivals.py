@@ -29,15 +29,17 @@ class Row(NamedTuple):
     Args:
         loss: as a configuration has it.
         words: further words of the command.
-        carried: row of other classes whose strategy it takes, as it is: of perceptrons and the base classes.
-        alike: whether that row is of students and teachers of its own kind, and of the validation classes.
+        carried: row of other classes whose strategy it takes, as it is: of perceptrons and the base classes,
+            beside as many wrong labels.
+        learned_at: percent of wrong labels beside which that row is learned instead, by students and teachers
+            of its own kind and on the validation classes; 0 has none.
         pool: its teachers, by what their labels are like.
     """
 
     loss: dict[str, Any]
     words: tuple[str, ...] = ()
     carried: str = ""
-    alike: bool = False
+    learned_at: int = 0
     pool: tuple[str, ...] = ()
 
 
@@ -132,9 +134,14 @@ CARRIED = {
     "carried, its mean alone": gated(part("LearnedPerSample"), FINAL, carried=PER_ROW),
     "carried, shuffled quiz": gated(part("LearnedPerSample"), carried=BY_SHUFFLED),
 }
+LEARNED_AT = 40
+"""Percent of wrong labels beside which a gate of images is learned: who takes it does not know their own."""
 CARRIED_ALIKE = {
-    name.replace("carried", "carried from images"): row._replace(alike=True)
+    name.replace("carried", "carried from images"): row._replace(learned_at=LEARNED_AT)
     for name, row in CARRIED.items()
+}
+CARRIED_AT_20 = {
+    "carried from images, learned at a rate of 20": CARRIED["carried"]._replace(learned_at=20)
 }
 
 
@@ -209,6 +216,7 @@ ROWS = {
     **STARTS,
     **CARRIED,
     **CARRIED_ALIKE,
+    **CARRIED_AT_20,
     **SEARCHED,
     **OF_MANY,
     **SEARCHED_MANY,

@@ -23,8 +23,6 @@ FEWEST_STEPS = 300
 ROWS_OF_CLASS, TRUSTED_ROWS = 600, 10
 """Images a class, and how many of them the files of the experiments keep for the quiz, and for validation."""
 BASE, ELSEWHERE, ASIDE = CLASSES
-LEARNED_AT = 40
-"""Percent of wrong labels beside which a gate of images is learned: who takes it does not know their own."""
 CHOSEN_BY = "val/student_accuracy"
 
 
@@ -186,8 +184,8 @@ def teacher_config(regime: Regime) -> str:
 
 def learned_where(row: Row, regime: Regime) -> tuple[str, Regime]:
     """The classes and the regime of the strategy that a row carries over."""
-    if row.alike:
-        return ASIDE, symmetric(LEARNED_AT, regime.student)
+    if row.learned_at:
+        return ASIDE, symmetric(row.learned_at, regime.student)
     return BASE, regime._replace(student=PERCEPTRON)
 
 

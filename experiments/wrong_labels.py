@@ -12,6 +12,7 @@ from experiments.gate_rivals import (
     ALONE,
     CARRIED,
     CARRIED_ALIKE,
+    CARRIED_AT_20,
     CONSTANTS,
     LEARNED,
     PER_ROW,
@@ -53,7 +54,8 @@ DRAWN = {
 }
 FREE = [*ALONE, *WEIGHED, *TRUSTED, *RULES, *LEARNED, *VARIANTS]
 FEW = ["alone", *list(TRUSTED)[-1:], *RULES, PER_ROW]
-"""Rows that are shown one by one: all, and those that carry a claim."""
+FEWER = ["alone", *list(TRUSTED)[-1:], PER_ROW]
+"""Rows that are shown one by one: all, those that carry a claim, and those beside a gate at another rate."""
 
 
 class Table(NamedTuple):
@@ -107,13 +109,14 @@ TABLES = [
         CONV4,
     ),
     Table(
-        "wrong-labels-images-rates",
+        "wrong-labels-images-20",
         ELSEWHERE,
-        (20, 60),
+        (20,),
         (0, 1, 2),
-        ["alone", *list(TRUSTED)[-1:], PER_ROW, *CARRIED_ALIKE],
+        [*FEWER, *CARRIED_ALIKE, *CARRIED_AT_20],
         CONV4,
     ),
+    Table("wrong-labels-images-60", ELSEWHERE, (60,), (0, 1, 2), [*FEWER, *CARRIED_ALIKE], CONV4),
 ]
 
 

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from experiments import plain_conv4
-from experiments.gate_rivals import DEFAULT, PER_ROW
+from experiments.gate_rivals import DEFAULT, LEARNED_AT, PER_ROW
 from experiments.gate_runs import (
     ASIDE,
     BASE,
     CONV4,
     ELSEWHERE,
-    LEARNED_AT,
     PERCEPTRON,
     Student,
     result,
