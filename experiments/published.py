@@ -146,6 +146,7 @@ def write_page() -> None:
     runs = {name: [evaluation(name, shots) for shots in SHOTS] for name in METHODS}
     here = [name for name in METHODS if all(run.complete for run in runs[name])]
     if here:
+        made = made if rows.keys() - set(here) else []
         rows |= {name: line(name) for name in here}
         of_lines = (run for name in here for run in runs[name])
         made.append(provenance(of_lines, "published", (0,), "2,000 episodes of seed"))

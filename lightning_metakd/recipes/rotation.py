@@ -39,13 +39,13 @@ class Turns(nn.Module):
     """What tells turned rows apart by a student's embedding; trained with the student, and no part of it.
 
     Args:
-        weight: of its loss.
+        rotation: the weight of its loss.
         embedding_width: of the student.
     """
 
-    def __init__(self, weight: float, embedding_width: int) -> None:
+    def __init__(self, rotation: Rotation, embedding_width: int) -> None:
         super().__init__()
-        self.weight, self.head = weight, nn.Linear(embedding_width, TURNS)
+        self.weight, self.head = rotation.weight, nn.Linear(embedding_width, TURNS)
 
     def forward(
         self, student: Callable[[Tensor], Output], x: Tensor, seed: int, step: int

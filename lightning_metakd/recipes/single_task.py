@@ -21,6 +21,7 @@ from lightning_metakd.functional.inner_loop import mean_loss
 from lightning_metakd.functional.params import detach, detach_tree
 from lightning_metakd.losses.loss import Loss, batch_loss
 from lightning_metakd.models.norm import EpisodicNorm, make_episodic
+from lightning_metakd.models.norm_contexts import fused_norms
 from lightning_metakd.models.weights import head_for, load_weights
 from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.mixing import Mixing
@@ -89,8 +90,7 @@ class SingleTask(Recipe):
         check_of_batch(self.loss, optimisation, self.strategy_training)
         self.of_batch, self.mixing = of_batch(self.loss), mixing
         check_mixing(mixing, self.teachers, self.rates.learn)
-        width = self.student.embedding_width
-        self.turns = None if rotation is None else Turns(rotation.weight, width)
+        self.turns = None if rotation is None else Turns(rotation, self.student.embedding_width)
         self.quiz = strategy_training.quiz_for(None)
         for teacher in self.teachers:
             check_head(teacher)
@@ -216,7 +216,8 @@ class SingleTask(Recipe):
         virtual = self.virtual_students[0].to(self.device)
         forward = self.teaching.bind_student(virtual, state_of=self.student)
         student = partial(forward, self.teaching.trainable_parameters(self.student))
-        return turns(student, x, self.data.seed, self.trainer.global_step)
+        with fused_norms(virtual):
+            return turns(student, x, self.data.seed, self.trainer.global_step)
 
     def restart_coefficients(self) -> None:
         """Begin anew with what is learned for a single batch; its optimiser forgets the one before."""

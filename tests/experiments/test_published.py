@@ -43,6 +43,10 @@ def test_rows_of_another_machine_stay_with_what_made_them(page, tmp_path, monkey
     text = page.read_text()
     published.write_page()
     assert page.read_text() == text
+    leave(first, 0.5, "b" * 40)  # all rows are made again: nothing is left of the first machine
+    published.write_page()
+    _, made = published.rows_of(page.read_text())
+    assert [line[-10:] for line in made] == ["b" * 10]
 
 
 def test_an_empty_page_has_no_rows(page):

@@ -25,7 +25,7 @@ def test_each_image_is_turned_by_its_own_number_of_quarters():
 def test_a_draw_is_a_function_of_seed_and_step_and_each_turn_is_as_likely(monkeypatch):
     draws = []
     monkeypatch.setattr(TURNED, lambda x, quarters: draws.append(quarters) or x)
-    turns, x = Turns(1.0, 3), torch.rand(1000, 3, 1, 1)
+    turns, x = Turns(Rotation(), 3), torch.rand(1000, 3, 1, 1)
     student = lambda rows: Output(rows.flatten(1), rows.flatten(1), {})  # noqa: E731
     for seed, step in ((0, 4), (0, 4), (1, 4), (0, 5)):
         turns(student, x, seed, step)
@@ -101,4 +101,4 @@ def test_what_cannot_be_turned_is_refused(as_users_run_it):
         with pytest.raises(
             ValueError, match="rotation turns square images, and rows have the shape"
         ):
-            Turns(1.0, 4)(SmoothConv4(12), torch.rand(shape), 0, 0)
+            Turns(Rotation(), 4)(SmoothConv4(12), torch.rand(shape), 0, 0)
