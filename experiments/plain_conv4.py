@@ -28,6 +28,8 @@ LEARNERS = {
     "nearest_mean": "configs/learner/protonet_cosine.yaml",
     "logistic": "configs/learner/logistic.yaml",
 }
+ROTATED = {"rotated": ("--model.rotation.weight=1.0",)}
+"""Taught, and beside it telling turned rows apart."""
 SEEDS, SHOTS = (0, 1, 2), (1, 5)
 SHORT = "--trainer.max_steps=5000"
 BEST = "taught_tuned"
@@ -45,7 +47,7 @@ LEVERS = {
     "alone": WAYS["alone"],
     "taught_by_nine_tenths": ("--model.loss.init_args.gate=0.9",),
     "relations_beside_logits": (beside_logits(relations=part("RKD")),),
-    "rotation_beside_logits": ("--model.rotation.weight=1.0",),
+    "rotation_beside_logits": ROTATED["rotated"],
     "averaged_weights": ("--model.optimisation.ema_decay=0.999",),
     "alone_by_mixup": (*WAYS["alone"], "--model.mixing.kind=mixup", "--model.mixing.alpha=0.2"),
     "alone_by_cutmix": (*WAYS["alone"], "--model.mixing.kind=cutmix"),
@@ -58,13 +60,14 @@ def words(seed: int, data: str) -> tuple[str, ...]:
     return images(data), f"--seed_everything={seed}", f"--data.seed={seed}"
 
 
-def students(data: str, seed: int = 0) -> dict[str, Run]:
-    """The four trainings of a seed, by the row's name."""
+def students(data: str, seed: int = 0, ways: dict[str, tuple[str, ...]] = WAYS) -> dict[str, Run]:
+    """The trainings of a seed, each way's long one and the tuning behind it, by the row's name."""
     rows = {}
-    for way, of_way in WAYS.items():
+    for way, of_way in ways.items():
         options = (*words(seed, data), *of_way)
         long = Run("fit", f"plain_conv4/seed{seed}/{way}", STUDENT, options)
-        tuned = (*options, initial_checkpoint(long))
+        # rotation is of the long training alone
+        tuned = (*words(seed, data), *WAYS.get(way, ()), initial_checkpoint(long))
         rows[way] = long
         rows[f"{way}_tuned"] = Run(
             "fit", f"plain_conv4/seed{seed}/{way}_tuned", TUNED, tuned, (long,)
@@ -107,6 +110,20 @@ def tests(seed: int, data: str) -> list[Run]:
     ]
 
 
+def rotation(seed: int, data: str) -> Run:
+    """The table of a seed's students that are taught and tell turned rows apart."""
+    tests = [
+        evaluation(
+            f"plain_conv4_rotation/seed{seed}/{shots}shot/{name}_nearest_mean",
+            *("nearest_mean", shots, trained, data, seed),
+        )
+        for name, trained in students(data, seed, ROTATED).items()
+        for shots in SHOTS
+    ]
+    folder, section = f"plain_conv4_rotation/seed{seed}", f"plain-conv4-rotation-seed{seed}"
+    return report(folder, "plain-conv4", section, tests)
+
+
 def short(lever: str, data: str, seed: int = 0) -> Run:
     """A short training with a lever."""
     options = (*words(seed, data), *LEVERS[lever], SHORT)
@@ -138,7 +155,10 @@ def plan(data: str) -> list[Run]:
             baseline,
         )
         for seed in SEEDS
-    ] + [levers(shots, data) for shots in SHOTS]
+    ] + [
+        *(rotation(seed, data) for seed in SEEDS),
+        *(levers(shots, data) for shots in SHOTS),
+    ]
 
 
 def accuracies(page: str, seed: int, shots: int) -> dict[str, float]:
