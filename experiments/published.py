@@ -52,7 +52,7 @@ METHODS = {
         ("58.9 ± 1.9", "71.5 ± 1.0"), "Bertinetto's run, in arXiv:1904.03758", MAML, 500
     ),
     "first-order MAML, Conv4-32": Published(
-        ("57.06 ± 3.83", "72.24 ± 1.71"), "PaddleFSL", MAML, 1000, words=(FIRST_ORDER,)
+        ("57.06 ± 3.83", "72.24 ± 1.71"), "PaddleFSL", MAML, 500, words=(FIRST_ORDER,)
     ),
     "ANIL, Conv4-32": Published(
         ("56.19 ± 3.39", "68.60 ± 1.25"), "PaddleFSL", "meta_kd_cifar_fs_published_anil", 100
