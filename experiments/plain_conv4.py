@@ -30,6 +30,7 @@ LEARNERS = {
 }
 ROTATED = {"rotated": ("--model.rotation.weight=1.0",)}
 """Taught, and beside it telling turned rows apart."""
+ROTATED_SEEDS = (0,)
 SEEDS, SHOTS = (0, 1, 2), (1, 5)
 SHORT = "--trainer.max_steps=5000"
 BEST = "taught_tuned"
@@ -156,7 +157,7 @@ def plan(data: str) -> list[Run]:
         )
         for seed in SEEDS
     ] + [
-        *(rotation(seed, data) for seed in SEEDS),
+        *(rotation(seed, data) for seed in ROTATED_SEEDS),
         *(levers(shots, data) for shots in SHOTS),
     ]
 

@@ -2,12 +2,13 @@
 
 Each way of counting is trained where four of ten support labels of each class are wrong; it is tested there,
 with fewer wrong ones, and with fewer rows. A constant weight counts all rows alike, as plain class means do.
+What perceptrons over an embedding have learned is carried to a whole network of images, as it is.
 """
 
 import json
 
 from experiments.gate_rivals import part
-from experiments.plan import Run, initial_checkpoint, report
+from experiments.plan import Run, images, initial_checkpoint, report
 from experiments.runner import main
 from experiments.teaching import as_word, embedded_images
 
@@ -24,29 +25,64 @@ WEIGHTS = {
     "learned, student and teacher": part("LearnedPerSample"),
 }
 """How much a row counts, by the row's name."""
+LEARNED = "learned, student loss"
+"""What is carried, as it needs no teacher."""
 TASKS = [(10, 40), (10, 20), (5, 40), (5, 20)]
 """Support rows of a class, and how many in a hundred are wrong."""
+NETWORK, ITS_CONFIG = "zoo:conv4_64_cifar_fs", "meta_kd_cifar_fs_5w5s_tuned"
+"""To which it is carried."""
+OF_NETWORK = {name: as_word(name) for name in WEIGHTS if name != "learned, student and teacher"}
+OF_NETWORK[LEARNED] = "carried_student_loss"
+"""Its rows, by how much a support row counts."""
+ITS_TASKS = [(10, 40), (5, 20)]
 
 
 def words(name: str, seed: int, data: str, shots: int, wrong: int) -> tuple[str, ...]:
     """The options of a row."""
-    rate = 0.0 if name == RIGHT else wrong / 100
-    weight = WEIGHTS[name]
-    weigh = f"--model.learner.init_args.support_weight={json.dumps(weight)}"
     return (
         *(f"--seed_everything={seed}", f"--data.seed={seed}", embedded_images(data)),
-        *(f"--data.k_shot={shots}", f"--data.wrong_support={rate}", weigh),
+        *of_task(name, shots, wrong),
     )
+
+
+def of_task(name: str, shots: int, wrong: int) -> tuple[str, ...]:
+    """How many support rows there are, how many are wrong, and how much each counts."""
+    rate = 0.0 if name == RIGHT else wrong / 100
+    weigh = f"--model.learner.init_args.support_weight={json.dumps(WEIGHTS[name])}"
+    return f"--data.k_shot={shots}", f"--data.wrong_support={rate}", weigh
+
+
+def training(name: str, seed: int, data: str) -> Run:
+    """A row's training, in the first task."""
+    folder = f"wrong_support/fit/seed{seed}/{as_word(name)}"
+    return Run("fit", folder, CONFIG, words(name, seed, data, *TASKS[0]))
 
 
 def test(name: str, seed: int, data: str, shots: int, wrong: int) -> Run:
     """A row's test in a task, behind its training in the first one."""
-    place = f"seed{seed}/{as_word(name)}"
-    options = words(name, seed, data, *TASKS[0])
-    training = Run("fit", f"wrong_support/fit/{place}", CONFIG, options)
-    options = (*words(name, seed, data, shots, wrong), initial_checkpoint(training))
-    folder = f"wrong_support/{shots}shot_{wrong}/{place}"
-    return Run("test", folder, CONFIG, options, (training,))
+    trained = training(name, seed, data)
+    options = (*words(name, seed, data, shots, wrong), initial_checkpoint(trained))
+    folder = f"wrong_support/{shots}shot_{wrong}/seed{seed}/{as_word(name)}"
+    return Run("test", folder, CONFIG, options, (trained,))
+
+
+def carried(name: str, seed: int, data: str, shots: int, wrong: int) -> Run:
+    """The test of a row by a whole network, which nothing is trained for."""
+    options = [
+        *(
+            f"--seed_everything={seed}",
+            f"--data.seed={seed}",
+            images(data),
+            "--data.n_episodes=1000",
+        ),
+        *(*of_task(name, shots, wrong), f"--model.initialisation.checkpoint={NETWORK}"),
+    ]
+    needs = []
+    if name == LEARNED:
+        needs.append(training(name, seed, data))
+        options.append(f"--model.initialisation.support_weight={needs[0].mark}")
+    folder = f"wrong_support/images/{shots}shot_{wrong}/seed{seed}/{OF_NETWORK[name]}"
+    return Run("test", folder, ITS_CONFIG, tuple(options), tuple(needs))
 
 
 def plan(data: str) -> list[Run]:
@@ -60,6 +96,15 @@ def plan(data: str) -> list[Run]:
             f"--baseline={as_word(PLAIN)}",
         )
         for shots, wrong in TASKS
+    ] + [
+        report(
+            f"wrong_support/images/{shots}shot_{wrong}",
+            "wrong-support",
+            f"wrong-support-images-{shots}-{wrong}",
+            (carried(name, seed, data, shots, wrong) for name in OF_NETWORK for seed in SEEDS),
+            f"--baseline={as_word(PLAIN)}",
+        )
+        for shots, wrong in ITS_TASKS
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from experiments import plain_conv4
+from experiments import plain_conv4, wrong_support
 from experiments.gate_rivals import DEFAULT, LEARNED_AT, PER_ROW
 from experiments.gate_runs import (
     ASIDE,
@@ -127,6 +127,22 @@ STRATEGIES = {
 }
 
 
+SUPPORT_WEIGHTS, LEARNED_BY = "support_weights", "learner.support_weight."
+"""A file's name, and how the names of its tensors begin."""
+
+
+def tests_of_support_weights(data: str) -> dict[str, Run]:
+    """What it is worth for another network, beside counting all rows alike, by the row's name."""
+    return {
+        f"{wrong} % wrong of {shots} shots, {row}": wrong_support.carried(
+            name, SEED, data, shots, wrong
+        )
+        for shots, wrong in wrong_support.ITS_TASKS
+        for name, row in wrong_support.OF_NETWORK.items()
+        if name in (wrong_support.LEARNED, wrong_support.PLAIN)
+    }
+
+
 def tests(name: str, data: str) -> list[Run]:
     """Nearest class mean on the novel classes, by a file."""
     return [
@@ -149,7 +165,8 @@ def plan(data: str) -> list[Run]:
     runs = []
     for name, entry in ENTRIES.items():
         runs += [entry.training(data), *tests(name, data)]
-    return [*runs, *(run for s in STRATEGIES.values() for run in s.tests(data).values())]
+    runs += [run for s in STRATEGIES.values() for run in s.tests(data).values()]
+    return [*runs, *tests_of_support_weights(data).values()]
 
 
 def write_network(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -157,9 +174,14 @@ def write_network(path: Path, checkpoint: dict[str, Any]) -> None:
     halved = {name: half(tensor) for name, tensor in student_weights(checkpoint).items()}
     in_order = dict(sorted(halved.items(), key=lambda item: -item[1].element_size()))
     record = {name: checkpoint[name] for name in RECORDED if name in checkpoint}
-    shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in in_order.items()}
-    with create_tensor_file(path, shapes, {RECORD: json.dumps(record)}) as places:
-        for name, tensor in in_order.items():
+    write_tensors(path, in_order, {RECORD: json.dumps(record)})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Tensors in a file, in their order."""
+    shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    with create_tensor_file(path, shapes, metadata) as places:
+        for name, tensor in tensors.items():
             places[name].copy_(tensor)
 
 
@@ -201,17 +223,25 @@ def write_strategy(name: str, strategy: Strategy) -> None:
     learned_file = run.mark.parents[1] / "strategy.safetensors"
     with atomic_write(path) as part:
         part.write_bytes(learned_file.read_bytes())
-    rows = {row: result(test) for row, test in strategy.tests("").items()}
-    carried = rows[f"{strategy.rates[0]} % wrong labels, {strategy.row}"]
+    purpose = "how far to believe each label where some are wrong: MatchGate over Hinton at 4"
+    write_card_of_tests(path, purpose, run, strategy.source, strategy.tests(""))
+
+
+def write_card_of_tests(
+    path: Path, purpose: str, run: Run, source: str, tests: dict[str, Run]
+) -> None:
+    """The card of a part that was learned: what it is, by what, and what tests with it and without say."""
+    rows = {row: result(test) for row, test in tests.items()}
+    made = next(iter(rows.values()))
     card = {
-        "purpose": "how far to believe each label where some are wrong: MatchGate over Hinton at 4",
+        "purpose": purpose,
         "experiment": f"configs/experiment/{run.config}.yaml",
-        "source": strategy.source,
+        "source": source,
         "seed": SEED,
         "sha256": file_sha256(path),
         "bytes": path.stat().st_size,
-        "device": carried["device"],
-        "commit": str(carried["git"])[:10],
+        "device": made["device"],
+        "commit": str(made["git"])[:10],
         "reached": {
             f"CIFARFS test classes, {row}": {
                 "accuracy": round(line["accuracy"], 4),
@@ -220,7 +250,25 @@ def write_strategy(name: str, strategy: Strategy) -> None:
             for row, line in rows.items()
         },
     }
-    write_card(name, card)
+    write_card(path.stem, card)
+
+
+def make_support_weights(words: list[str]) -> None:
+    """Learn, test and write how much support rows count, where it is missing."""
+    start, path = Path.cwd(), FOLDER / f"{SUPPORT_WEIGHTS}.safetensors"
+    if path.is_file() or not main(
+        lambda data: list(tests_of_support_weights(data).values()), words
+    ):
+        return
+    run = wrong_support.training(wrong_support.LEARNED, SEED, "")
+    state = read_checkpoint(run.mark)["state_dict"]
+    write_tensors(path, {n: t for n, t in state.items() if n.startswith(LEARNED_BY)}, {})
+    purpose = "how much each support row counts where some of their labels are wrong: MetaWeightNet"
+    source = (
+        "CIFARFS embedded by single_task_cifar_fs_start, train, 40 % of 10 support labels wrong"
+    )
+    write_card_of_tests(path, purpose, run, source, tests_of_support_weights(""))
+    os.chdir(start)
 
 
 def make_strategy(name: str, words: list[str]) -> None:
@@ -268,3 +316,4 @@ if __name__ == "__main__":
         make(name_of_file, words_typed)
     for name_of_strategy in STRATEGIES:
         make_strategy(name_of_strategy, words_typed)
+    make_support_weights(words_typed)

@@ -38,6 +38,7 @@ class WandbReport(Callback):
             logger.add_tags((stage, type(recipe).__name__, type(recipe.loss).__name__))
         self.read(trainer, recipe.initialisation.checkpoint, NETWORK, "student")
         self.read(trainer, recipe.initialisation.strategy_file, "strategy")
+        self.read(trainer, recipe.initialisation.support_weight, NETWORK, "support_weight")
         for teacher in recipe.teachers:
             for file in teacher.files:
                 self.read(trainer, file, NETWORK, "teacher")

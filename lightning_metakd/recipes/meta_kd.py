@@ -85,14 +85,8 @@ class MetaKD(Recipe):
         execution: Execution = Execution(),
     ) -> None:
         super().__init__(
-            student,
-            loss,
-            teachers,
-            optimisation,
-            strategy_training,
-            initialisation,
-            norm,
-            teacher_at_test,
+            *(student, loss, teachers, optimisation, strategy_training),
+            *(initialisation, norm, teacher_at_test),
         )
         self.learner = learner = deepcopy(learner)
         drop_unused_head(learner, self.students())
@@ -136,6 +130,11 @@ class MetaKD(Recipe):
     ) -> None:
         load_weights(self.student, weights, who)
         load_alike(self.learner, subtree(state, "learner"))
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if self.record.begins:
+            self.initialisation.load_support_weight(self.learner)
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Episodes have other classes than the training in any case."""

@@ -77,16 +77,11 @@ class SingleTask(Recipe):
         rotation: Rotation | None = None,
     ) -> None:
         super().__init__(
-            student,
-            loss,
-            teachers,
-            optimisation,
-            strategy_training.for_rows(loss),
-            initialisation,
-            norm=None,
-            teacher_at_test=False,
+            *(student, loss, teachers, optimisation, strategy_training.for_rows(loss)),
+            *(initialisation, None, False),
         )
         strategy_training.check_single_task()
+        initialisation.check_single_task()
         check_of_batch(self.loss, optimisation, self.strategy_training)
         self.of_batch, self.mixing = of_batch(self.loss), mixing
         check_mixing(mixing, self.teachers, self.rates.learn)

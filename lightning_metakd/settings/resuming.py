@@ -16,6 +16,7 @@ MAY_CHANGE = RUNNING - {"seed"} | {"n_episodes", "eval_seed", "grad_clip"}
 ARE_BEHIND = {
     "model.initialisation.checkpoint",
     "model.initialisation.strategy_file",
+    "model.initialisation.support_weight",
     "model.student.trained_by",
 }
 """What a training begins from, and one that goes on does not read."""

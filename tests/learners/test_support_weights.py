@@ -1,5 +1,7 @@
 """Support rows that count in parts, beside formulas and differences."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,15 +12,25 @@ from lightning_metakd.functional.bind import bind, bind_loss
 from lightning_metakd.functional.params import with_prefix
 from lightning_metakd.learners import ProtoMAML, ProtoNet, Ridge
 from lightning_metakd.learners.support_weights import by_class, support_weights
-from lightning_metakd.losses import LearnedPerClass, LearnedPerSample, MetaWeightNet
+from lightning_metakd.losses import LearnedPerClass, LearnedPerSample, MetaWeightNet, Threshold
 from lightning_metakd.losses.coefficient import Coefficient
 from lightning_metakd.losses.loss import CrossEntropy, batch_loss
 from lightning_metakd.models.prototypes import leave_one_out_means, metric_logits, one_hot
+from lightning_metakd.recipes.initialisation import Initialisation
 from lightning_metakd.recipes.optimisation import Optimisation
 from tests.data.sources.test_mixture import Others
-from tests.recipes.runs import episodes, helper, meta_kd
+from tests.recipes.runs import episodes, helper, meta_kd, single_task, state
 from tests.recipes.test_meta_gradient import relative_error
-from tests.tiny import N_WAY, Blobs, Linear, answered, perturbed, separable, trainer
+from tests.tiny import (
+    N_WAY,
+    Blobs,
+    Linear,
+    SmoothConv4,
+    answered,
+    perturbed,
+    separable,
+    trainer,
+)
 
 LEARNERS = {
     "ProtoNet": lambda weight: ProtoNet("cosine", 10.0, support_weight=weight),
@@ -182,6 +194,72 @@ def test_views_of_the_support_judge_no_row():
         ValueError, match=r"data.support_views=2 .* support_weight of learner=ProtoNet"
     ):
         trainer().test(recipe, datamodule=episodes(support_views=2), verbose=False)
+
+
+def counting(weight: Coefficient | None, file: Path | None = None, **student):
+    """A student by class means, whose support rows count as a file says."""
+    start = Initialisation(support_weight=None if file is None else str(file))
+    learner = ProtoNet("cosine", support_weight=weight)
+    return meta_kd(
+        learner,
+        SmoothConv4(0, **student),
+        loss=None,
+        teachers=None,
+        strategy_lr=0.0,
+        initialisation=start,
+    )
+
+
+def learned_weight(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
+    """A coefficient after some steps, and the checkpoint of its training."""
+    recipe = counting(MetaWeightNet(4))
+    runs = trainer(max_steps=3)
+    runs.fit(recipe, datamodule=episodes())
+    runs.save_checkpoint(folder / "learned.ckpt")
+    return state(recipe.learner.support_weight), folder / "learned.ckpt"
+
+
+def test_what_was_learned_is_carried_to_another_student_and_no_more_of_it(tmp_path):
+    weight, file = learned_weight(tmp_path)
+    other = counting(MetaWeightNet(4), file, width=8)
+    before = state(other.student)
+    trainer().test(other, datamodule=episodes(), verbose=False)
+    after = state(other.learner.support_weight)
+    assert weight.keys() == after.keys()
+    assert all(torch.equal(after[name], weight[name]) for name in weight)
+    assert not torch.equal(weight["net.2.weight"], state(MetaWeightNet(4))["net.2.weight"])
+    assert all(torch.equal(before[n], t) for n, t in state(other.student).items())
+
+
+@pytest.mark.parametrize(
+    ("weight", "kind"),
+    [
+        (None, None),
+        (MetaWeightNet(5), "MetaWeightNet"),
+        (Threshold(0.2, judge="student"), "Threshold"),
+    ],
+)
+def test_what_another_coefficient_has_learned_is_refused(tmp_path, weight, kind):
+    _, file = learned_weight(tmp_path)
+    message = (
+        rf"initialisation.support_weight=.*learned.ckpt' .*learner.support_weight={kind}; take"
+    )
+    with pytest.raises(ValueError, match=message):
+        trainer().test(counting(weight, file), datamodule=episodes(), verbose=False)
+
+
+def test_a_file_without_it_is_refused(tmp_path):
+    torch.save({"state_dict": {"student.head": torch.ones(2)}}, tmp_path / "plain.ckpt")
+    recipe = counting(MetaWeightNet(4), tmp_path / "plain.ckpt")
+    with pytest.raises(ValueError, match=r"plain\.ckpt' has no support_weight that was learned"):
+        trainer().test(recipe, datamodule=episodes(), verbose=False)
+
+
+def test_single_task_has_no_support_to_weigh(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"support_weight='a\.ckpt' is of a learner, and model=Sing"
+    ):
+        single_task(initialisation=Initialisation(support_weight="a.ckpt"))
 
 
 @pytest.mark.thorough
