@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
-from experiments.zoo import write_network
+from experiments.zoo import SUPPORT_WEIGHTS, write_network
+from lightning_metakd.learners import ProtoNet
+from lightning_metakd.losses import MetaWeightNet
 from lightning_metakd.models import Conv4
 from lightning_metakd.models.reading import from_record
 from lightning_metakd.models.weights import load_weights
@@ -15,6 +17,7 @@ from lightning_metakd.storage.atomic_files import file_sha256
 from lightning_metakd.storage.read_checkpoint import local_file, read_checkpoint, student_weights
 from lightning_metakd.storage.read_strategy import read_strategy
 from lightning_metakd.teachers import Teacher
+from tests.recipes.runs import moved, state
 from tests.tiny import SmoothConv4
 
 MIB = 2**20
@@ -93,6 +96,11 @@ def test_what_is_there_is_what_its_card_says(name):
     assert card["reached"]
     if "model" in card:
         assert len(read_checkpoint(file).get("classes", [])) == card["n_classes"]
+    elif name == SUPPORT_WEIGHTS:
+        learner = ProtoNet(support_weight=MetaWeightNet())
+        before = state(learner)
+        Initialisation(support_weight=f"zoo:{name}").load_support_weight(learner)
+        assert moved(before, state(learner)) > {"support_weight.net.2.weight"}
     else:
         head, tensors = read_strategy(f"zoo:{name}")
         assert head
