@@ -133,13 +133,13 @@ SUPPORT_WEIGHTS, LEARNED_BY = "support_weights", "learner.support_weight."
 
 def tests_of_support_weights(data: str) -> dict[str, Run]:
     """What it is worth for another network, beside counting all rows alike, by the row's name."""
+    rows = {wrong_support.LEARNED: SEED, wrong_support.PLAIN: None}
     return {
-        f"{wrong} % wrong of {shots} shots, {row}": wrong_support.carried(
-            name, SEED, data, shots, wrong
+        f"{wrong} % wrong of {shots} shots, {name}": wrong_support.of_network(
+            name, data, shots, wrong, seed
         )
         for shots, wrong in wrong_support.ITS_TASKS
-        for name, row in wrong_support.OF_NETWORK.items()
-        if name in (wrong_support.LEARNED, wrong_support.PLAIN)
+        for name, seed in rows.items()
     }
 
 
