@@ -74,11 +74,11 @@ class Initialisation:
         if not tensors:
             raise ValueError(f"{who} has no support_weight that was learned; name a file of one.")
         coefficient = getattr(learner, "support_weight", None)
-        if coefficient is None or shapes(dict(coefficient.named_parameters())) != shapes(tensors):
+        if coefficient is None or shapes(coefficient.state_dict()) != shapes(tensors):
             kind = None if coefficient is None else type(coefficient).__name__
             raise ValueError(
                 f"{who} holds {', '.join(tensors)}, of other names or shapes than those of "
                 f"learner.support_weight={kind}; take the coefficient that was learned there (MetaWeightNet "
                 "for zoo:support_weights), or leave the file out."
             )
-        coefficient.load_state_dict(tensors, strict=False)
+        coefficient.load_state_dict(tensors)
