@@ -78,7 +78,9 @@ class SingleTask(Recipe):
     ) -> None:
         super().__init__(
             *(student, loss, teachers, optimisation, strategy_training.for_rows(loss)),
-            *(initialisation, None, False),
+            initialisation,
+            norm=None,
+            teacher_at_test=False,
         )
         strategy_training.check_single_task()
         initialisation.check_single_task()
