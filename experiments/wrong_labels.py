@@ -60,6 +60,10 @@ FEWER = ["alone", *list(TRUSTED)[-1:], PER_ROW]
 """Rows that are shown one by one: all, those that carry a claim, and those beside a gate at another rate."""
 
 
+GCE = "GCE 0.4, lr 0.05"
+"""The best of its kind in the tests with 20 % wrong: chosen in hindsight, and shown as that."""
+
+
 class Table(NamedTuple):
     """A table of the page.
 
@@ -115,7 +119,7 @@ TABLES = [
         ELSEWHERE,
         (20,),
         (0, 1, 2, 3, 4),
-        [*FEWER, *CARRIED_ALIKE, *CARRIED_AT_20],
+        [*FEWER, *CARRIED_ALIKE, *CARRIED_AT_20, GCE],
         CONV4,
     ),
     Table("wrong-labels-images-60", ELSEWHERE, (60,), (0, 1, 2), [*FEWER, *CARRIED_ALIKE], CONV4),

@@ -129,6 +129,9 @@ STRATEGIES = {
 
 SUPPORT_WEIGHTS, LEARNED_BY = "support_weights", "learner.support_weight."
 """A file's name, and how the names of its tensors begin."""
+SUPPORT_SOURCE = (
+    "CIFARFS embedded by single_task_cifar_fs_start, train, 40 % of 10 support labels wrong"
+)
 
 
 def tests_of_support_weights(data: str) -> dict[str, Run]:
@@ -217,22 +220,28 @@ def write_file(name: str, entry: Entry, run: Run) -> None:
     write_card(name, card)
 
 
-def write_strategy(name: str, strategy: Strategy) -> None:
+def write_strategy(name: str) -> None:
     """A strategy as it was learned, and its card."""
-    run, path = strategy.training(""), FOLDER / f"{name}.safetensors"
+    strategy, path = STRATEGIES[name], FOLDER / f"{name}.safetensors"
+    run = strategy.training("")
     learned_file = run.mark.parents[1] / "strategy.safetensors"
     with atomic_write(path) as part:
         part.write_bytes(learned_file.read_bytes())
     purpose = "how far to believe each label where some are wrong: MatchGate over Hinton at 4"
-    write_card_of_tests(path, purpose, run, strategy.source, strategy.tests(""))
+    its_row = f"{strategy.rates[0]} % wrong labels, {strategy.row}"
+    write_card_of_tests(path, purpose, run, strategy.source, strategy.tests(""), its_row)
 
 
 def write_card_of_tests(
-    path: Path, purpose: str, run: Run, source: str, tests: dict[str, Run]
+    path: Path, purpose: str, run: Run, source: str, tests: dict[str, Run], its_row: str
 ) -> None:
-    """The card of a part that was learned: what it is, by what, and what tests with it and without say."""
+    """The card of a part that was learned: what it is, by what, and what tests with it and without say.
+
+    Args:
+        its_row: row of the test whose device and commit are told.
+    """
     rows = {row: result(test) for row, test in tests.items()}
-    made = next(iter(rows.values()))
+    made = rows[its_row]
     card = {
         "purpose": purpose,
         "experiment": f"configs/experiment/{run.config}.yaml",
@@ -253,31 +262,28 @@ def write_card_of_tests(
     write_card(path.stem, card)
 
 
-def make_support_weights(words: list[str]) -> None:
-    """Learn, test and write how much support rows count, where it is missing."""
-    start, path = Path.cwd(), FOLDER / f"{SUPPORT_WEIGHTS}.safetensors"
-    if path.is_file() or not main(
-        lambda data: list(tests_of_support_weights(data).values()), words
-    ):
-        return
+def write_support_weights(name: str) -> None:
+    """How much support rows count as it was learned, and its card."""
     run = wrong_support.training(wrong_support.LEARNED, SEED, "")
-    state = read_checkpoint(run.mark)["state_dict"]
+    path, state = FOLDER / f"{name}.safetensors", read_checkpoint(run.mark)["state_dict"]
     write_tensors(path, {n: t for n, t in state.items() if n.startswith(LEARNED_BY)}, {})
     purpose = "how much each support row counts where some of their labels are wrong: MetaWeightNet"
-    source = (
-        "CIFARFS embedded by single_task_cifar_fs_start, train, 40 % of 10 support labels wrong"
-    )
-    write_card_of_tests(path, purpose, run, source, tests_of_support_weights(""))
-    os.chdir(start)
+    tests = tests_of_support_weights("")
+    write_card_of_tests(path, purpose, run, SUPPORT_SOURCE, tests, next(iter(tests)))
 
 
-def make_strategy(name: str, words: list[str]) -> None:
-    """Learn, test and write a strategy where it is missing."""
-    start, strategy = Path.cwd(), STRATEGIES[name]
+def make_part(
+    name: str,
+    tests: Callable[[str], dict[str, Run]],
+    write: Callable[[str], None],
+    words: list[str],
+) -> None:
+    """Learn, test and write what is no network where it is missing."""
+    start = Path.cwd()
     if (FOLDER / f"{name}.safetensors").is_file():
         return
-    if main(lambda data: list(strategy.tests(data).values()), words):
-        write_strategy(name, strategy)
+    if main(lambda data: list(tests(data).values()), words):
+        write(name)
         os.chdir(start)
 
 
@@ -314,6 +320,6 @@ if __name__ == "__main__":
     words_typed = sys.argv[1:]  # runs set their own
     for name_of_file in ENTRIES:
         make(name_of_file, words_typed)
-    for name_of_strategy in STRATEGIES:
-        make_strategy(name_of_strategy, words_typed)
-    make_support_weights(words_typed)
+    for name_of_strategy, strategy in STRATEGIES.items():
+        make_part(name_of_strategy, strategy.tests, write_strategy, words_typed)
+    make_part(SUPPORT_WEIGHTS, tests_of_support_weights, write_support_weights, words_typed)
