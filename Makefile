@@ -9,7 +9,7 @@ OPTIONS ?=
 CALLS_CHECKED := --jaxtyping-packages=lightning_metakd,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels wrong-support where-it-pays specialists two-domains wide-teachers plain-conv4 published zoo learned-optimiser test test-thorough test-all check lint format type notebooks docs report clean
+.PHONY: help install peers bench demo cifar-fs cifar-fs-learners cifar-fs-teaching transfer cifar-fs-efficientnet maml maml-full intents continual label-efficiency domains kinds-of-teachers meta-kd wrong-labels wrong-support where-it-pays specialists two-domains misled-gates wide-teachers plain-conv4 published zoo learned-optimiser test test-thorough test-all check lint format type notebooks docs report clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -97,6 +97,9 @@ specialists: install  ## A student of teachers that know a quarter of its classe
 
 two-domains: install  ## A student of photographs and characters with a teacher for each, and whom it learns to believe
 	$(BIN)/python -m experiments.two_domains --data $(DATA) $(OPTIONS)
+
+misled-gates: install  ## What misleads a gate of two domains, and whether what mends it does harm elsewhere
+	$(BIN)/python -m experiments.misled_gates --data $(DATA) $(OPTIONS)
 
 wide-teachers: install  ## ResNet-12 as published, trained on a GPU, and what it teaches a plain Conv4-64
 	$(BIN)/python -m experiments.wide_teachers --data $(DATA) $(OPTIONS)

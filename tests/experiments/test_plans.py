@@ -14,6 +14,7 @@ from experiments import (
     label_efficiency,
     learners,
     main_table,
+    misled_gates,
     plain_conv4,
     published,
     regimes,
@@ -35,7 +36,8 @@ from tests.commands import work_in
 EXPERIMENTS = (
     *(main_table, learners, teaching, transfer, efficientnet, three_stages, kinds_of_teachers),
     *(intents, continual, label_efficiency, domains, wrong_labels, regimes),
-    *(wrong_support, plain_conv4, wide_teachers, specialists, two_domains, published),
+    *(wrong_support, plain_conv4, wide_teachers, specialists, two_domains, misled_gates),
+    published,
 )
 RUNS = in_order(run for experiment in EXPERIMENTS for run in experiment.plan("images"))
 every = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda module: module.__name__)

@@ -1,0 +1,173 @@
+"""What misleads a gate in two domains, and whether what mends it does harm where it is right.
+
+Over photographs and characters it is best to follow no teacher, over photographs alone to follow one; a gate
+that learns what is taught has to tell. It is judged by other classes: at the best scale of the student's
+logits, by a bounded loss, or at that scale and blind to what a step does to the scale (`scale_free`).
+"""
+
+import csv
+import json
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from experiments.gate_rivals import part
+from experiments.gate_runs import SEEDS, as_word, provenance
+from experiments.plan import ROOT, Run, initial_checkpoint, shipped
+from experiments.runner import main
+from experiments.specialists import pooled
+from experiments.two_domains import (
+    ALONE,
+    CONFIG,
+    OTHER,
+    SHOTS,
+    gated,
+    of_data,
+    teacher_of_characters,
+)
+from lightning_metakd.reporting.markdown import fill_section, markdown, percent
+from lightning_metakd.reporting.seed_intervals import over_seeds
+
+PAGE = ROOT / "docs/where-it-pays.md"
+JUDGES = {
+    "learned gate": (),
+    "learned gate, bounded quiz": ("--model.strategy_training.quiz=GeneralisedCrossEntropy",),
+    "learned gate, scale free": ("--model.strategy_training.hypergradient=scale_free",),
+}
+"""What looks at a step that a gate has taught."""
+ROWS, GATE = ("no teacher", "half", *JUDGES), "strategy/gate_mean"
+COLUMNS = tuple(
+    f"{of}, {shots}" for shots in ("1 shot", "5 shots") for of in ("CIFARFS", "Omniglot")
+)
+TEACHER = {
+    "class_path": "lightning_metakd.teachers.Teacher",
+    "init_args": {
+        "model": {"class_path": "ResNet12", "init_args": {"widths": [32, 64, 128, 256]}},
+        "checkpoint": "zoo:resnet12_cifar_fs_teacher",
+        "cache": True,
+    },
+}
+
+
+class Domains(NamedTuple):
+    """Tasks of one domain, or of two.
+
+    Args:
+        loss: half following all teachers, or as far as a gate for each row says.
+        fixed: the same at a gate of 0.5.
+        pool: the option that names the teachers, where they are not those of the file.
+    """
+
+    loss: dict[str, Any]
+    fixed: dict[str, Any]
+    pool: tuple[str, ...] = ()
+
+    def of_data(self, seed: int, data: str) -> tuple[str, ...]:
+        """The options of the tasks."""
+        if not self.pool:
+            return of_data(seed, data)
+        source = f"--data.source={shipped('configs/source/cifar_fs_embedded.yaml')}"
+        root = f"--data.source.source.root={data}"
+        return (
+            source,
+            "--data.source.views=0",
+            root,
+            f"--seed_everything={seed}",
+            f"--data.seed={seed}",
+        )
+
+
+def one_teacher(gate: Any) -> dict[str, Any]:
+    """Following it as far as a gate says."""
+    return part("MatchGate", gate=gate, match=part("Hinton", temperature=4.0))
+
+
+SETTINGS = {
+    "photographs and characters": Domains(gated(1.0, ()).loss, pooled(1.0)),
+    "photographs alone": Domains(
+        one_teacher(part("LearnedPerSample")),
+        one_teacher(0.5),
+        (f"--model.teachers={json.dumps([TEACHER])}",),
+    ),
+}
+
+
+def training(setting: str, name: str, seed: int, data: str) -> Run:
+    """The training of a row."""
+    domains, is_taught = SETTINGS[setting], name != "no teacher"
+    loss = domains.loss if name in JUDGES else domains.fixed if is_taught else part("CrossEntropy")
+    options = (
+        *domains.of_data(seed, data),
+        *(domains.pool if is_taught else (ALONE,)),
+        f"--model.loss={json.dumps(loss)}",
+        *((*OTHER, *JUDGES[name]) if name in JUDGES else ()),
+    )
+    needs = (teacher_of_characters(data),) if is_taught and not domains.pool else ()
+    folder = f"misled_gates/fit/{as_word(setting)}/seed{seed}/{as_word(name)}"
+    return Run("fit", folder, CONFIG, options, needs)
+
+
+def test(setting: str, name: str, seed: int, shots: int, data: str) -> Run:
+    """The test of a row on new classes."""
+    run = training(setting, name, seed, data)
+    words = SETTINGS[setting].of_data(seed, data)
+    options = (*words, ALONE, f"--data.k_shot={shots}", initial_checkpoint(run))
+    return Run("test", run.folder.replace("/fit/", f"/test/{shots}shot/"), CONFIG, options, (run,))
+
+
+def tests_of(seed: int, data: str) -> list[Run]:
+    """All that is tested in a seed."""
+    rows = [(setting, name) for setting in SETTINGS for name in ROWS]
+    return [test(*row, seed, shots, data) for row in rows for shots in SHOTS]
+
+
+def plan(data: str) -> list[Run]:
+    """All rows, seed by seed."""
+    return [run for seed in SEEDS for run in tests_of(seed, data)]
+
+
+def outcome(setting: str, name: str, seed: int) -> dict[str, float]:
+    """What the tests of a row have left, by domain and shots."""
+    accuracy = {}
+    for shots in SHOTS:
+        for text in test(setting, name, seed, shots, "").mark.read_text().splitlines():
+            line = json.loads(text)
+            accuracy[f"{line['source']}, {shots} shot{'s' * (shots > 1)}"] = line["accuracy"]
+    return accuracy
+
+
+def gate_at_the_end(run: Run) -> float:
+    """The mean of a training's last gates, where 1 is the label."""
+    with run.mark.parents[1].joinpath("metrics.csv").open(newline="") as file:
+        return float([row[GATE] for row in csv.DictReader(file) if row[GATE]][-1])
+
+
+def lines_of(setting: str) -> list[dict[str, str]]:
+    """A line for each row: accuracy, how far below the best row, and where its gate ends."""
+    outcomes = {name: [outcome(setting, name, seed) for seed in SEEDS] for name in ROWS}
+    means = {name: [fmean(o.values()) for o in row] for name, row in outcomes.items()}
+    tops = [max(values) for values in zip(*means.values(), strict=True)]
+    lines = []
+    for name, row in outcomes.items():
+        line = {"tasks of": setting, "": name}
+        for title in COLUMNS:
+            values = [o[title] for o in row if title in o]
+            line[title] = percent(*over_seeds(values)) if values else "-"
+        regret = [top - mean for top, mean in zip(tops, means[name], strict=True)]
+        gates = [
+            gate_at_the_end(training(setting, name, seed, "")) for seed in SEEDS if name in JUDGES
+        ]
+        line["regret"] = percent(*over_seeds(regret))
+        line["gate"] = "{:.2f} ± {:.2f}".format(*over_seeds(gates)) if gates else "-"
+        lines.append(line)
+    return lines
+
+
+def write_page() -> None:
+    """Fill the section of the page."""
+    table = markdown([line for setting in SETTINGS for line in lines_of(setting)])
+    fill_section(PAGE, "misled-gates", f"{table}\n\n{provenance(plan(''), 'misled-gates')}")
+
+
+if __name__ == "__main__":
+    if main(plan):
+        write_page()
