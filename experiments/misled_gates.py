@@ -1,8 +1,9 @@
 """What misleads a gate in two domains, and whether what mends it does harm where it is right.
 
-Over photographs and characters it is best to follow no teacher, over photographs alone to follow one; a gate
-that learns what is taught has to tell. It is judged by other classes: at the best scale of the student's
-logits, by a bounded loss, or at that scale and blind to what a step does to the scale (`scale_free`).
+Over photographs and characters it is best to follow no teacher; a student that learns photographs of the
+classes of its teacher, and not those that judge, does best to follow it. A gate has to tell. It is judged by
+other classes: at the best scale of the student's logits, by a bounded loss, or at that scale and blind to what
+a step does to the scale (`scale_free`).
 """
 
 import csv
@@ -65,14 +66,10 @@ class Domains(NamedTuple):
         """The options of the tasks."""
         if not self.pool:
             return of_data(seed, data)
-        source = f"--data.source={shipped('configs/source/cifar_fs_embedded.yaml')}"
-        root = f"--data.source.source.root={data}"
         return (
-            source,
-            "--data.source.views=0",
-            root,
-            f"--seed_everything={seed}",
-            f"--data.seed={seed}",
+            f"--data.source={shipped('configs/source/cifar_fs_embedded.yaml')}",
+            *("--data.source.views=0", f"--data.source.source.root={data}"),
+            *("--data.train_split=teacher", f"--seed_everything={seed}", f"--data.seed={seed}"),
         )
 
 
@@ -83,7 +80,7 @@ def one_teacher(gate: Any) -> dict[str, Any]:
 
 SETTINGS = {
     "photographs and characters": Domains(gated(1.0, ()).loss, pooled(1.0)),
-    "photographs alone": Domains(
+    "photographs of fewer classes": Domains(
         one_teacher(part("LearnedPerSample")),
         one_teacher(0.5),
         (f"--model.teachers={json.dumps([TEACHER])}",),
