@@ -1,9 +1,9 @@
 """What misleads a gate in two domains, and whether what mends it does harm where it is right.
 
-Over photographs and characters it is best to follow no teacher; a student that learns photographs of the
-classes of its teacher, and not those that judge, does best to follow it. A gate has to tell. It is judged by
-other classes: at the best scale of the student's logits, by a bounded loss, or at that scale and blind to what
-a step does to the scale (`scale_free`).
+Over photographs and characters it is best to follow no teacher; a student that learns photographs of its
+teacher's classes, and not those that judge, does best to follow it. A gate has to tell. It is judged by
+other classes: at the best scale of the student's logits, by a bounded loss, or at that scale and blind to
+what a step does to the scale (`scale_free`).
 """
 
 import csv
