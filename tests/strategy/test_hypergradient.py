@@ -159,9 +159,9 @@ def test_free_of_scale_a_teacher_that_is_only_surer_has_no_say():
 
     def slope(way, teacher_logits):
         teacher = train.teacher_outputs[0]._replace(logits=logits + teacher_logits)
-        taught = train._replace(teacher_outputs=(teacher,))
+        rows = train._replace(teacher_outputs=(teacher,))
         strategy = dict(loss.named_parameters())
-        teaching = batch_loss(bind_loss(loss), strategy, taught, torch.tensor([13, 2, 7]))
+        teaching = batch_loss(bind_loss(loss), strategy, rows, torch.tensor([13, 2, 7]))
         (raw,) = torch.autograd.grad(
             way(PilotProblem(answer, teaching, quiz, theta, 0.1)).loss, loss.parameters()
         )
