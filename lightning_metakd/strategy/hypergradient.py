@@ -8,9 +8,9 @@ phi is judged by Q where theta <- theta - eta g(theta; phi) leads, from a theta 
 - `tangent`: for one step. With v = grad Q(theta'), dQ/dphi = -eta d/dphi <g, v>, and
   <g, v> = <dL/dOutput, dOutput . v>. One forward-mode product gives dOutput . v; what is left is a
   derivative of the loss alone, so no double backward touches the network.
-- `scale_free`: as `tangent`, but what rescales all logits alike is left out of dOutput . v. How sure a
-  student is settles within few steps, and labels and a teacher that is less sure differ first of all in
-  that: it misleads a gate (docs/where-it-pays.md, "What misleads a gate").
+- `scale_free`: as `tangent`, but what rescales all logits alike is left out of dOutput . v. Labels and a
+  teacher that is less sure differ first of all in how sure they make the student, and a quiz may pay for
+  little else (docs/where-it-pays.md, "What misleads a gate").
 - `neumann`: implicit, for a theta near the minimum of L. With v_0 = grad Q(theta) and
   v_{j+1} = (I - eta dg/dtheta)^T v_j, dQ/dphi = -eta d/dphi <g(theta; phi), v_0 + .. + v_{K-1}>: K terms
   of the series of the inverse Hessian (Lorraine, Vicol, Duvenaud 2020, arXiv:1911.02590, eq. 3 and

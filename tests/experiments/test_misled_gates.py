@@ -13,7 +13,7 @@ def runs(tmp_path, monkeypatch):
     """Tests and curves as three seeds would leave them: each row is a point better than the one before."""
     monkeypatch.chdir(tmp_path)
     for setting in SETTINGS:
-        sources = ("CIFARFS", "Omniglot") if setting == BOTH else ("CIFARFS",)
+        sources = ("CIFARFS", "Omniglot") if setting == BOTH else ("CIFARFS embedded by Conv4",)
         for k, name in enumerate(ROWS):
             for seed in misled_gates.SEEDS:
                 run = misled_gates.training(setting, name, seed, "")
