@@ -8,7 +8,7 @@ as published, the others once.
 import re
 from typing import Any, NamedTuple
 
-from experiments.gate_runs import provenance, result
+from experiments.gate_runs import result
 from experiments.plan import ROOT, Run, images, initial_checkpoint, shipped
 from experiments.runner import main
 from lightning_metakd.reporting.markdown import fill_section, markdown, percent
@@ -55,7 +55,7 @@ METHODS = {
         ("57.06 ± 3.83", "72.24 ± 1.71"), "PaddleFSL", MAML, 500, words=(FIRST_ORDER,)
     ),
     "ANIL, Conv4-32": Published(
-        ("56.19 ± 3.39", "68.60 ± 1.25"), "PaddleFSL", "meta_kd_cifar_fs_published_anil", 100
+        ("56.19 ± 3.39", "68.60 ± 1.25"), "PaddleFSL", "meta_kd_cifar_fs_published_anil", 1000
     ),
     "ProtoNet, Conv4-64": Published(
         ("55.5 ± 0.7", "72.0 ± 0.6"),
@@ -117,41 +117,36 @@ def plan(data: str) -> list[Run]:
 
 def line(name: str) -> dict[str, str]:
     """A method's numbers, published and here."""
-    method = METHODS[name]
+    method, here = METHODS[name], dict[str, Any]()
     row: dict[str, str] = {"": name}
     for shots, published in zip(SHOTS, method.accuracy, strict=True):
-        here: dict[str, Any] = result(evaluation(name, shots))
+        here = result(evaluation(name, shots))
         row[f"published, {shots} shot"] = published
         row[f"here, {shots} shot"] = percent(here["accuracy"], here["ci95"])
     text = (ROOT / f"configs/experiment/{method.config}.yaml").read_text()
     (full,) = re.findall(r"^  max_steps: (\d+)$", text, re.MULTILINE)
     return {**row, "steps here": f"{method.steps:,}", "in full": f"{int(full):,}"} | {
-        "published by": method.source
+        "published by": method.source,
+        "here on": here["device"],
+        "commit": here["git"][:10],
     }
 
 
-def rows_of(page: str) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """The table that the page holds, by method, and the lines below it, which say how rows were made."""
+def rows_of(page: str) -> dict[str, dict[str, str]]:
+    """The table that the page holds, by method."""
     section = page.split("<!-- results:begin published -->")[1].split("<!-- results:end -->")[0]
-    lines = [line for line in section.splitlines() if line]
-    head, _, *rows = [line for line in lines if line.startswith("|")] or ["", ""]
-    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in (head, *rows)]
-    of_name = {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[1:]}
-    return of_name, [line for line in lines if not line.startswith("|")]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    return {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:]}
 
 
 def write_page() -> None:
     """Put the methods of which all is tested here into the table; others keep their rows."""
-    rows, made = rows_of(PAGE.read_text())
+    rows = rows_of(PAGE.read_text())
     runs = {name: [evaluation(name, shots) for shots in SHOTS] for name in METHODS}
-    here = [name for name in METHODS if all(run.complete for run in runs[name])]
-    if here:
-        made = made if rows.keys() - set(here) else []
-        rows |= {name: line(name) for name in here}
-        of_lines = (run for name in here for run in runs[name])
-        made.append(provenance(of_lines, "published", (0,), "2,000 episodes of seed"))
-        table = markdown([rows[name] for name in METHODS if name in rows])
-        fill_section(PAGE, "published", "\n\n".join([table, *dict.fromkeys(made)]))
+    rows |= {name: line(name) for name in METHODS if all(run.complete for run in runs[name])}
+    if rows:
+        fill_section(PAGE, "published", markdown([rows[name] for name in METHODS if name in rows]))
 
 
 if __name__ == "__main__":

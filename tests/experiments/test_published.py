@@ -36,18 +36,18 @@ def test_rows_of_another_machine_stay_with_what_made_them(page, tmp_path, monkey
         published.write_page()  # nothing has been run here: the page stays as it is
         leave(name, accuracy, commit)
         published.write_page()
-    rows, made = published.rows_of(page.read_text())
+    rows = published.rows_of(page.read_text())
     assert list(rows) == [second, first]
     assert [rows[name]["here, 5 shot"] for name in rows] == ["65.00 ± 0.40", "55.00 ± 0.40"]
-    assert [line[-10:] for line in made] == ["a" * 10, "b" * 10]
+    assert [rows[name]["commit"] for name in rows] == ["b" * 10, "a" * 10]
     text = page.read_text()
     published.write_page()
     assert page.read_text() == text
-    leave(first, 0.5, "b" * 40)  # all rows are made again: nothing is left of the first machine
+    leave(first, 0.7, "b" * 40)  # made again: nothing is left of the first machine
     published.write_page()
-    _, made = published.rows_of(page.read_text())
-    assert [line[-10:] for line in made] == ["b" * 10]
+    row = published.rows_of(page.read_text())[first]
+    assert (row["here, 5 shot"], row["commit"]) == ("75.00 ± 0.40", "b" * 10)
 
 
 def test_an_empty_page_has_no_rows(page):
-    assert published.rows_of(page.read_text()) == ({}, [])
+    assert published.rows_of(page.read_text()) == {}
