@@ -1,9 +1,8 @@
-"""What misleads a gate in two domains, and whether what mends it does harm where it is right.
+"""What misleads a gate in two domains, and whether what mends it does harm where a teacher is worth more.
 
-Over photographs and characters it is best to follow no teacher; a student that learns photographs of its
-teacher's classes, and not those that judge, does best to follow it. A gate has to tell. It is judged by
-other classes: at the best scale of the student's logits, by a bounded loss, or at that scale and blind to
-what a step does to the scale (`scale_free`).
+A gate for each row is judged by other classes: at the best scale of the student's logits, as it comes, or
+by a bounded loss. Over photographs and characters labels alone are better than following both teachers
+half; where a student learns photographs of its teacher's classes, and not those that judge, half is better.
 """
 
 import csv
@@ -32,9 +31,8 @@ PAGE = ROOT / "docs/where-it-pays.md"
 JUDGES = {
     "learned gate": (),
     "learned gate, bounded quiz": ("--model.strategy_training.quiz=GeneralisedCrossEntropy",),
-    "learned gate, scale free": ("--model.strategy_training.hypergradient=scale_free",),
 }
-"""What looks at a step that a gate has taught."""
+"""What judges a step that a gate has taught."""
 ROWS, GATE = ("no teacher", "half", *JUDGES), "strategy/gate_mean"
 COLUMNS = tuple(
     f"{of}, {shots}" for shots in ("1 shot", "5 shots") for of in ("CIFARFS", "Omniglot")
@@ -49,27 +47,30 @@ TEACHER = {
 }
 
 
-class Domains(NamedTuple):
-    """Tasks of one domain, or of two.
+class Setting(NamedTuple):
+    """Tasks, and how their teachers are followed.
 
     Args:
-        loss: half following all teachers, or as far as a gate for each row says.
-        fixed: the same at a gate of 0.5.
-        pool: the option that names the teachers, where they are not those of the file.
+        by_gate: the loss as far as a gate for each row says.
+        half: the loss at a gate of 0.5.
+        of_photographs: whether tasks are of photographs alone, with their teacher alone.
+        learns_judges: whether the student learns the classes that judge as well.
     """
 
-    loss: dict[str, Any]
-    fixed: dict[str, Any]
-    pool: tuple[str, ...] = ()
+    by_gate: dict[str, Any]
+    half: dict[str, Any]
+    of_photographs: bool
+    learns_judges: bool
 
     def of_data(self, seed: int, data: str) -> tuple[str, ...]:
         """The options of the tasks."""
-        if not self.pool:
-            return of_data(seed, data)
+        split = () if self.learns_judges else ("--data.train_split=teacher",)
+        if not self.of_photographs:
+            return (*of_data(seed, data), *split)
         return (
             f"--data.source={shipped('configs/source/cifar_fs_embedded.yaml')}",
             *("--data.source.views=0", f"--data.source.source.root={data}"),
-            *("--data.train_split=teacher", f"--seed_everything={seed}", f"--data.seed={seed}"),
+            *(*split, f"--seed_everything={seed}", f"--data.seed={seed}"),
         )
 
 
@@ -78,29 +79,34 @@ def one_teacher(gate: Any) -> dict[str, Any]:
     return part("MatchGate", gate=gate, match=part("Hinton", temperature=4.0))
 
 
+BOTH, ONE = (
+    (gated(1.0, ()).loss, pooled(1.0)),
+    (one_teacher(part("LearnedPerSample")), one_teacher(0.5)),
+)
 SETTINGS = {
-    "photographs and characters": Domains(gated(1.0, ()).loss, pooled(1.0)),
-    "photographs of fewer classes": Domains(
-        one_teacher(part("LearnedPerSample")),
-        one_teacher(0.5),
-        (f"--model.teachers={json.dumps([TEACHER])}",),
+    "photographs and characters": Setting(*BOTH, of_photographs=False, learns_judges=True),
+    "photographs and characters, fewer classes": Setting(
+        *BOTH, of_photographs=False, learns_judges=False
     ),
+    "photographs of fewer classes": Setting(*ONE, of_photographs=True, learns_judges=False),
 }
 
 
-def training(setting: str, name: str, seed: int, data: str) -> Run:
+def training(name_of_setting: str, name: str, seed: int, data: str) -> Run:
     """The training of a row."""
-    domains, is_taught = SETTINGS[setting], name != "no teacher"
-    loss = domains.loss if name in JUDGES else domains.fixed if is_taught else part("CrossEntropy")
+    setting, is_taught, is_learned = SETTINGS[name_of_setting], name != "no teacher", name in JUDGES
+    if setting.of_photographs:
+        teachers, needs = [f"--model.teachers={json.dumps([TEACHER])}"], []
+    else:
+        teachers, needs = [], [teacher_of_characters(data)]
+    loss = setting.by_gate if is_learned else setting.half
     options = (
-        *domains.of_data(seed, data),
-        *(domains.pool if is_taught else (ALONE,)),
-        f"--model.loss={json.dumps(loss)}",
-        *((*OTHER, *JUDGES[name]) if name in JUDGES else ()),
+        *(*setting.of_data(seed, data), *(teachers if is_taught else [ALONE])),
+        f"--model.loss={json.dumps(loss if is_taught else part('CrossEntropy'))}",
+        *((*OTHER, *JUDGES[name]) if is_learned else ()),
     )
-    needs = (teacher_of_characters(data),) if is_taught and not domains.pool else ()
-    folder = f"misled_gates/fit/{as_word(setting)}/seed{seed}/{as_word(name)}"
-    return Run("fit", folder, CONFIG, options, needs)
+    folder = f"misled_gates/fit/{as_word(name_of_setting)}/seed{seed}/{as_word(name)}"
+    return Run("fit", folder, CONFIG, options, tuple(needs) if is_taught else ())
 
 
 def test(setting: str, name: str, seed: int, shots: int, data: str) -> Run:
@@ -133,27 +139,26 @@ def outcome(setting: str, name: str, seed: int) -> dict[str, float]:
     return accuracy
 
 
-def gate_at_the_end(run: Run) -> float:
-    """The mean of a training's last gates, where 1 is the label."""
+def late_gate(run: Run) -> float:
+    """The mean of a gate in the second half of a training, over tasks of all domains; 1 is the label."""
     with run.mark.parents[1].joinpath("metrics.csv").open(newline="") as file:
-        return float([row[GATE] for row in csv.DictReader(file) if row[GATE]][-1])
+        gates = [float(row[GATE]) for row in csv.DictReader(file) if row[GATE]]
+    return fmean(gates[len(gates) // 2 :])
 
 
 def lines_of(setting: str) -> list[dict[str, str]]:
-    """A line for each row: accuracy, how far below the best row, and where its gate ends."""
+    """A line for each row: accuracy, how far below the best row, and its gate."""
     outcomes = {name: [outcome(setting, name, seed) for seed in SEEDS] for name in ROWS}
     means = {name: [fmean(o.values()) for o in row] for name, row in outcomes.items()}
     tops = [max(values) for values in zip(*means.values(), strict=True)]
     lines = []
     for name, row in outcomes.items():
-        line = {"tasks of": setting, "": name}
+        line = {"tasks": setting, "": name}
         for title in COLUMNS:
             values = [o[title] for o in row if title in o]
             line[title] = percent(*over_seeds(values)) if values else "-"
         regret = [top - mean for top, mean in zip(tops, means[name], strict=True)]
-        gates = [
-            gate_at_the_end(training(setting, name, seed, "")) for seed in SEEDS if name in JUDGES
-        ]
+        gates = [late_gate(training(setting, name, seed, "")) for seed in SEEDS if name in JUDGES]
         line["regret"] = percent(*over_seeds(regret))
         line["gate"] = "{:.2f} ± {:.2f}".format(*over_seeds(gates)) if gates else "-"
         lines.append(line)

@@ -85,9 +85,8 @@ class StrategyTraining:
             training, whose classes teachers may know. What labels say of a class helps at once with that
             class; what helps with others is how a student generalises (docs/results/held-out.md). By default
             `other` where the data have such a split and the learner makes pilots, and otherwise `same`.
-        hypergradient: `tangent`, `scale_free` (blind to how sure a step makes the student), `unrolled` or
-            `neumann` (near a minimum of the teaching loss), for learners that do not adapt by a loss, and for
-            SingleTask.
+        hypergradient: `tangent`, `unrolled` or `neumann` (near a minimum of the teaching loss), for learners
+            that do not adapt by a loss, and for SingleTask.
         pilot_lr: step size of the pilot; one so long that it makes the quiz worse (see strategy/pilot_gain)
             speaks for whoever shortens it, a wrong teacher for instance.
         pilot_steps: steps of the pilot; more than one by `unrolled` alone.

@@ -8,9 +8,6 @@ phi is judged by Q where theta <- theta - eta g(theta; phi) leads, from a theta 
 - `tangent`: for one step. With v = grad Q(theta'), dQ/dphi = -eta d/dphi <g, v>, and
   <g, v> = <dL/dOutput, dOutput . v>. One forward-mode product gives dOutput . v; what is left is a
   derivative of the loss alone, so no double backward touches the network.
-- `scale_free`: as `tangent`, but what rescales all logits alike is left out of dOutput . v. Labels and a
-  teacher that is less sure differ first of all in how sure they make the student, and a quiz may pay for
-  little else (docs/where-it-pays.md, "What misleads a gate").
 - `neumann`: implicit, for a theta near the minimum of L. With v_0 = grad Q(theta) and
   v_{j+1} = (I - eta dg/dtheta)^T v_j, dQ/dphi = -eta d/dphi <g(theta; phi), v_0 + .. + v_{K-1}>: K terms
   of the series of the inverse Hessian (Lorraine, Vicol, Duvenaud 2020, arXiv:1911.02590, eq. 3 and
@@ -33,7 +30,7 @@ from lightning_metakd.functional.inner_loop import inner_gradient, step
 from lightning_metakd.functional.params import detach, detach_tree
 from lightning_metakd.types import BatchLoss, Output, Params
 
-HypergradientMethod = Literal["tangent", "scale_free", "unrolled", "neumann"]
+HypergradientMethod = Literal["tangent", "unrolled", "neumann"]
 
 
 class PilotProblem(NamedTuple):
@@ -87,32 +84,6 @@ def unrolled(problem: PilotProblem) -> Pilot:
 
 def tangent(problem: PilotProblem) -> Pilot:
     """The pilot of one step by one forward-mode product, without double backward."""
-    return by_forward_mode(problem, lambda output, moved: moved)
-
-
-def scale_free(problem: PilotProblem) -> Pilot:
-    """As `tangent`, blind to what a step does to the common scale of the logits."""
-    return by_forward_mode(problem, without_scale)
-
-
-def without_scale(output: Output, moved: Output) -> Output:
-    """A change of the output, without the part of its logits along the logits themselves.
-
-    Args:
-        output: whose logits [n, c] are taken around the mean of each row.
-        moved: the change.
-    """
-    logits = output.logits - output.logits.mean(-1, keepdim=True)
-    square = logits.square().sum().clamp(min=torch.finfo(logits.dtype).tiny)
-    return moved._replace(logits=moved.logits - (moved.logits * logits).sum() / square * logits)
-
-
-def by_forward_mode(problem: PilotProblem, look: Callable[[Output, Output], Output]) -> Pilot:
-    """The pilot of one step.
-
-    Args:
-        look: of an output and its change along the slope of the quiz, the change that counts.
-    """
     predict, train_loss, quiz, params, lr, _, _ = problem
     at, draws = detach(params), Draws()
     output, pull_back = vjp(predict, at)  # type: ignore[misc]
@@ -124,7 +95,6 @@ def by_forward_mode(problem: PilotProblem, look: Callable[[Output, Output], Outp
     v, after = grad_and_value(quiz)(detach(step(at, grads, lr)))
     with draws.again():  # the same dropout
         _, moved = jvp(predict, (at,), (v,))  # type: ignore[misc]
-    moved = look(output, moved)
     pairs = zip(tree_leaves(slope), tree_leaves(moved), strict=True)
     inner = torch.stack([(s * m.detach()).sum() for s, m in pairs]).sum()
     return Pilot(with_gradient_of(after, -lr * inner), (quiz(at) - after).detach())
@@ -168,7 +138,6 @@ class Hypergradient(NamedTuple):
 
 HYPERGRADIENTS: dict[HypergradientMethod, Hypergradient] = {
     "tangent": Hypergradient(tangent, lambda steps: 3),
-    "scale_free": Hypergradient(scale_free, lambda steps: 3),
     "unrolled": Hypergradient(unrolled, lambda steps: 2 * steps + 1),
     "neumann": Hypergradient(neumann, lambda steps: steps + 2),
 }

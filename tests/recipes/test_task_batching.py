@@ -100,15 +100,6 @@ def test_all_ways_give_the_same_gradients(name, at_once):
     check(case.slopes(actual, case.strategy), case.slopes(expected, case.strategy))
 
 
-def test_a_pilot_free_of_scale_sees_each_task_at_its_own():
-    case = Case("ProtoNet")
-    objective = replace(case.objective, hypergradient=HYPERGRADIENTS["scale_free"])
-    at = detach(case.theta), case.strategy, [split_query(task) for task in case.tasks]
-    expected = by_hand(objective.strategy_loss, *at)
-    actual = mean_over_tasks(objective.strategy_loss, *at, 2)
-    check(case.slopes(actual, case.strategy), case.slopes(expected, case.strategy))
-
-
 @pytest.mark.thorough
 @pytest.mark.parametrize("form", ["support", "batch"])
 @pytest.mark.parametrize("name", LEARNERS)

@@ -5,12 +5,10 @@ import torch
 
 from lightning_metakd.functional.bind import bind, bind_loss
 from lightning_metakd.functional.inner_loop import inner_gradient, mean_loss
-from lightning_metakd.functional.params import detach_tree
 from lightning_metakd.losses.coefficient import Learned, LearnedPerClass
 from lightning_metakd.losses.generalised_cross_entropy import GeneralisedCrossEntropy
 from lightning_metakd.losses.hinton import Hinton
 from lightning_metakd.losses.learned_per_sample import LearnedPerSample
-from lightning_metakd.losses.logit_matching import LogitMatching
 from lightning_metakd.losses.loss import (
     CalibratedCrossEntropy,
     CrossEntropy,
@@ -25,7 +23,6 @@ from lightning_metakd.strategy.hypergradient import (
     HYPERGRADIENTS,
     PilotProblem,
     neumann,
-    scale_free,
     tangent,
     unrolled,
 )
@@ -116,59 +113,6 @@ def test_the_gain_is_what_the_step_took_off_the_quiz(way):
     _, judge = answered(batch(9, (1, 8, 8))), judging(net)
     before = torch.nn.functional.cross_entropy(net(judge.x).logits, judge.y)
     torch.testing.assert_close(actual.gain, before - actual.loss.detach(), rtol=1e-9, atol=1e-12)
-
-
-# --- apart from the scale of the logits ----------------------------------------------------------------
-
-
-def test_free_of_scale_it_is_the_pilot_of_slopes_at_right_angles_to_the_logits():
-    """Double backward through the network, of slopes on which an explicit projector acts."""
-    loss = perturbed(MatchGate(LearnedPerSample(), Hinton(Learned())).double())
-    net = make_episodic(SmoothConv4().double(), "batch")
-    answer, result, quiz, theta = scene(loss, net)
-    strategy, leaves, one = list(loss.parameters()), list(theta.values()), torch.ones(()).double()
-    logits = answer(theta).logits
-    output = answer(theta)._replace(logits=logits.detach().requires_grad_())
-    (slope,) = torch.autograd.grad(
-        result(output, detach_tree(output), one).mean(), output.logits, create_graph=True
-    )
-    c = (logits - logits.mean(1, keepdim=True)).detach().flatten()
-    projector = torch.eye(len(c)).double() - torch.outer(c, c) / c.dot(c)
-    projected = (projector @ slope.flatten()).view_as(slope)
-    step = inner_gradient(answer, theta, result, one)
-    at = {name: (p - 0.1 * step[name]).detach().requires_grad_() for name, p in theta.items()}
-    v = torch.autograd.grad(quiz(at), list(at.values()))
-    moves = torch.autograd.grad(logits, leaves, projected, create_graph=True)
-    inner = sum((g * p).sum() for g, p in zip(moves, v, strict=True))
-    expected = torch.autograd.grad(-0.1 * inner, strategy)
-    actual = torch.autograd.grad(pilot(scale_free, loss, net).loss, strategy)
-    plain = torch.autograd.grad(pilot(tangent, loss, net).loss, strategy)
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-14)
-    assert all((a - p).norm() > 1e-3 * p.norm() for a, p in zip(actual, plain, strict=True))
-
-
-def test_free_of_scale_a_teacher_that_is_only_surer_has_no_say():
-    """Matching twice the student's own logits is a step along them; not so for one that orders otherwise."""
-    net = make_episodic(SmoothConv4().double(), "batch")
-    loss = WeightedSum({"match": LogitMatching()}, {"match": Learned()}).double()
-    answer, _, quiz, theta = scene(loss, net)
-    torch.manual_seed(4)
-    train = answered(batch(9, (1, 8, 8)))
-    logits = detach_tree(answer(theta)).logits
-    centred = logits - logits.mean(1, keepdim=True)
-
-    def slope(way, teacher_logits):
-        teacher = train.teacher_outputs[0]._replace(logits=logits + teacher_logits)
-        rows = train._replace(teacher_outputs=(teacher,))
-        strategy = dict(loss.named_parameters())
-        teaching = batch_loss(bind_loss(loss), strategy, rows, torch.tensor([13, 2, 7]))
-        (raw,) = torch.autograd.grad(
-            way(PilotProblem(answer, teaching, quiz, theta, 0.1)).loss, loss.parameters()
-        )
-        return raw.abs().item()
-
-    assert slope(scale_free, centred) < 1e-12 * slope(tangent, centred)
-    assert slope(scale_free, centred.roll(1, 1)) > 1e-3 * slope(tangent, centred.roll(1, 1))
 
 
 def quadratic(way, weight, lr, towards, w=None, steps=1):
