@@ -117,15 +117,10 @@ def test(setting: str, name: str, seed: int, shots: int, data: str) -> Run:
     return Run("test", run.folder.replace("/fit/", f"/test/{shots}shot/"), CONFIG, options, (run,))
 
 
-def tests_of(seed: int, data: str) -> list[Run]:
-    """All that is tested in a seed."""
-    rows = [(setting, name) for setting in SETTINGS for name in ROWS]
-    return [test(*row, seed, shots, data) for row in rows for shots in SHOTS]
-
-
 def plan(data: str) -> list[Run]:
     """All rows, seed by seed."""
-    return [run for seed in SEEDS for run in tests_of(seed, data)]
+    rows = [(setting, name) for setting in SETTINGS for name in ROWS]
+    return [test(*row, seed, shots, data) for seed in SEEDS for row in rows for shots in SHOTS]
 
 
 def outcome(setting: str, name: str, seed: int) -> dict[str, float]:
