@@ -7,6 +7,7 @@ is worth is asked of shorter ones.
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from experiments.gate_rivals import part
@@ -127,22 +128,22 @@ def rotation(data: str) -> Run:
     return report(ROTATION, "plain-conv4", "plain-conv4-rotation", tests, baseline)
 
 
-def short(lever: str, data: str, seed: int = 0) -> Run:
+def short(lever: str, data: str, seed: int) -> Run:
     """A short training with a lever."""
     options = (*words(seed, data), *LEVERS[lever], SHORT)
     return Run("fit", f"plain_conv4_levers/seed{seed}/{lever}", STUDENT, options)
 
 
-def levers(shots: int, data: str) -> Run:
+def levers(seed: int, data: str) -> Run:
     """The table of what they are worth."""
+    folder = f"plain_conv4_levers_table/seed{seed}"
+    trained = {lever: short(lever, data, seed) for lever in LEVERS}
     tests = [
-        evaluation(
-            f"plain_conv4_levers_table/{shots}shot/{lever}", "nearest_mean", shots, run, data
-        )
-        for lever in LEVERS
-        for run in (short(lever, data),)
+        evaluation(f"{folder}/{shots}shot/{lever}", "nearest_mean", shots, run, data, seed)
+        for lever, run in trained.items()
+        for shots in SHOTS
     ]
-    folder, section = f"plain_conv4_levers_table/{shots}shot", f"plain-conv4-levers-{shots}"
+    section = f"plain-conv4-levers-seed{seed}"
     return report(folder, "plain-conv4", section, tests, "--baseline=taught")
 
 
@@ -160,29 +161,33 @@ def plan(data: str) -> list[Run]:
         for seed in SEEDS
     ] + [
         rotation(data),
-        *(levers(shots, data) for shots in SHOTS),
+        *(levers(seed, data) for seed in SEEDS),
     ]
 
 
-def accuracies(page: str, seed: int, shots: int) -> dict[str, float]:
-    """Of the rows of a seed's table, which the page holds, in [0, 1]."""
-    _, of_seed = page.split(f"<!-- results:begin plain-conv4-seed{seed} -->")
-    _, of_shots = of_seed.split(f"{shots}-shot\n", 1)
+def accuracies(page: str, section: str, shots: int) -> dict[str, float]:
+    """Of the rows of a table that the page holds, in [0, 1]."""
+    _, here = page.split(f"<!-- results:begin {section} -->")
+    _, of_shots = here.split(f"{shots}-shot\n", 1)
     rows = re.findall(r"^\| (\w+) +\|(?:[^|]*\|){2} +([\d.]+) ±", of_shots.split("###")[0], re.M)
     return {name: float(accuracy) / 100 for name, accuracy in rows}
 
 
-def over_all_seeds(page: str) -> str:
-    """The four students by nearest class mean, over the seeds whose tables the page holds."""
-    rows = {name: {"": name} for name in ("alone", "alone_tuned", "taught", "taught_tuned")}
+def over_all_seeds(page: str, table: str, names: Iterable[str], baseline: str) -> str:
+    """Rows over the seeds whose tables the page holds.
+
+    Args:
+        table: what the names of these tables begin with.
+        baseline: the row that is subtracted from each, seed by seed.
+    """
+    rows = {name: {"": name.removesuffix("_nearest_mean")} for name in names}
     for shots in SHOTS:
-        of_seeds = [accuracies(page, seed, shots) for seed in SEEDS]
+        of_seeds = [accuracies(page, f"{table}-seed{seed}", shots) for seed in SEEDS]
         for name, row in rows.items():
-            here = [of_seed[f"{name}_nearest_mean"] for of_seed in of_seeds]
-            alone = [of_seed["alone_nearest_mean"] for of_seed in of_seeds]
-            more = over_seeds([a - b for a, b in zip(here, alone, strict=True)])
-            row[f"{shots} shot"] = percent(*over_seeds(here))
-            row[f"minus alone, {shots} shot"] = "-" if name == "alone" else percent(*more, sign="+")
+            more = over_seeds([here[name] - here[baseline] for here in of_seeds])
+            row[f"{shots} shot"] = percent(*over_seeds([here[name] for here in of_seeds]))
+            minus = f"minus {rows[baseline]['']}, {shots} shot"
+            row[minus] = "-" if name == baseline else percent(*more, sign="+")
     seeds = ", ".join(map(str, SEEDS))
     made = (
         f"Percent; 95 % intervals over seeds {seeds}, whose tables stand below; nearest class mean."
@@ -191,8 +196,13 @@ def over_all_seeds(page: str) -> str:
 
 
 def write_page() -> None:
-    """Fill the table of all seeds from those of each, which the page holds."""
-    fill_section(PAGE, "plain-conv4-seeds", over_all_seeds(PAGE.read_text()))
+    """Fill the tables of all seeds from those of each, which the page holds."""
+    page = PAGE.read_text()
+    students = [f"{name}_nearest_mean" for name in ("alone", "alone_tuned", "taught", BEST)]
+    of_students = over_all_seeds(page, "plain-conv4", students, students[0])
+    fill_section(PAGE, "plain-conv4-seeds", of_students)
+    of_levers = over_all_seeds(page, "plain-conv4-levers", LEVERS, "taught")
+    fill_section(PAGE, "plain-conv4-levers", of_levers)
 
 
 if __name__ == "__main__":

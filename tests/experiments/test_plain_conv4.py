@@ -24,12 +24,15 @@ def page(accuracy: float) -> str:
 
 
 def test_it_reads_each_seed_and_each_number_of_shots():
-    assert plain_conv4.accuracies(page(60), 2, 5)["taught_nearest_mean"] == pytest.approx(0.76)
+    assert plain_conv4.accuracies(page(60), "plain-conv4-seed2", 5)[
+        "taught_nearest_mean"
+    ] == pytest.approx(0.76)
 
 
 def test_its_rows_are_means_over_seeds_and_differences_paired_by_seed():
     half = 100 * over_seeds([0.60, 0.61, 0.64])[1]
-    lines = plain_conv4.over_all_seeds(page(60)).splitlines()
+    rows = [f"{name}_nearest_mean" for name in ROWS]
+    lines = plain_conv4.over_all_seeds(page(60), "plain-conv4", rows, rows[0]).splitlines()
     cells = [cell.strip() for cell in lines[5].split("|")][1:-1]
     here = f"{60 + 5 / 3 + 3:.2f} ± {half:.2f}"
     more = f"{70 + 5 / 3 + 3:.2f} ± {half:.2f}"
