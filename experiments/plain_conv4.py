@@ -7,7 +7,7 @@ is worth is asked of shorter ones.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from experiments.gate_rivals import part
@@ -31,10 +31,9 @@ LEARNERS = {
 }
 ROTATED = {"rotated": ("--model.rotation.weight=1.0",)}
 """Taught, and beside it telling turned rows apart."""
-ROTATION = "plain_conv4_rotation/seed0"
-SEEDS, SHOTS = (0, 1, 2), (1, 5)
+SEEDS, ROTATED_SEEDS, SHOTS = (0, 1, 2), (0, 1), (1, 5)
 SHORT = "--trainer.max_steps=5000"
-BEST, ZOO = "taught_tuned", "zoo:conv4_64_cifar_fs"
+BEST = "taught_tuned"
 """The row that the zoo has, of the first seed."""
 
 
@@ -63,7 +62,9 @@ def words(seed: int, data: str) -> tuple[str, ...]:
     return images(data), f"--seed_everything={seed}", f"--data.seed={seed}"
 
 
-def students(data: str, seed: int = 0, ways: dict[str, tuple[str, ...]] = WAYS) -> dict[str, Run]:
+def students(
+    data: str, seed: int = 0, ways: Mapping[str, tuple[str, ...]] = WAYS
+) -> dict[str, Run]:
     """The trainings of a seed, each way's long one and the tuning behind it, by the row's name."""
     rows = {}
     for way, of_way in ways.items():
@@ -86,6 +87,7 @@ def evaluation(
     Args:
         trained: its training, or a file of the zoo.
     """
+    needs: tuple[Run, ...]
     if isinstance(trained, Run):
         start, needs = [initial_checkpoint(trained)], (trained,)
     else:
@@ -114,18 +116,17 @@ def tests(seed: int, data: str) -> list[Run]:
     ]
 
 
-def rotation(data: str) -> Run:
-    """The table of students that are taught and tell turned rows apart, beside one that does not."""
-    rows: dict[str, Run | str] = {**students(data, ways=ROTATED), f"{BEST}_before": ZOO}
+def rotation(seed: int, data: str) -> Run:
+    """The table of students that are taught and tell turned rows apart."""
+    folder = f"plain_conv4_rotation/seed{seed}"
     tests = [
         evaluation(
-            f"{ROTATION}/{shots}shot/{name}_nearest_mean", "nearest_mean", shots, trained, data
+            f"{folder}/{shots}shot/{name}_nearest_mean", "nearest_mean", shots, trained, data, seed
         )
-        for name, trained in rows.items()
+        for name, trained in students(data, seed, ROTATED).items()
         for shots in SHOTS
     ]
-    baseline = f"--baseline={BEST}_before_nearest_mean"
-    return report(ROTATION, "plain-conv4", "plain-conv4-rotation", tests, baseline)
+    return report(folder, "plain-conv4", f"plain-conv4-rotation-seed{seed}", tests)
 
 
 def short(lever: str, data: str, seed: int) -> Run:
@@ -160,49 +161,60 @@ def plan(data: str) -> list[Run]:
         )
         for seed in SEEDS
     ] + [
-        rotation(data),
+        *(rotation(seed, data) for seed in ROTATED_SEEDS),
         *(levers(seed, data) for seed in SEEDS),
     ]
 
 
-def accuracies(page: str, section: str, shots: int) -> dict[str, float]:
-    """Of the rows of a table that the page holds, in [0, 1]."""
-    _, here = page.split(f"<!-- results:begin {section} -->")
-    _, of_shots = here.split(f"{shots}-shot\n", 1)
-    rows = re.findall(r"^\| (\w+) +\|(?:[^|]*\|){2} +([\d.]+) ±", of_shots.split("###")[0], re.M)
-    return {name: float(accuracy) / 100 for name, accuracy in rows}
+def accuracies(page: str, seed: int, shots: int) -> dict[str, float]:
+    """Of the rows of all tables of a seed, which the page holds, in [0, 1]."""
+    tables = rf"results:begin plain-conv4-(?:\w+-)?seed{seed} -->(.*?)<!-- results:end"
+    of_seed: dict[str, float] = {}
+    for table in re.findall(tables, page, re.DOTALL):
+        of_shots = table.split(f"{shots}-shot\n", 1)[1].split("###")[0]
+        rows = re.findall(r"^\| (\w+) +\|(?:[^|]*\|){2} +([\d.]+) ±", of_shots, re.MULTILINE)
+        of_seed |= {name: float(accuracy) / 100 for name, accuracy in rows}
+    return of_seed
 
 
-def over_all_seeds(page: str, table: str, names: Iterable[str], baseline: str) -> str:
+def over_all_seeds(
+    page: str, rows: Mapping[str, str], minus: str, seeds: tuple[int, ...] = SEEDS
+) -> str:
     """Rows over the seeds whose tables the page holds.
 
     Args:
-        table: what the names of these tables begin with.
-        baseline: the row that is subtracted from each, seed by seed.
+        rows: for each, the row that is subtracted from it seed by seed, on the same episodes.
+        minus: what that is.
     """
-    rows = {name: {"": name.removesuffix("_nearest_mean")} for name in names}
+    lines = {name: {"": name.removesuffix("_nearest_mean")} for name in rows}
     for shots in SHOTS:
-        of_seeds = [accuracies(page, f"{table}-seed{seed}", shots) for seed in SEEDS]
-        for name, row in rows.items():
+        of_seeds = [accuracies(page, seed, shots) for seed in seeds]
+        for name, baseline in rows.items():
             more = over_seeds([here[name] - here[baseline] for here in of_seeds])
-            row[f"{shots} shot"] = percent(*over_seeds([here[name] for here in of_seeds]))
-            minus = f"minus {rows[baseline]['']}, {shots} shot"
-            row[minus] = "-" if name == baseline else percent(*more, sign="+")
-    seeds = ", ".join(map(str, SEEDS))
+            lines[name] |= {
+                f"{shots} shot": percent(*over_seeds([here[name] for here in of_seeds])),
+                f"minus {minus}, {shots} shot": "-"
+                if name == baseline
+                else percent(*more, sign="+"),
+            }
     made = (
-        f"Percent; 95 % intervals over seeds {seeds}, whose tables stand below; nearest class mean."
+        f"Percent; 95 % intervals over seeds {', '.join(map(str, seeds))}, whose tables stand below; "
+        "nearest class mean."
     )
-    return f"{markdown(list(rows.values()))}\n\n{made}"
+    return f"{markdown(list(lines.values()))}\n\n{made}"
 
 
 def write_page() -> None:
     """Fill the tables of all seeds from those of each, which the page holds."""
     page = PAGE.read_text()
-    students = [f"{name}_nearest_mean" for name in ("alone", "alone_tuned", "taught", BEST)]
-    of_students = over_all_seeds(page, "plain-conv4", students, students[0])
+    names = [f"{name}_nearest_mean" for name in ("alone", "alone_tuned", "taught", BEST)]
+    of_students = over_all_seeds(page, dict.fromkeys(names, names[0]), "alone")
+    of_levers = over_all_seeds(page, dict.fromkeys(LEVERS, "taught"), "taught")
+    unrotated = {name.replace("taught", "rotated"): name for name in names[2:]}
+    of_rotation = over_all_seeds(page, unrotated, "only taught", ROTATED_SEEDS)
     fill_section(PAGE, "plain-conv4-seeds", of_students)
-    of_levers = over_all_seeds(page, "plain-conv4-levers", LEVERS, "taught")
     fill_section(PAGE, "plain-conv4-levers", of_levers)
+    fill_section(PAGE, "plain-conv4-rotation", of_rotation)
 
 
 if __name__ == "__main__":
