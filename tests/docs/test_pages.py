@@ -68,8 +68,7 @@ def test_the_files_modules_and_targets_that_it_names_exist(page):
     for module in set(
         re.findall(r"(?:^|`)python -m ((?:experiments|benchmarks)\.\w+)", text, re.M)
     ):
-        moved = module == "benchmarks.maml_against_higher"  # by which a table was made that is kept
-        assert moved or (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
 
 
 def test_rows_of_tables_are_experiments():
