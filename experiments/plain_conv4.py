@@ -32,6 +32,8 @@ LEARNERS = {
 ROTATED = {"rotated": ("--model.rotation.weight=1.0",)}
 """Taught, and beside it telling turned rows apart."""
 SEEDS, OF_LEVERS, SHOTS = (0, 1, 2), (0, 1), (1, 5)
+PAIR = 2
+"""So few seeds have no interval worth showing."""
 SHORT = "--trainer.max_steps=5000"
 BEST = "taught_tuned"
 """The row that the zoo has, of the first seed."""
@@ -190,18 +192,21 @@ def over_all_seeds(
     for shots in SHOTS:
         of_seeds = [accuracies(page, seed, shots) for seed in seeds]
         for name, baseline in rows.items():
-            more = over_seeds([here[name] - here[baseline] for here in of_seeds])
+            more = [here[name] - here[baseline] for here in of_seeds]
             lines[name] |= {
-                f"{shots} shot": percent(*over_seeds([here[name] for here in of_seeds])),
-                f"minus {minus}, {shots} shot": "-"
-                if name == baseline
-                else percent(*more, sign="+"),
+                f"{shots} shot": of_all([here[name] for here in of_seeds]),
+                f"minus {minus}, {shots} shot": "-" if name == baseline else of_all(more, "+"),
             }
-    made = (
-        f"Percent; 95 % intervals over seeds {', '.join(map(str, seeds))}, whose tables stand below; "
-        "nearest class mean."
-    )
-    return f"{markdown(list(lines.values()))}\n\n{made}"
+    shown = "95 % intervals over" if len(seeds) > PAIR else "by"
+    made = f"Percent; {shown} seeds {', '.join(map(str, seeds))}, whose tables stand below"
+    return f"{markdown(list(lines.values()))}\n\n{made}; nearest class mean."
+
+
+def of_all(values: list[float], sign: str = "") -> str:
+    """The mean over seeds and its half-width, or each of two."""
+    if len(values) > PAIR:
+        return percent(*over_seeds(values), sign=sign)
+    return ", ".join(f"{100 * value:{sign}.2f}" for value in values)
 
 
 def write_page() -> None:

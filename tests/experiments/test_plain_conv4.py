@@ -47,10 +47,10 @@ def test_its_rows_are_means_over_seeds_and_differences_paired_by_seed():
     assert cells == ["taught_tuned", here, "+3.00 ± 0.00", more, "+3.00 ± 0.00"]
 
 
-def test_a_row_minus_itself_is_no_difference():
+def test_two_seeds_are_shown_one_by_one_and_a_row_minus_itself_is_no_difference():
     table = plain_conv4.over_all_seeds(page(60), {"by_mixup": "by_mixup"}, "itself", (0, 1))
     (line,) = [line for line in table.splitlines() if line.startswith("| by_mixup")]
     assert [cell.strip() for cell in line.split("|")[1:-1]] == [
-        *("by_mixup", "59.00 ± 0.00", "-", "55.00 ± 0.00", "-")
+        *("by_mixup", "59.00, 59.00", "-", "55.00, 55.00", "-")
     ]
-    assert "over seeds 0, 1," in table
+    assert "by seeds 0, 1," in table
