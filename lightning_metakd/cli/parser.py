@@ -175,7 +175,9 @@ def condensed(message: str, parser: argparse.ArgumentParser) -> str:
             texts.append(unknown_class(match[1], key, parser))
         elif NO_MODULE.match(text):
             value = value or given_value(message)
-            texts.append(f"={shortened(value)} is no class that can be used here: {text}")
+            is_file = value.endswith(".yaml")
+            unknown = f"={shortened(value)} is no class that can be used here: {text}"
+            texts.append(unknown_class(value, key, parser) if is_file else unknown)
         elif match := SEVERAL.match(text):
             texts.append(f"={match[1]} is the name of several classes; give one of {match[2]}")
         elif match := NO_CONFIG.match(text):
@@ -227,7 +229,12 @@ def unknown_setting(match: re.Match[str], parser: argparse.ArgumentParser) -> st
 
 
 def unknown_class(name: str, key: str, parser: argparse.ArgumentParser) -> str:
-    """That a class does not fit where a setting wants one."""
+    """That a class does not fit where a setting wants one, or that a file of it is not there."""
+    if name.endswith(".yaml"):
+        return (
+            f"={name} names no file: a path is taken from the working directory, in a file of settings from "
+            "where that file lies; on the command line also from what comes with the package"
+        )
     from lightning_metakd.cli.class_names import unfit_class  # late: it imports torch
 
     return unfit_class(name, key, parser)

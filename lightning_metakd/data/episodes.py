@@ -87,6 +87,21 @@ def check_episode(n_way: int, k_shot: Shots, n_query: int, prefix: str = "") -> 
     check_integer(f"data.{prefix}n_query", n_query, 1)
 
 
+def wrong_rows(share: float, k_shot: int) -> int:
+    """How many support rows of a class get a wrong label; one stays right."""
+    return min(round(share * k_shot), k_shot - 1)
+
+
+def check_wrong_support(share: float, k_shot: Shots) -> None:
+    """Raise where a share of wrong support labels is none of so many rows."""
+    most = max(k_shot) if isinstance(k_shot, tuple | list) else k_shot
+    if share and not wrong_rows(share, most):
+        raise ValueError(
+            f"data.wrong_support={share} makes none of the {most} support rows of a class wrong, as it is "
+            "rounded and one stays right; give a larger share, more of data.k_shot, or 0."
+        )
+
+
 class EpisodeSet(Dataset[Episode]):
     """Episode i of a split, for every i.
 
@@ -197,7 +212,7 @@ class EpisodeSet(Dataset[Episode]):
         A class keeps one right row at least.
         """
         k_shot = support.y.shape[1] // self.n_way
-        n_wrong = min(round(self.wrong_support * k_shot), k_shot - 1)
+        n_wrong = wrong_rows(self.wrong_support, k_shot)
         if n_wrong < 1:
             return support
         labels = []

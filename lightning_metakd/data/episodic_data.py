@@ -14,8 +14,9 @@ from lightning_metakd.data.distributed_sampling import (
     loader_of_batches,
     rank_and_world,
 )
-from lightning_metakd.data.episodes import EpisodeSet, check_episode
+from lightning_metakd.data.episodes import EpisodeSet, check_episode, check_wrong_support
 from lightning_metakd.data.source_data import UNAUGMENTED, SourceData, check_views
+from lightning_metakd.data.sources.label_noise import LabelNoise
 from lightning_metakd.data.sources.source import Domain, Source
 from lightning_metakd.data.training_set import MetaBatches
 
@@ -81,6 +82,8 @@ class EpisodicData(SourceData):
         self.train_n_query = n_query if train_n_query is None else train_n_query
         check_episode(n_way, k_shot, n_query)
         check_episode(self.train_n_way, k_shot, self.train_n_query, "train_")
+        check_wrong_support(wrong_support, k_shot)
+        check_judges(source, train_split)
         check_integer("data.meta_batch_size", meta_batch_size, 1, LARGEST_META_BATCH)
         check_integer("data.steps_per_epoch", steps_per_epoch, 1)
         check_integer("data.n_episodes", n_episodes, 1)
@@ -186,3 +189,15 @@ class EpisodicData(SourceData):
 
     def predict_dataloader(self) -> Loader:
         return self.evaluation("test")
+
+
+def check_judges(source: Source, train_split: str) -> None:
+    """Raise where labels would be wrong by which episodes are judged."""
+    if not isinstance(source, LabelNoise) or not source.trusted:
+        return
+    if source.split not in ("train", "teacher", train_split):
+        raise ValueError(
+            f"data.source.split={source.split} makes labels wrong by which episodes are judged; give "
+            f"{train_split}, data.wrong_support for wrong labels among support rows alone, or "
+            "data.source.trusted=false where that is meant."
+        )

@@ -128,8 +128,10 @@ def learner_for(recipe: Recipe, head: Head) -> Learner | None:
         return None
     own_learner = recipe.learner if isinstance(recipe, MetaKD) else None
     if own_learner is not None and type(own_learner) in HEADS:
-        check_learner(own_learner, recipe.teacher_at_test)
-        if head == "auto" or isinstance(own_learner, ProtoNet):
+        asks_for_more = more_than_support(own_learner, recipe.teacher_at_test)
+        if asks_for_more and head == "auto":
+            raise ValueError(asks_for_more)
+        if not asks_for_more and (head == "auto" or isinstance(own_learner, ProtoNet)):
             return own_learner
     if head == "prototypes":
         return ProtoNet(metric="cosine", scale=10.0)
@@ -143,19 +145,21 @@ def learner_for(recipe: Recipe, head: Head) -> Learner | None:
     return None
 
 
-def check_learner(learner: Learner, teacher_at_test: bool) -> None:
-    """Raise where adapting asks for more than support pictures and their labels."""
+def more_than_support(learner: Learner, teacher_at_test: bool) -> str | None:
+    """What adapting asks for beside support pictures and their labels, and the way out; None if nothing."""
     name = type(learner).__name__
+    way_out = (
+        "; add --head prototypes, which classifies by the nearest class mean of its embeddings, all rows "
+        "alike (its accuracy is measured), or --head none."
+    )
     if teacher_at_test or learner.needs_teacher:
-        raise ValueError(
-            f"learner={name} asks a teacher when it adapts, and a file has none; export a student that "
-            "adapts alone, or add --head none."
-        )
+        return f"learner={name} asks a teacher when it adapts, and a file has none{way_out}"
     if getattr(learner, "support_weight", None) is not None:
-        raise ValueError(
+        return (
             f"learner={name} weighs its support rows by a coefficient (support_weight), which a file does "
-            "not have; train with support_weight=null, or add --head none."
+            f"not have{way_out}"
         )
+    return None
 
 
 def check_norms(student: Model) -> None:

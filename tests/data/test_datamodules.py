@@ -467,6 +467,22 @@ def test_arguments_at_their_bounds_mean_something(source):
         SupervisedData(source, quiz_fraction=0.5, val_fraction=0.7)
 
 
+@pytest.mark.parametrize(("share", "k_shot"), [(0.4, 1), (0.1, 5), (0.2, (1, 2))])
+def test_a_share_of_wrong_support_labels_that_is_none_is_refused(source, share, k_shot):
+    with pytest.raises(ValueError, match=r"wrong_support=0\..* none of the [125] support rows"):
+        EpisodicData(source, k_shot=k_shot, wrong_support=share)
+    EpisodicData(source, k_shot=(1, 10), wrong_support=share)
+
+
+def test_labels_by_which_episodes_are_judged_stay_right(source):
+    with pytest.raises(ValueError, match=r"source\.split=test makes labels wrong .* are judged"):
+        EpisodicData(LabelNoise(source, 0.4, split="test"))
+    EpisodicData(LabelNoise(source, 0.4, split="test", trusted=False))
+    data = EpisodicData(LabelNoise(source, 0.4), n_way=2, k_shot=1, n_query=1)
+    assert not data.source.wrong[data.source.rows("test")].any()
+    assert data.source.wrong.any()
+
+
 def test_nothing_to_test_on_is_an_error(supervised):
     with pytest.raises(
         ValueError,

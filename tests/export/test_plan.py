@@ -60,6 +60,8 @@ def test_a_learner_that_asks_for_more_than_labels_is_refused():
     weighed = meta_kd(ProtoNet(support_weight=LearnedPerSample()), student=student())
     with pytest.raises(ValueError, match=r"ProtoNet .*(asks a teacher|weighs its support rows)"):
         learner_for(weighed, "auto")
+    assert learner_for(weighed, "prototypes").support_weight is None
+    assert learner_for(weighed, "none") is None
 
 
 def test_norms_by_the_query_rows_are_refused():

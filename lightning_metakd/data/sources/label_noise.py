@@ -37,7 +37,7 @@ class LabelNoise(Source):
         split: split whose labels are wrong; null is `teacher` where classes are divided (so that those of
             `strategy` are right), otherwise `train`.
         seed: of which rows, and of their wrong labels.
-        trusted: whether the rows that judge have right labels, even if they are of the split.
+        trusted: whether the rows of the split that judge on plain batches have right labels.
 
     Raises:
         ValueError: if a class that is named does not exist, or the source knows no superclasses.
