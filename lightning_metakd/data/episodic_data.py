@@ -45,9 +45,13 @@ class EpisodicData(SourceData):
         augment: shift and mirror training images.
         num_workers: worker processes of the loader; images lie in memory, so none is usually fastest.
         wrong_support: part of the support rows of each class whose label is that of another class of the
-            episode, in [0, 1); a class keeps one right row. Query rows are right.
+            episode, in [0, 1), rounded to rows, not to none; a class keeps one right row. Query rows are
+            right.
         support_views: augmented views of each support row in an evaluation, beside the row as it is; Tian et
             al. (2020, arXiv:2003.11539) have 5. The result says so; null and 0 have none.
+
+    Raises:
+        ValueError: if no data could yield such episodes, or `LabelNoise` made labels wrong that judge.
     """
 
     def __init__(
